@@ -1,0 +1,1 @@
+"""One module a backend; `fastsce.dispatch` imports them by name, when first asked for."""

@@ -1,0 +1,190 @@
+"""The loss in NumPy float64, as readable as its formulas: the oracle the other backends are tested against.
+
+It shares no code with them. Nothing here is fast; everything is right in float64, on confident rows too.
+
+Arrays are NumPy views with the class axis last; a row to ignore has the label −1. `loss` and `lse` are float64, one a row, `loss` not yet multiplied by `row_scale`.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from fastsce.spec import BFLOAT16, IGNORED, Spec
+
+
+def scan_labels(labels, classes, ignore_index, weight, sample_weight):
+    """Mark ignored rows with −1, in place; the first bad row (or −1), and Σ w_y·sample_weight over the valid rows."""
+    flat = labels.reshape(-1)
+    valid = flat != ignore_index
+    bad = valid & ((flat < 0) | (flat >= classes))
+    if bad.any():
+        return int(bad.argmax()), 0.0
+    flat[~valid] = IGNORED
+    w = np.ones(classes) if weight is None else weight
+    s = np.broadcast_to(1.0 if sample_weight is None else sample_weight, labels.shape).reshape(-1)
+    return -1, float((w[flat[valid]] * s[valid]).sum())
+
+
+def forward_backward(spec, logits, target, weight, row_scale, *, loss, lse, grad=None, hess=None):
+    """Write loss and lse of every row and, where asked for, the gradient and the diagonal of the Hessian.
+
+    `target`: labels (one a row), probabilities (the logits' shape), or None: then q = 0 and mass = 1, so that
+    the loss is lse and its gradient is the softmax.
+    """
+    with np.errstate(all="ignore"):
+        z, slope = scaled(spec, decode(logits))
+        m, k, rest = statistics(z)
+        log_sum = np.log1p(rest)
+        lse[...] = m + log_sum
+        q, others = target_mass(spec, target, weight, z.shape, k)
+        mass = others + take(q, k)
+        distance = np.where(q == 0, 0, q * (m[..., None] - z)).sum(-1)
+        loss[...] = mass * log_sum + distance + spec.z_loss * lse**2
+        if target is None:
+            mass, loss[...] = np.ones_like(m), lse
+        p = np.exp(z - m[..., None]) / (1 + rest)[..., None]
+        top = -rest / (1 + rest)  # p_k − 1 of the largest logit, without cancellation
+        if grad is not None:
+            g = gradient(spec, mass, lse, p, q, others, k, top)
+            encode(keep(target, row_scale[..., None] * slope * g), grad)
+        if hess is not None:
+            h = mass[..., None] * p * (1 - p)
+            put(h, k, mass * (1 + top) * -top)
+            encode(keep(target, row_scale[..., None] * spec.logit_scale**2 * h), hess)
+        if is_index(target):
+            loss[target == IGNORED] = 0
+            lse[target == IGNORED] = 0
+
+
+def backward(spec, logits, target, weight, row_scale, *, lse, grad):
+    """Write the gradient from a saved lse."""
+    with np.errstate(all="ignore"):
+        z, slope = scaled(spec, decode(logits))
+        k = np.where(np.isnan(z), -np.inf, z).argmax(-1)
+        q, others = target_mass(spec, target, weight, z.shape, k)
+        mass = others + take(q, k)
+        p = np.exp(z - lse[..., None])
+        top = np.expm1(take(z, k) - lse)
+        g = gradient(spec, mass, lse, p, q, others, k, top)
+        encode(keep(target, row_scale[..., None] * slope * g), grad)
+
+
+def scaled(spec: Spec, x):
+    """z and dz/dx."""
+    s = spec.logit_scale
+    if spec.softcap is None:
+        return s * x, np.full_like(x, s)
+    a = s * x / spec.softcap
+    u = np.exp(-2 * np.abs(a))
+    z = np.where(a == -np.inf, -np.inf, spec.softcap * np.tanh(a))
+    return z, s * 4 * u / (1 + u) ** 2  # 1 − tanh² a, without cancellation
+
+
+def statistics(z):
+    """The largest z of each row, its first place, and Σ exp(z − max) over all the other places."""
+    k = np.where(np.isnan(z), -np.inf, z).argmax(-1)
+    m = take(z, k)
+    e = np.exp(z - m[..., None])
+    put(e, k, np.where(np.isfinite(m), 0, np.nan))
+    return m, k, e.sum(-1)
+
+
+def target_mass(spec, target, weight, shape, k):
+    """q, and Σ q_c over c ≠ k."""
+    classes = shape[-1]
+    w = np.ones(classes) if weight is None else weight
+    eps = spec.label_smoothing
+    if target is None:
+        q = np.zeros(shape)
+    elif is_index(target):
+        q = np.broadcast_to(w * eps / classes, shape).copy()
+        y = np.where(target == IGNORED, 0, target)
+        put(q, y, take(q, y) + (1 - eps) * w[y])
+    else:
+        q = w * ((1 - eps) * decode(target) + eps / classes)
+    others = q.copy()
+    put(others, k, 0)
+    return q, others.sum(-1)
+
+
+def gradient(spec, mass, lse, p, q, others, k, top):
+    """∂loss/∂z; `top` is p_k − 1."""
+    g = (mass + 2 * spec.z_loss * lse)[..., None] * p - q
+    put(g, k, others + mass * top + 2 * spec.z_loss * lse * (1 + top))
+    return g
+
+
+def log_softmax(logits, *, out):
+    """Write z − lse."""
+    with np.errstate(all="ignore"):
+        z = decode(logits)
+        m, _, rest = statistics(z)
+        encode((z - m[..., None]) - np.log1p(rest)[..., None], out)
+
+
+def softmax_vjp(p, v, *, out):
+    """Write vᵀJ = p·(v − ⟨p, v⟩), where J is the Jacobian of softmax at p."""
+    with np.errstate(all="ignore"):
+        p, v = decode(p), decode(v)
+        encode(p * (v - (p * v).sum(-1, keepdims=True)), out)
+
+
+def binary(logits, target, weight, sample_weight, pos_weight, upstream, *, loss=None, grad=None, hess=None):
+    """Sigmoid cross-entropy, element by element; the sum of the losses is returned.
+
+    The weights multiply loss and gradient, `upstream` the gradient only; all have the logits' shape.
+    """
+    with np.errstate(all="ignore"):
+        x, t = decode(logits), decode(target)
+        w, pos, neg = weight * sample_weight, t * pos_weight, 1 - t
+        u = np.exp(-np.abs(x))
+        small, large = u / (1 + u), 1 / (1 + u)  # the smaller and the larger of p and 1 − p
+        p, not_p = np.where(x < 0, small, large), np.where(x < 0, large, small)
+
+        def cost(share, x):
+            """share·softplus(x), where nothing of an infinite cost is nothing"""
+            return np.where((share == 0) & ~np.isnan(x), 0, share * (np.log1p(u) + np.maximum(x, 0)))
+
+        each = w * (cost(pos, -x) + cost(neg, x))
+        if loss is not None:
+            loss[...] = each
+        if grad is not None:
+            encode(upstream * w * (neg * p - pos * not_p), grad)
+        if hess is not None:
+            encode(upstream * w * (pos + neg) * small * large, hess)
+        return float(each.sum())
+
+
+def is_index(target):
+    return target is not None and target.dtype.kind == "i"
+
+
+def keep(target, g):
+    """g with the rows to ignore set to 0."""
+    return np.where((target == IGNORED)[..., None], 0, g) if is_index(target) else g
+
+
+def take(z, k):
+    return np.take_along_axis(z, k[..., None], -1)[..., 0]
+
+
+def put(z, k, value):
+    np.put_along_axis(z, k[..., None], np.asarray(value)[..., None], -1)
+
+
+def decode(x):
+    """Stored values as float64; a bfloat16 is the upper half of a float32."""
+    if x.dtype == BFLOAT16:
+        x = (x.view(np.uint16).astype(np.uint32) << 16).view(np.float32)
+    return x.astype(np.float64)
+
+
+def encode(values, out):
+    """Store float64 values, rounded once, to nearest even."""
+    if out.dtype != BFLOAT16:
+        out[...] = values
+        return
+    _, exponent = np.frexp(values)
+    step = np.ldexp(1.0, np.maximum(exponent - 8, -133))  # bfloat16 has 8 significant bits and ends at 2^−133
+    rounded = (np.rint(values / step) * step).astype(np.float32)
+    out.view(np.uint16)[...] = rounded.view(np.uint32) >> 16

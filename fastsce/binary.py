@@ -1,0 +1,212 @@
+"""Binary (sigmoid) cross-entropy, element by element: loss = softplus(x) − t·x, gradient σ(x) − t, Hessian σ(1 − σ)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from fastsce import check
+from fastsce.api import GradAndHess, ValueAndGrad
+from fastsce.problem import Call, locate
+
+
+def binary_cross_entropy(
+    logits: Any,
+    target: Any,
+    *,
+    weight: Any = None,
+    pos_weight: Any = None,
+    sample_weight: Any = None,
+    reduction: str = "mean",
+    denominator: float | None = None,
+    backend: str | None = None,
+) -> Any:
+    """Binary cross-entropy of logits x and targets t: −w·(pos_weight·t·log σ(x) + (1 − t)·log(1 − σ(x))).
+
+    Parameters
+    ----------
+    logits : array, any shape, float32, float64, float16 or bfloat16
+        log(p / (1 − p)) of the positive class, in nats.
+    target : array, the logits' shape
+        Probabilities of the positive class: floating, integer or bool.
+    weight : array, optional
+        A factor for each element; broadcasts to the logits' shape.
+    pos_weight : array, optional
+        A factor for the positive part; broadcasts to the logits' shape.
+    sample_weight : array, optional
+        A factor for each sample: its shape is that of the logits' first axis, or first axes.
+    reduction : {"mean", "sum", "none"}
+        "mean" divides the sum by `denominator` if given, else by the number of elements.
+    denominator : float, positive, optional
+        What the mean divides by.
+    backend : {None, "cpu", "reference", "cuda"}
+        None picks by the logits' device.
+
+    Returns
+    -------
+    array
+        float32 (float64 for float64 logits), of the logits' library: shape (), or the logits' with reduction="none".
+
+    Raises
+    ------
+    ValueError, TypeError
+        For shapes, options, dtypes or devices that do not fit.
+    RuntimeError
+        If no backend is available for the device.
+
+    References
+    ----------
+    Semantics follow torch.nn.functional.binary_cross_entropy_with_logits.
+
+    Examples
+    --------
+    >>> import numpy as np, fastsce
+    >>> print(fastsce.binary_cross_entropy(np.array([0.0, 0.0]), np.array([1, 0])))
+    0.6931471805599453
+    """
+    problem = prepare(logits, target, weight, pos_weight, sample_weight, reduction, denominator, backend)
+    return problem.run(None)
+
+
+def binary_cross_entropy_value_and_grad(
+    logits: Any,
+    target: Any,
+    *,
+    weight: Any = None,
+    pos_weight: Any = None,
+    sample_weight: Any = None,
+    reduction: str = "mean",
+    denominator: float | None = None,
+    backend: str | None = None,
+    grad_output: Any = None,
+    out: Any = None,
+) -> ValueAndGrad:
+    """Binary cross-entropy and its gradient with respect to the logits, in one pass.
+
+    Parameters
+    ----------
+    logits, target, weight, pos_weight, sample_weight, reduction, denominator, backend
+        As for `binary_cross_entropy`.
+    grad_output : number or array, optional
+        Multiplies the gradient, not the loss: one number, or with reduction="none" one an element.
+    out : array, the logits' shape and dtype, optional
+        Where to write the gradient. `out=logits` overwrites the logits.
+
+    Returns
+    -------
+    ValueAndGrad
+        loss; grad, of the logits' shape and dtype; lse is None.
+
+    Raises
+    ------
+    ValueError, TypeError, RuntimeError
+        As `binary_cross_entropy`; also if `out` does not fit or overlaps an input in part.
+
+    Examples
+    --------
+    >>> import numpy as np, fastsce
+    >>> print(fastsce.binary_cross_entropy_value_and_grad(np.array([0.0]), np.array([1.0])).grad)
+    [-0.5]
+    """
+    problem = prepare(logits, target, weight, pos_weight, sample_weight, reduction, denominator, backend)
+    grad = problem.gradient_buffer("out", out)
+    return ValueAndGrad(problem.run(grad_output, grad=grad), problem.wrap(grad, out), None)
+
+
+def binary_cross_entropy_grad_and_hess(
+    logits: Any,
+    target: Any,
+    *,
+    weight: Any = None,
+    pos_weight: Any = None,
+    sample_weight: Any = None,
+    reduction: str = "mean",
+    denominator: float | None = None,
+    backend: str | None = None,
+    grad_output: Any = None,
+    out: Any = None,
+) -> GradAndHess:
+    """The gradient of `binary_cross_entropy` and the diagonal of its Hessian.
+
+    Parameters
+    ----------
+    logits, target, weight, pos_weight, sample_weight, reduction, denominator, backend, grad_output
+        As for `binary_cross_entropy_value_and_grad`; boosting libraries sum: reduction="sum".
+    out : pair of arrays, optional
+        Where to write the gradient and the Hessian's diagonal.
+
+    Returns
+    -------
+    GradAndHess
+        grad and hess, each of the logits' shape and dtype.
+
+    Raises
+    ------
+    ValueError, TypeError, RuntimeError
+        As `binary_cross_entropy_value_and_grad`.
+
+    Examples
+    --------
+    >>> import numpy as np, fastsce
+    >>> print(*fastsce.binary_cross_entropy_grad_and_hess(np.array([0.0]), np.array([1.0])))
+    [-0.5] [0.25]
+    """
+    problem = prepare(logits, target, weight, pos_weight, sample_weight, reduction, denominator, backend)
+    outs = check.pair("out", out)
+    grad, hess = problem.gradient_buffer("out[0]", outs[0]), problem.gradient_buffer("out[1]", outs[1])
+    check.apart(grad, hess)
+    problem.run(grad_output, grad=grad, hess=hess)
+    return GradAndHess(problem.wrap(grad, outs[0]), problem.wrap(hess, outs[1]))
+
+
+@dataclass
+class BinaryProblem(Call):
+    """A binary cross-entropy; every factor is a view of the logits' shape."""
+
+    target: np.ndarray
+    weight: np.ndarray
+    sample_weight: np.ndarray
+    pos_weight: np.ndarray
+    reduction: str
+    normaliser: float
+
+    def gradient_buffer(self, name: str, out: Any) -> np.ndarray:
+        inputs = {n: getattr(self, n) for n in ("target", "weight", "sample_weight", "pos_weight")}
+        return self.buffer(name, out, **inputs)
+
+    def run(self, grad_output: Any, **results: np.ndarray) -> Any:
+        """Run the backend on the results asked for; the loss, reduced."""
+        up = self.upstream(grad_output, self.reduction, self.x.shape, self.normaliser)
+        loss = np.empty(self.x.shape, np.float64 if self.x.dtype == np.float64 else np.float32)
+        each = {"loss": loss} if self.reduction == "none" else {}
+        factors = (self.weight, self.sample_weight, self.pos_weight, np.broadcast_to(up, self.x.shape))
+        total = self.backend.binary(self.x, self.target, *factors, **each, **results)
+        with np.errstate(all="ignore"):
+            return self.wrap_loss(loss if each else total / np.float64(self.normaliser))
+
+
+def prepare(logits, target, weight, pos_weight, sample_weight, reduction, denominator, backend) -> BinaryProblem:
+    """Check everything about one call."""
+    reduction, denominator = check.reducing(reduction, denominator)
+    call = locate(logits, backend)
+    shape = call.x.shape
+
+    def factor(name, argument):
+        array = call.real(name, 1.0 if argument is None else argument)
+        return check.per_sample(name, array, shape) if name == "sample_weight" else check.factor(name, array, shape)
+
+    t = check.same_shape("target", call.view("target", target), shape, "for each logit")
+    normaliser = 1.0
+    if reduction == "mean":
+        normaliser = float(call.x.size) if denominator is None else denominator
+    return BinaryProblem(
+        **vars(call),
+        target=check.probabilities("target", t),
+        weight=factor("weight", weight),
+        sample_weight=factor("sample_weight", sample_weight),
+        pos_weight=factor("pos_weight", pos_weight),
+        reduction=reduction,
+        normaliser=normaliser,
+    )

@@ -1,0 +1,231 @@
+"""Every refusal, in one place: what is wrong, where, and what to do. Nothing has been written when one is raised."""
+
+from __future__ import annotations
+
+import math
+import operator
+
+import numpy as np
+
+from fastsce.spec import BFLOAT16, Spec
+
+REDUCTIONS = ("none", "mean", "sum")
+OVERLAP_WORK = 10_000  # effort to spend on proving that two strided arrays do not overlap
+
+
+def spec(ignore_index, label_smoothing, z_loss, softcap, logit_scale, reduction, denominator) -> Spec:
+    """The options as a Spec, each in its range."""
+    try:
+        ignore_index = operator.index(ignore_index)
+    except TypeError:
+        raise TypeError(f"ignore_index must be an integer, got {ignore_index!r}") from None
+    smoothing = number("label_smoothing", label_smoothing)
+    if not 0 <= smoothing <= 1:
+        raise ValueError(f"label_smoothing must lie in [0, 1], got {smoothing}")
+    zeta = number("z_loss", z_loss)
+    if not 0 <= zeta < math.inf:
+        raise ValueError(f"z_loss must be finite and not negative, got {zeta}")
+    cap = None if softcap is None else number("softcap", softcap)
+    if cap is not None and not 0 < cap < math.inf:
+        raise ValueError(f"softcap must be finite and positive, or None for no cap, got {cap}")
+    scale = number("logit_scale", logit_scale)
+    if scale == 0 or not math.isfinite(scale):
+        raise ValueError(f"logit_scale must be finite and not 0, got {scale}")
+    return Spec(ignore_index, smoothing, zeta, cap, scale, *reducing(reduction, denominator))
+
+
+def reducing(reduction, denominator):
+    """The reduction and its denominator."""
+    if reduction not in REDUCTIONS:
+        raise ValueError(f"reduction must be one of {', '.join(map(repr, REDUCTIONS))}, got {reduction!r}")
+    if denominator is None:
+        return reduction, None
+    if reduction != "mean":
+        raise ValueError(f"denominator goes with reduction='mean', got reduction={reduction!r}")
+    value = number("denominator", denominator)
+    if not 0 < value < math.inf:
+        raise ValueError(f"denominator must be finite and positive, got {value}")
+    return reduction, value
+
+
+def number(name, value) -> float:
+    """A Python float from any scalar: a number, or a zero-dimensional array of any library."""
+    if isinstance(value, (bool, str, bytes)) or getattr(value, "shape", ()) != ():
+        raise TypeError(f"{name} must be a number, got {value!r}")
+    try:
+        return float(value)
+    except (TypeError, ValueError):
+        raise TypeError(f"{name} must be a number, got {value!r}") from None
+
+
+def axis(value, ndim) -> int:
+    """The class axis, counted from 0."""
+    try:
+        index = operator.index(value)
+    except TypeError:
+        raise TypeError(f"axis must be an integer, got {value!r}") from None
+    if ndim == 0:
+        raise ValueError("logits must have a class axis, got a single number of shape ()")
+    if not -ndim <= index < ndim:
+        raise ValueError(f"axis {index} is out of range for logits with {ndim} axes; use {-ndim} to {ndim - 1}")
+    return index % ndim
+
+
+def classes(shape, axis) -> int:
+    """The number of classes; none at all only when there is no row either."""
+    count = shape[axis]
+    if count == 0 and math.prod(shape[:axis] + shape[axis + 1 :]) > 0:
+        raise ValueError(f"logits have no classes: axis {axis} of shape {shape} is empty")
+    return count
+
+
+def target_kind(target, logits_shape, axis, ignore_index) -> str:
+    """'index' or 'soft', from the target's dtype and shape."""
+    rows = logits_shape[:axis] + logits_shape[axis + 1 :]
+    if target.shape == rows and target.dtype.kind in "iu":
+        return "index"
+    if target.shape == logits_shape and (target.dtype.kind in "iufb" or is_bfloat16(target)):
+        if ignore_index >= 0:
+            raise ValueError(
+                f"ignore_index={ignore_index} has no meaning for class probabilities; leave rows out with sample_weight=0"
+            )
+        return "soft"
+    if target.shape == rows:
+        raise TypeError(f"class indices must be integers, got a target of dtype {dtype_name(target)}; cast it to int64")
+    raise ValueError(
+        f"target of shape {target.shape} fits neither class indices, shape {rows}, nor class probabilities, "
+        f"shape {logits_shape}, for logits of shape {logits_shape} with the classes on axis {axis}"
+    )
+
+
+def labels(target) -> np.ndarray:
+    """A copy of the labels as int64, none of them changed by it: what 64 signed bits cannot hold is refused."""
+    if target.dtype == np.uint64 and target.size and target.max() > np.iinfo(np.int64).max:
+        flat = target.reshape(-1)
+        row = int((flat > np.iinfo(np.int64).max).argmax())
+        raise IndexError(f"target[{position(row, target.shape)}] is {flat[row]}, which no class index can be")
+    return np.array(target, dtype=np.int64, order="C", copy=True)
+
+
+def bad_label(target, row, classes, ignore_index):
+    """Raise the IndexError for the first bad label."""
+    value = target.reshape(-1)[row] if target.ndim else target[()]
+    raise IndexError(
+        f"target[{position(row, target.shape)}] is {int(value)}, but class indices run from 0 to {classes - 1} "
+        f"({classes} classes); mark rows to leave out with ignore_index={ignore_index}"
+    )
+
+
+def position(row, shape) -> str:
+    return ", ".join(str(int(i)) for i in np.unravel_index(row, shape)) if shape else "()"
+
+
+def real(name, array) -> np.ndarray:
+    """An array of real numbers in this machine's byte order."""
+    if array.dtype.kind not in "iufb" or not array.dtype.isnative or array.dtype.itemsize > 8:
+        raise TypeError(f"{name} of dtype {array.dtype} cannot be used; convert it with .astype('float64')")
+    return array
+
+
+def probabilities(name, array) -> np.ndarray:
+    """A target: any real dtype, bfloat16 too."""
+    return array if is_bfloat16(array) else real(name, array)
+
+
+def floating(name, array) -> np.ndarray:
+    """Logits: float16, bfloat16, float32 or float64."""
+    if is_bfloat16(array) or (array.dtype.kind == "f" and array.dtype.itemsize <= 8 and array.dtype.isnative):
+        return array
+    raise TypeError(
+        f"{name} must be float32, float64, float16 or bfloat16, got {dtype_name(array)}; convert with .astype('float32')"
+    )
+
+
+def same_shape(name, array, shape, of):
+    if array.shape != shape:
+        raise ValueError(f"{name} must have shape {shape}, one value {of}, got {array.shape}")
+    return array
+
+
+def same_dtype(name, array, other, other_name):
+    if array.dtype != other.dtype:
+        raise TypeError(f"{name} of dtype {dtype_name(array)} must have {other_name}'s dtype {dtype_name(other)}")
+
+
+def factor(name, array, shape):
+    """A factor's array as a view of the logits' shape."""
+    try:
+        return np.broadcast_to(array, shape)
+    except ValueError:
+        raise ValueError(f"{name} of shape {array.shape} does not broadcast to the logits' shape {shape}") from None
+
+
+def per_sample(name, array, shape):
+    """One value a sample: the array's axes are the first axes of `shape`; the rest is broadcast."""
+    if array.shape != shape[: array.ndim]:
+        raise ValueError(f"{name} of shape {array.shape} does not match the first axes of the logits' shape {shape}")
+    return np.broadcast_to(array.reshape(array.shape + (1,) * (len(shape) - array.ndim)), shape)
+
+
+def out(name, buffer, logits, others):
+    """A buffer that can take a gradient: writable, of the logits' shape and dtype, on none of the other inputs."""
+    if buffer.shape != logits.shape:
+        raise ValueError(f"{name} of shape {buffer.shape} must have the logits' shape {logits.shape}")
+    if buffer.dtype != logits.dtype:
+        raise TypeError(f"{name} of dtype {dtype_name(buffer)} must have the logits' dtype {dtype_name(logits)}")
+    if not buffer.flags.writeable:
+        raise ValueError(f"{name} is read-only; pass a writable array")
+    if any(n > 1 and s == 0 for n, s in zip(buffer.shape, buffer.strides)) or overlaps_itself(buffer):
+        raise ValueError(f"{name} with shape {buffer.shape} and strides {buffer.strides} overlaps itself; pass a dense array")
+    if not same_memory(buffer, logits) and overlap(buffer, logits):
+        raise ValueError(f"{name} overlaps the logits in part; pass the logits themselves, or memory apart from them")
+    for other, array in others.items():
+        if array is not None and overlap(buffer, array):
+            raise ValueError(f"{name} overlaps {other}, which would be overwritten; pass memory apart from it")
+    return buffer
+
+
+def same_memory(a, b) -> bool:
+    same = a.__array_interface__["data"][0] == b.__array_interface__["data"][0]
+    return same and a.shape == b.shape and a.strides == b.strides
+
+
+def overlap(a, b) -> bool:
+    if not np.may_share_memory(a, b):
+        return False
+    try:
+        return np.shares_memory(a, b, max_work=OVERLAP_WORK)
+    except np.exceptions.TooHardError:
+        return True
+
+
+def overlaps_itself(a) -> bool:
+    """Whether two elements may share memory: sorted by stride, each axis must step over all that lies inside it."""
+    reach = a.itemsize
+    for stride, n in sorted((abs(s), n) for s, n in zip(a.strides, a.shape) if n > 1):
+        if stride < reach:
+            return True
+        reach = stride * (n - 1) + reach
+    return False
+
+
+def is_bfloat16(array) -> bool:
+    return array.dtype == BFLOAT16
+
+
+def dtype_name(array) -> str:
+    return "bfloat16" if is_bfloat16(array) else str(array.dtype)
+
+
+def pair(name, value):
+    """Two buffers, or two times None."""
+    if value is None:
+        return None, None
+    if not isinstance(value, (tuple, list)) or len(value) != 2:
+        raise TypeError(f"{name} must be a pair of arrays (grad, hess), got {type(value).__name__}")
+    return value
+
+
+def apart(grad, hess):
+    if overlap(grad, hess) and grad.size:
+        raise ValueError("the two arrays of out overlap; pass memory apart")

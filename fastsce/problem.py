@@ -1,0 +1,163 @@
+"""One call, checked and laid out for a backend: NumPy views of its arrays, and what to do with the results."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+
+from fastsce import arrays, check, dispatch
+from fastsce.spec import IGNORED, Spec
+
+
+@dataclass
+class Call:
+    """What every function needs: the caller's logits, who computes, and where results go."""
+
+    given: Any  # the caller's array
+    x: np.ndarray  # its memory
+    library: Any
+    backend: ModuleType
+
+    @property
+    def device(self) -> str:
+        return self.library.device(self.given)
+
+    def view(self, name: str, argument: Any) -> np.ndarray:
+        """Another argument's memory, which must be on the logits' device."""
+        found = arrays.device_of(argument)
+        if found != self.device:
+            raise TypeError(f"{name} is on {found}, but the logits are on {self.device}; move one of them")
+        return arrays.view_of(argument)
+
+    def real(self, name: str, argument: Any) -> np.ndarray | None:
+        return None if argument is None else check.real(name, self.view(name, argument))
+
+    def upstream(self, grad_output: Any, reduction: str, shape: tuple[int, ...], normaliser: float) -> np.ndarray:
+        """grad_output ÷ normaliser in float64: one number, or an array of the loss's shape."""
+        g = self.real("grad_output", 1.0 if grad_output is None else grad_output)
+        assert g is not None
+        if g.shape != ():
+            if reduction != "none":
+                raise ValueError(f"grad_output must be a number with reduction={reduction!r}, got shape {g.shape}")
+            check.same_shape("grad_output", g, shape, "for each loss")
+        with np.errstate(all="ignore"):
+            return np.asarray(g.astype(np.float64) / np.float64(normaliser))
+
+    def buffer(self, name: str, out: Any, **inputs: np.ndarray | None) -> np.ndarray:
+        """Memory for a gradient: `out`, checked to lie on none of the inputs but the logits, or new."""
+        if out is None:
+            return arrays.fresh(self.x)
+        if not hasattr(out, "dtype") or not arrays.library_of(out).mutable:
+            raise TypeError(f"{name} of type {type(out).__name__} cannot be written into; leave {name} out")
+        return check.out(name, self.view(name, out), self.x, inputs)
+
+    def wrap(self, a: np.ndarray, out: Any = None) -> Any:
+        """The result in the caller's library: `out` itself where the caller gave it."""
+        return self.library.wrap(a, self.given) if out is None else out
+
+    def wrap_loss(self, loss: Any) -> Any:
+        with np.errstate(all="ignore"):
+            return self.wrap(np.asarray(loss, np.float64 if self.x.dtype == np.float64 else np.float32))
+
+
+@dataclass
+class Problem(Call):
+    """A softmax cross-entropy. What is named here has the class axis last, whatever the caller's order."""
+
+    spec: Spec
+    axis: int
+    target: np.ndarray | None = None  # labels (*rows), probabilities (*rows, C), or None
+    weight: np.ndarray | None = None  # (C,) float64
+    sample_weight: np.ndarray | None = None  # (*rows) float64
+    normaliser: float = 1.0  # what the mean divides by; 1 for the other reductions
+
+    @property
+    def logits(self) -> np.ndarray:
+        return self.classes_last(self.x)
+
+    @property
+    def rows(self) -> tuple[int, ...]:
+        return self.x.shape[: self.axis] + self.x.shape[self.axis + 1 :]
+
+    def classes_last(self, a: np.ndarray) -> np.ndarray:
+        return np.moveaxis(a, self.axis, -1)
+
+    def row_scale(self, grad_output: Any = None) -> np.ndarray:
+        """What a row's gradient is multiplied by: sample_weight × grad_output ÷ normaliser."""
+        scale = self.upstream(grad_output, self.spec.reduction, self.rows, self.normaliser)
+        return np.broadcast_to(scale if self.sample_weight is None else scale * self.sample_weight, self.rows)
+
+    def gradient_buffer(self, name: str, out: Any) -> np.ndarray:
+        soft = self.target is not None and self.target.dtype.kind != "i"
+        return self.buffer(name, out, target=self.classes_first(self.target) if soft else None)
+
+    def classes_first(self, a):
+        return np.moveaxis(a, -1, self.axis)
+
+    def forward_backward(self, row_scale, grad=None, hess=None) -> tuple[np.ndarray, np.ndarray]:
+        """Run the backend; loss (without sample_weight) and lse of every row."""
+        loss, lse = np.empty(self.rows), np.empty(self.rows)
+        results = {name: self.classes_last(a) for name, a in (("grad", grad), ("hess", hess)) if a is not None}
+        self.backend.forward_backward(
+            self.spec, self.logits, self.target, self.weight, row_scale, loss=loss, lse=lse, **results
+        )
+        return loss, lse
+
+    def reduce(self, loss: np.ndarray) -> Any:
+        """The loss to return, from one loss a row."""
+        with np.errstate(all="ignore"):
+            if self.sample_weight is not None:
+                loss = loss * self.sample_weight
+                if self.target is not None and self.target.dtype.kind == "i":
+                    loss = np.where(self.target == IGNORED, 0, loss)
+            if self.spec.reduction != "none":
+                loss = loss.sum() / np.float64(self.normaliser)
+        return self.wrap_loss(loss)
+
+
+def locate(logits: Any, backend: str | None, name: str = "logits") -> Call:
+    """Find the array's memory and the backend for its device."""
+    library = arrays.library_of(logits)
+    module = dispatch.load(dispatch.choose(library.device(logits), backend))
+    return Call(logits, check.floating(name, library.view(logits)), library, module)
+
+
+def untargeted(x: Any, axis: int, backend: str | None, name: str = "x") -> Problem:
+    """The law without a target: its loss is lse, its gradient the softmax."""
+    call = locate(x, backend, name)
+    axis = check.axis(axis, call.x.ndim)
+    check.classes(call.x.shape, axis)
+    return Problem(**vars(call), spec=Spec(), axis=axis)
+
+
+def prepare(spec: Spec, logits, target, weight, sample_weight, axis, backend) -> Problem:
+    """Check everything about one cross-entropy call; read the labels, write nothing."""
+    call = locate(logits, backend)
+    axis = check.axis(axis, call.x.ndim)
+    classes = check.classes(call.x.shape, axis)
+    problem = Problem(**vars(call), spec=spec, axis=axis)
+    t = call.view("target", target)
+    kind = check.target_kind(t, call.x.shape, axis, spec.ignore_index)
+    w = call.real("weight", weight)
+    if w is not None:
+        check.same_shape("weight", w, (classes,), "for each class")
+        problem.weight = np.ascontiguousarray(w, dtype=np.float64)
+    s = call.real("sample_weight", sample_weight)
+    if s is not None:
+        problem.sample_weight = check.same_shape("sample_weight", s, problem.rows, "for each row").astype(np.float64)
+    if kind == "index":
+        problem.target = check.labels(t)
+        bad, total = call.backend.scan_labels(
+            problem.target, classes, spec.ignore_index, problem.weight, problem.sample_weight
+        )
+        if bad >= 0:
+            check.bad_label(t, bad, classes, spec.ignore_index)
+    else:
+        problem.target = problem.classes_last(t)
+        total = float(np.prod(problem.rows, dtype=np.float64))
+    if spec.reduction == "mean":
+        problem.normaliser = total if spec.denominator is None else spec.denominator
+    return problem
