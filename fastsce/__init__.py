@@ -14,7 +14,7 @@ from fastsce.binary import (
     binary_cross_entropy_value_and_grad,
 )
 from fastsce.dispatch import backend_for
-from fastsce.softmax import log_softmax, logsumexp, softmax, softmax_jacobian, softmax_vjp
+from fastsce.probabilities import log_softmax, logsumexp, softmax, softmax_jacobian, softmax_vjp
 from fastsce.system import show_versions, warmup
 
 __version__ = "0.1.0"

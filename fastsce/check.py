@@ -82,16 +82,19 @@ def classes(shape, axis) -> int:
 def target_kind(target, logits_shape, axis, ignore_index) -> str:
     """'index' or 'soft', from the target's dtype and shape."""
     rows = logits_shape[:axis] + logits_shape[axis + 1 :]
-    if target.shape == rows and target.dtype.kind in "iu":
+    if target.shape == rows:
+        if target.dtype.kind not in "iu":
+            name = dtype_name(target)
+            raise TypeError(f"class indices must be integers, got a target of dtype {name}; cast it to int64")
         return "index"
-    if target.shape == logits_shape and (target.dtype.kind in "iufb" or is_bfloat16(target)):
+    if target.shape == logits_shape:
+        probabilities("target", target)
         if ignore_index >= 0:
             raise ValueError(
-                f"ignore_index={ignore_index} has no meaning for class probabilities; leave rows out with sample_weight=0"
+                f"ignore_index={ignore_index} has no meaning for class probabilities; "
+                "leave rows out with sample_weight=0"
             )
         return "soft"
-    if target.shape == rows:
-        raise TypeError(f"class indices must be integers, got a target of dtype {dtype_name(target)}; cast it to int64")
     raise ValueError(
         f"target of shape {target.shape} fits neither class indices, shape {rows}, nor class probabilities, "
         f"shape {logits_shape}, for logits of shape {logits_shape} with the classes on axis {axis}"

@@ -101,9 +101,10 @@ class Problem(Call):
         """Run the backend; loss (without sample_weight) and lse of every row."""
         loss, lse = np.empty(self.rows), np.empty(self.rows)
         results = {name: self.classes_last(a) for name, a in (("grad", grad), ("hess", hess)) if a is not None}
-        self.backend.forward_backward(
-            self.spec, self.logits, self.target, self.weight, row_scale, loss=loss, lse=lse, **results
-        )
+        if self.x.size:  # no backend is asked to work on nothing
+            self.backend.forward_backward(
+                self.spec, self.logits, self.target, self.weight, row_scale, loss=loss, lse=lse, **results
+            )
         return loss, lse
 
     def reduce(self, loss: np.ndarray) -> Any:
@@ -144,7 +145,7 @@ def prepare(spec: Spec, logits, target, weight, sample_weight, axis, backend) ->
     w = call.real("weight", weight)
     if w is not None:
         check.same_shape("weight", w, (classes,), "for each class")
-        problem.weight = np.ascontiguousarray(w, dtype=np.float64)
+        problem.weight = np.array(w, dtype=np.float64)  # a copy: `out` may lie on the caller's
     s = call.real("sample_weight", sample_weight)
     if s is not None:
         problem.sample_weight = check.same_shape("sample_weight", s, problem.rows, "for each row").astype(np.float64)
@@ -156,6 +157,8 @@ def prepare(spec: Spec, logits, target, weight, sample_weight, axis, backend) ->
         if bad >= 0:
             check.bad_label(t, bad, classes, spec.ignore_index)
     else:
+        if t.dtype.kind in "iub":  # one-hot; integers reach a backend as labels only
+            t = t.astype(np.float64 if call.x.dtype == np.float64 else np.float32)
         problem.target = problem.classes_last(t)
         total = float(np.prod(problem.rows, dtype=np.float64))
     if spec.reduction == "mean":

@@ -2,8 +2,158 @@
 
 from __future__ import annotations
 
+import platform
+from collections.abc import Callable, Iterable
+from functools import partial
+from pathlib import Path
+from typing import Any
 
-def show_versions() -> None: ...
+import numpy as np
+
+from fastsce import dispatch
+from fastsce.api import (
+    cross_entropy,
+    cross_entropy_backward,
+    cross_entropy_grad_and_hess,
+    cross_entropy_value_and_grad,
+)
+from fastsce.binary import binary_cross_entropy_grad_and_hess, binary_cross_entropy_value_and_grad
+from fastsce.probabilities import log_softmax, softmax, softmax_vjp
+
+PACKAGES = ("fastsce", "numpy", "numba", "llvmlite", "torch", "jax", "ml_dtypes")
+FEATURES = ("avx2", "fma", "f16c", "avx512f", "neon")  # the vector instructions that decide how fast a kernel can be
+DTYPES = ("float32", "float64", "float16", "bfloat16")
 
 
-def warmup() -> None: ...
+def show_versions() -> None:
+    """Print what a bug report should say: versions, CPU, threads, cache and backends.
+
+    Examples
+    --------
+    >>> import fastsce
+    >>> fastsce.show_versions()  # doctest: +ELLIPSIS
+    fastsce ...
+    """
+    for name in PACKAGES:
+        print(f"{name:10} {installed(name)}")
+    print(f"{'Python':10} {platform.python_version()} ({platform.python_implementation()})")
+    print(f"{'system':10} {platform.platform()}")
+    missing = {name: dispatch.why_missing(name) for name in dispatch.BACKENDS}
+    if missing["cpu"] is None:
+        describe_cpu()
+    for name, reason in missing.items():
+        print(f"backend    {name}: {reason or 'ready, for arrays on the ' + dispatch.BACKENDS[name].device}")
+
+
+def installed(package: str) -> str:
+    """The version, without importing the package."""
+    from importlib import metadata  # here, for it would be a quarter of the time that `import fastsce` takes
+
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        if package == "fastsce":  # run from a checkout that was never installed
+            from fastsce import __version__
+
+            return __version__
+        return "not installed"
+
+
+def describe_cpu() -> None:
+    """Print the CPU, its vector instructions, and the threads and cache of the cpu backend."""
+    from llvmlite import binding
+
+    from fastsce.backends import cpu
+
+    found = binding.get_host_cpu_features()
+    has = [name for name in FEATURES if found.get(name)]
+    lacks = [name for name in FEATURES if not found.get(name)]
+    print(f"{'CPU':10} {cpu_name()} ({binding.get_host_cpu_name()})")
+    print(f"{'vectors':10} {' '.join(has) or 'none known'} (not: {' '.join(lacks) or 'none'})")
+    print(f"{'threads':10} {cpu.thread_count()}, threading layer {cpu.threading_layer()}")
+    print(f"{'cache':10} {cpu.cache_directory() or 'none: no writable place, every process compiles anew'}")
+
+
+def cpu_name() -> str:
+    """The name its maker gave it, where the system tells."""
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text().splitlines() if info.exists() else []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor() or platform.machine()
+
+
+def warmup(
+    dtypes: Iterable[str] = ("float32",),
+    *,
+    backend: str | None = None,
+    progress: Callable[[str], None] | None = None,
+) -> None:
+    """Compile the kernels into the cache, by small calls of the public functions, so that no later call waits.
+
+    Parameters
+    ----------
+    dtypes : iterable of str
+        Of the logits to come: "float32", "float64", "float16", "bfloat16" (this one needs ml_dtypes).
+    backend : {None, "cpu", "reference"}
+        None is the CPU's own.
+    progress : callable, optional
+        Is told in a line what is compiled next.
+
+    Raises
+    ------
+    ValueError
+        For a dtype that fastsce does not know.
+    ImportError
+        For "bfloat16" without ml_dtypes.
+    RuntimeError
+        If the backend is not available.
+
+    Examples
+    --------
+    >>> import fastsce
+    >>> fastsce.warmup(("float32", "float64"), backend="reference")
+    """
+    given = (dtypes,) if isinstance(dtypes, str) else tuple(dtypes)
+    for name in given:
+        if name not in DTYPES:
+            raise ValueError(f"dtype must be one of {', '.join(map(repr, DTYPES))}, got {name!r}")
+    for name in given:
+        for what, call in calls(numpy_dtype(name), backend):
+            if progress is not None:
+                progress(f"{name}: {what}")
+            call()
+
+
+def numpy_dtype(name: str) -> np.dtype:
+    if name != "bfloat16":
+        return np.dtype(name)
+    import ml_dtypes
+
+    return np.dtype(ml_dtypes.bfloat16)
+
+
+def calls(dtype: np.dtype, backend: str | None) -> Iterable[tuple[str, Callable[[], object]]]:
+    """What to call, and what to say about it: every variant of the inner loop, in every layout."""
+    layouts = {"many classes": ((16, 4096), -1), "few classes": ((4096, 16), -1), "class axis first": ((64, 1024), 0)}
+    for layout, (shape, axis) in layouts.items():
+        x = np.zeros(shape, dtype)
+        labels = np.zeros(x.size // shape[axis], np.int64)
+        on: dict[str, Any] = {"axis": axis, "backend": backend}
+        for target, kind in ((labels, "labels"), (x, "probabilities")):
+            for softcap in (None, 30.0):
+                form = f"{layout}, {kind}{', softcap' if softcap else ''}"
+                yield form, partial(loss_and_gradient, x, target, softcap=softcap, **on)
+            yield f"{layout}, {kind}, Hessian", partial(cross_entropy_grad_and_hess, x, target, **on)
+        yield f"{layout}, softmax", partial(softmax, x, **on)
+        yield f"{layout}, log_softmax", partial(log_softmax, x, **on)
+        yield f"{layout}, softmax_vjp", partial(softmax_vjp, x, x, **on)
+    flat = np.zeros(4096, dtype)
+    yield "binary", partial(binary_cross_entropy_value_and_grad, flat, flat, backend=backend)
+    yield "binary, Hessian", partial(binary_cross_entropy_grad_and_hess, flat, flat, backend=backend)
+
+
+def loss_and_gradient(x: np.ndarray, target: np.ndarray, **options: Any) -> None:
+    """The loss alone, loss and gradient, and the gradient alone."""
+    cross_entropy(x, target, **options)
+    _, grad, lse = cross_entropy_value_and_grad(x, target, **options)
+    cross_entropy_backward(x, target, lse, out=grad, **options)

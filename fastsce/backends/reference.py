@@ -41,7 +41,8 @@ def forward_backward(spec, logits, target, weight, row_scale, *, loss, lse, grad
         distance = np.where(q == 0, 0, q * (m[..., None] - z)).sum(-1)
         loss[...] = mass * log_sum + distance + spec.z_loss * lse**2
         if target is None:
-            mass, loss[...] = np.ones_like(m), lse
+            mass = others = np.ones_like(m)
+            loss[...] = lse
         p = np.exp(z - m[..., None]) / (1 + rest)[..., None]
         top = -rest / (1 + rest)  # p_k − 1 of the largest logit, without cancellation
         if grad is not None:
@@ -49,7 +50,7 @@ def forward_backward(spec, logits, target, weight, row_scale, *, loss, lse, grad
             encode(keep(target, row_scale[..., None] * slope * g), grad)
         if hess is not None:
             h = mass[..., None] * p * (1 - p)
-            put(h, k, mass * (1 + top) * -top)
+            put(h, k, mass * take(p, k) * -top)
             encode(keep(target, row_scale[..., None] * spec.logit_scale**2 * h), hess)
         if is_index(target):
             loss[target == IGNORED] = 0
@@ -108,9 +109,11 @@ def target_mass(spec, target, weight, shape, k):
 
 
 def gradient(spec, mass, lse, p, q, others, k, top):
-    """∂loss/∂z; `top` is p_k − 1."""
-    g = (mass + 2 * spec.z_loss * lse)[..., None] * p - q
-    put(g, k, others + mass * top + 2 * spec.z_loss * lse * (1 + top))
+    """∂loss/∂z; `top` is p_k − 1, for where most of the target is on k and p_k − q_k would cancel."""
+    pull = mass + 2 * spec.z_loss * lse
+    g = pull[..., None] * p - q
+    at_k = others + mass * top + 2 * spec.z_loss * lse * take(p, k)
+    put(g, k, np.where(2 * take(q, k) > mass, at_k, take(g, k)))
     return g
 
 

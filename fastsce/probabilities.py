@@ -70,7 +70,8 @@ def log_softmax(x: Any, axis: int = -1, *, backend: str | None = None) -> Any:
     """
     problem = untargeted(x, axis, backend)
     out = arrays.fresh(problem.x)
-    problem.backend.log_softmax(problem.logits, out=problem.classes_last(out))
+    if out.size:
+        problem.backend.log_softmax(problem.logits, out=problem.classes_last(out))
     return problem.wrap(out)
 
 
@@ -140,7 +141,8 @@ def softmax_vjp(p: Any, v: Any, axis: int = -1, *, backend: str | None = None) -
     other = check.same_shape("v", problem.view("v", v), problem.x.shape, "for each probability")
     check.same_dtype("v", other, problem.x, "p")
     out = arrays.fresh(problem.x)
-    problem.backend.softmax_vjp(problem.logits, problem.classes_last(other), out=problem.classes_last(out))
+    if out.size:
+        problem.backend.softmax_vjp(problem.logits, problem.classes_last(other), out=problem.classes_last(out))
     return problem.wrap(out)
 
 

@@ -1,0 +1,24 @@
+# Sourced by ci/test and ci/demo: the checkout's own environment, .venv, with fastsce installed in place.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+
+# numba's cache does not notice an edited callee in another file, so every state of the sources has a cache of its own.
+sources=$(find fastsce -name '*.py' -print0 | sort -z | xargs -0 cat | cksum | tr ' ' -)
+export NUMBA_CACHE_DIR="$PWD/.cache/numba-$sources"
+for old in .cache/numba-*; do
+    [ "$old" = ".cache/numba-$sources" ] || rm -rf "$old"
+done
+
+# install NAME REQUIREMENT...: install into .venv, unless that was already done for this pyproject.toml
+install() {
+    local done=".venv/installed-$1" wanted
+    shift
+    wanted="$(cksum <pyproject.toml) $*"
+    [ -x .venv/bin/python ] || "${PYTHON:-python3}" -m venv .venv
+    if [ "$(cat "$done" 2>/dev/null)" != "$wanted" ]; then
+        echo "installing $* into .venv"
+        .venv/bin/python -m pip install --quiet --quiet --disable-pip-version-check "$@"
+        echo "$wanted" >"$done"
+    fi
+    PATH="$PWD/.venv/bin:$PATH"
+}

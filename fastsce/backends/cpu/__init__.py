@@ -1,0 +1,155 @@
+"""The CPU backend: explicit SIMD from numba, one pass over the logits and one over the gradient.
+
+Arrays are NumPy views with the class axis last, as for `fastsce.backends.reference`, which says what each function does.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from fastsce.backends.cpu import elementwise, rows
+from fastsce.backends.cpu.labels import scan_labels
+from fastsce.backends.cpu.layout import blocks, compute_dtype, contiguous, stored
+from fastsce.backends.cpu.plan import GRADIENT, LOG_SOFTMAX, NO_TARGET, NOTHING, Law, Plan
+from fastsce.backends.cpu.threads import cache_directory, thread_count, threading_layer
+from fastsce.spec import BFLOAT16, Spec
+
+__all__ = [
+    "backward",
+    "binary",
+    "cache_directory",
+    "forward_backward",
+    "log_softmax",
+    "scan_labels",
+    "softmax_vjp",
+    "thread_count",
+    "threading_layer",
+]
+
+STREAM_BYTES = 48 << 20  # of logits: from here on the gradient is written past the caches
+PIECE_BYTES = 4 << 20  # of a soft target whose dtype has to be converted on the way
+
+
+def forward_backward(spec, logits, target, weight, row_scale, *, loss, lse, grad=None, hess=None):
+    write = NOTHING if grad is None else GRADIENT
+    run(spec, logits, target, weight, row_scale, loss, lse, grad, hess, write, saved=False)
+
+
+def backward(spec, logits, target, weight, row_scale, *, lse, grad):
+    run(spec, logits, target, weight, row_scale, None, lse, grad, None, GRADIENT, saved=True)
+
+
+def log_softmax(logits, *, out):
+    shape = logits.shape[:-1]
+    loss, lse, scale = np.empty(shape), np.empty(shape), np.broadcast_to(1.0, shape)
+    run(Spec(), logits, None, None, scale, loss, lse, out, None, LOG_SOFTMAX, saved=False)
+
+
+def run(spec, logits, target, weight, row_scale, loss, lse, grad, hess, write, saved):
+    """Lay the call out for the kernels, and pick one."""
+    if not logits.size:
+        return
+    classes = logits.shape[-1]
+    dtype = compute_dtype(logits)
+    soft = target is not None and target.dtype.kind != "i"
+    if soft and not native(target, logits):
+        for piece in pieces(logits.shape):
+            t = float_copy(target[piece], dtype)
+            parts = [None if a is None else a[piece] for a in (loss, lse, grad, hess)]
+            run(spec, logits[piece], t, weight, row_scale[piece], *parts, write, saved)
+        return
+    w = np.ones(classes, dtype) if weight is None else weight.astype(dtype)
+    capped = spec.softcap is not None
+    law = Law(
+        keep=1.0 - spec.label_smoothing,
+        off=0.0 if target is None else spec.label_smoothing / classes,
+        total=float(w.sum(dtype=np.float64)),
+        z_loss=spec.z_loss,
+        gain=spec.softcap if capped else spec.logit_scale,
+        inner=spec.logit_scale / spec.softcap if capped else spec.logit_scale,
+        scale=spec.logit_scale,
+    )
+    if target is None:
+        target = np.broadcast_to(NO_TARGET, logits.shape[:-1])
+    stream = write != NOTHING and logits.nbytes >= STREAM_BYTES
+    wide = [stored(a) for a in (logits, grad, hess, target if soft else None)]
+    narrow = (row_scale, loss, lse, None if soft else target)
+    for (x, g, h, q), (scale, losses, sums, labels) in blocks(wide, narrow):
+        copies = not all(a is None or contiguous(a) for a in (x, g, h, q))
+        scratch = rows.scratch_bytes(classes, copies)
+        plan = Plan(min(thread_count(), len(scale)), scratch, write, saved, stream and not copies, copies)
+        rows.rows(
+            x,
+            q if soft else labels,
+            w,
+            scale,
+            np.empty(0) if losses is None else losses,
+            sums,
+            np.empty((0, 0, 0), x.dtype) if g is None else g,
+            h,
+            law,
+            spec.softcap,
+            plan,
+        )
+
+
+def softmax_vjp(p, v, *, out):
+    if p.size:
+        for views, _ in blocks([stored(a) for a in (p, v, out)], []):
+            elementwise.softmax_vjp(*views, min(thread_count(), p.size // p.shape[-1]))
+
+
+def binary(logits, target, weight, sample_weight, pos_weight, upstream, *, loss=None, grad=None, hess=None):
+    if not logits.size:
+        return 0.0
+    if not native(target, logits):
+        total = 0.0
+        for piece in pieces(logits.shape):
+            inputs = [a[piece] for a in (weight, sample_weight, pos_weight, upstream)]
+            outputs = {n: a[piece] for n, a in (("loss", loss), ("grad", grad), ("hess", hess)) if a is not None}
+            total += binary(logits[piece], float_copy(target[piece], compute_dtype(logits)), *inputs, **outputs)
+        return total
+    shape = logits.shape or (1,)
+    dtype = compute_dtype(logits)
+    factors = [as_dtype(a, dtype) for a in (weight, sample_weight, pos_weight, upstream)]
+    wide = [None if a is None else stored(a).reshape(shape) for a in (logits, target, *factors, loss, grad, hess)]
+    nothing = [np.empty((0, 0, 0), d) for d in (dtype, wide[0].dtype, wide[0].dtype)]
+    total = 0.0
+    for views, _ in blocks(wide, []):
+        outputs = [empty if a is None else a for a, empty in zip(views[6:], nothing, strict=True)]
+        a, b, n = views[0].shape
+        sums = np.empty(a * b * -(-n // elementwise.RUN))
+        elementwise.binary(*views[:6], *outputs, sums, min(thread_count(), sums.size))
+        total += float(sums.sum())
+    return total
+
+
+def native(target, logits):
+    """Whether a kernel reads this target as it is."""
+    return target.dtype in (logits.dtype, compute_dtype(logits)) and target.dtype.isnative
+
+
+def float_copy(target, dtype):
+    return bfloat16_values(target).astype(dtype) if target.dtype == BFLOAT16 else target.astype(dtype)
+
+
+def bfloat16_values(a):
+    return (a.view(np.uint16).astype(np.uint32) << 16).view(np.float32)
+
+
+def pieces(shape):
+    """Slices of the first axis, each of some PIECE_BYTES as float64."""
+    if len(shape) < 1:
+        return [...]
+    step = max(1, PIECE_BYTES * shape[0] // (8 * math.prod(shape)))
+    return [slice(start, start + step) for start in range(0, shape[0], step)]
+
+
+def as_dtype(a, dtype):
+    """A broadcast array in another dtype, still broadcast."""
+    if a.dtype == dtype:
+        return a
+    small = a[tuple(slice(0, 1) if s == 0 else slice(None) for s in a.strides)]
+    return np.broadcast_to(small.astype(dtype), a.shape)

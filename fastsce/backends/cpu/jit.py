@@ -1,0 +1,71 @@
+"""How kernels are compiled: the options, once; one compiled form per types of arguments; a cache on disk.
+
+numba's cache notices a change in a kernel's own file only, so ours is stamped with all files a kernel is made from.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+from pathlib import Path
+
+import numba
+import numpy as np
+from numba import types
+from numba.core.caching import FunctionCache, IndexDataCacheFile
+from numba.extending import register_jitable
+
+OPTIONS = {"parallel": True, "nogil": True, "error_model": "numpy"}
+SOURCES = [Path(__file__).parents[2] / "maths.py", *sorted(Path(__file__).parent.glob("*.py"))]
+
+device = register_jitable  # for functions that kernels call
+
+
+class Kernel:
+    """A compiled function, called past numba's dispatcher.
+
+    Arrays of any layout, read-only ones too, share one compiled form: strides are read at run time, and a kernel
+    writes nothing but its outputs.
+    """
+
+    def __init__(self, function):
+        self.function = function
+        self.dispatcher = numba.njit(**OPTIONS)(function)
+        self.cached = False
+        self.entries = {}
+
+    def __call__(self, *args):
+        key = tuple([a.dtype.char + str(a.ndim) if type(a) is np.ndarray else type(a) for a in args])
+        entry = self.entries.get(key)
+        if entry is None:
+            entry = self.entries[key] = self.compile(args)
+        return entry(*args)
+
+    def compile(self, args):
+        self.enable_cache()
+        return self.dispatcher.compile(tuple(map(numba_type, args)))
+
+    def enable_cache(self):
+        if not self.cached:
+            self.cached = True
+            with contextlib.suppress(RuntimeError):  # no place to write to: compiled code lives as long as the process
+                self.dispatcher._cache = StampedCache(self.function)
+
+
+class StampedCache(FunctionCache):
+    def __init__(self, function):
+        super().__init__(function)
+        self._cache_file = IndexDataCacheFile(self._cache_path, self._impl.filename_base, source_stamp())
+
+
+def source_stamp() -> str:
+    return hashlib.sha256(b"".join(path.read_bytes() for path in SOURCES)).hexdigest()
+
+
+def numba_type(value):
+    if isinstance(value, np.ndarray):
+        return types.Array(numba.from_dtype(value.dtype), value.ndim, "A")
+    return numba.typeof(value)
+
+
+kernel = Kernel

@@ -1,0 +1,67 @@
+"""The pass over the labels that comes first: it refuses bad ones and finds what the mean divides by."""
+
+from __future__ import annotations
+
+import numpy as np
+from numba import prange
+
+from fastsce.backends.cpu.jit import device, kernel
+from fastsce.backends.cpu.memory import pointer
+from fastsce.spec import IGNORED
+
+PIECE = 16384  # labels summed one after the other; sums of pieces are added in their order, whoever made them
+
+
+def scan_labels(labels, classes, ignore_index, weight, sample_weight):
+    """Mark ignored rows with −1, in place; the first bad row (or −1), and Σ w_y·sample_weight over the valid rows."""
+    flat = labels.reshape(-1)
+    pieces = -(-flat.size // PIECE)
+    bad, total = np.full(pieces, -1), np.zeros(pieces)
+    w = np.broadcast_to(1.0, classes) if weight is None else weight
+    s = np.broadcast_to(1.0, flat.size) if sample_weight is None else sample_weight.reshape(-1)
+    plain = weight is None and sample_weight is None
+    scan(flat, classes, ignore_index, w, s, plain, bad, total)
+    found = bad[bad >= 0]
+    return int(found[0]) if found.size else -1, float(total.sum())
+
+
+@kernel
+def scan(labels, classes, ignore_index, weight, sample_weight, plain, bad, total):
+    p = pointer(labels)
+    for piece in prange(bad.shape[0]):
+        start, stop = piece * PIECE, min((piece + 1) * PIECE, labels.shape[0])
+        valid, ignored = count(p, start, stop, classes, ignore_index)
+        if valid + ignored < stop - start:
+            bad[piece] = first_bad(p, start, stop, classes, ignore_index)
+            continue
+        for i in range(start, stop):
+            p[i] = IGNORED if p[i] == ignore_index else p[i]
+        total[piece] = valid if plain else weigh(p, start, stop, weight, sample_weight)
+
+
+@device
+def count(p, start, stop, classes, ignore_index):
+    """How many rows are valid, and how many ignored."""
+    valid, ignored = 0, 0
+    for i in range(start, stop):
+        skip = p[i] == ignore_index
+        ignored += skip
+        valid += (p[i] >= 0) & (p[i] < classes) & (not skip)
+    return valid, ignored
+
+
+@device
+def first_bad(p, start, stop, classes, ignore_index):
+    for i in range(start, stop):
+        if p[i] != ignore_index and (p[i] < 0 or p[i] >= classes):
+            return i
+    return -1
+
+
+@device
+def weigh(p, start, stop, weight, sample_weight):
+    total = 0.0
+    for i in range(start, stop):
+        if p[i] >= 0:
+            total += weight[p[i]] * sample_weight[i]
+    return total

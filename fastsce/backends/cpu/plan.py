@@ -1,0 +1,81 @@
+"""What the kernels are told about a call, in two tuples of numbers; shared by rows.py and columns.py."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+
+from fastsce import maths
+from fastsce.backends.cpu.jit import device
+from fastsce.backends.cpu.vectors import largest, splat
+
+NO_TARGET = -2  # a label: q = 0 and mass = 1, so that the loss is lse and the gradient p
+SOFT = -3  # stands for the label where the target is soft
+NOTHING, GRADIENT, LOG_SOFTMAX = range(3)  # what to write
+
+
+class Law(NamedTuple):
+    """The options of the loss. z = gain·u, where u is x, or with a softcap tanh(inner·x)."""
+
+    keep: float  # 1 − ε
+    off: float  # ε/C
+    total: float  # Σ w_c
+    z_loss: float
+    gain: float  # s, or the softcap
+    inner: float  # s, or s/softcap
+    scale: float  # s
+
+
+class Plan(NamedTuple):
+    """How to go about it."""
+
+    parts: int  # as many threads work side by side
+    scratch: int  # bytes each of them needs
+    write: int  # NOTHING, GRADIENT or LOG_SOFTMAX
+    saved: bool  # lse is given, and loss and lse are not written
+    stream: bool  # write past the caches
+    copies: bool  # rows are not contiguous, and are worked on in copies
+
+
+@device
+def unit(x, inner, softcap):
+    """u, from which z = gain·u."""
+    if softcap is None:
+        return x
+    return maths.capped(x * inner)
+
+
+@device
+def one_slope(x, law, softcap):
+    """dz/dx ÷ s, in float64, of one number."""
+    if softcap is None:
+        return 1.0
+    return np.float64(largest(maths.slope(splat(x, 1) * law.inner)))
+
+
+@device
+def one_logit(x, law, softcap):
+    """z of one number in float64, from the same u that the vectors have."""
+    return law.gain * np.float64(largest(unit(splat(x, 1), law.inner, softcap)))
+
+
+@device
+def rounded_logit(a, law, softcap):
+    """z in the working precision, where inner·x is a."""
+    if softcap is None:
+        return a
+    return largest(maths.capped(splat(a, 1)) * law.gain)
+
+
+@device
+def label_of(target, i):
+    if target.ndim == 1:
+        return target[i]
+    return SOFT
+
+
+@device
+def exponent(scale):
+    """The power of two that terms carry; a tiny scale would be lost in 2^−POWER·scale, and does not need it."""
+    return 0.0 if abs(scale) < 2.0**-30 else maths.POWER

@@ -1,0 +1,387 @@
+"""Rows whose classes lie side by side in memory: lanes run over the classes of one row.
+
+A row is read from main memory once, in blocks that stay in the L1 cache: the block's maximum, then its terms
+e = exp(z − m) and their sum, where m is the largest z so far. Then the gradient is written once. Terms are kept for it
+where they fit the L2 cache beside the row, and computed again where they do not.
+
+Rows laid out in any other way are copied, one at a time.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numba import prange
+
+from fastsce import maths
+from fastsce.backends.cpu.jit import device, kernel
+from fastsce.backends.cpu.memory import (
+    fence,
+    load,
+    load_part,
+    past_boundary,
+    pointer,
+    row,
+    spare,
+    store,
+    store_part,
+    stream,
+    workspace,
+)
+from fastsce.backends.cpu.plan import (
+    GRADIENT,
+    NO_TARGET,
+    NOTHING,
+    SOFT,
+    exponent,
+    label_of,
+    one_logit,
+    one_slope,
+    rounded_logit,
+    unit,
+)
+from fastsce.backends.cpu.vectors import first, largest, narrow, total
+from fastsce.spec import IGNORED
+
+LANES = 64  # four 512-bit registers of float32: enough independent work to hide the latency of each operation
+BLOCK = 2048  # classes: with their terms 16 KB of a 32 KB L1 cache
+KEEP = 65536  # classes up to which a row's terms are kept: 256 KB beside the row's 256 KB
+
+
+@device
+def slot_bytes(classes):
+    return 8 * (classes + LANES) + 64
+
+
+@device
+def terms_bytes(classes):
+    return slot_bytes(classes if classes <= KEEP else BLOCK)
+
+
+@device
+def maxima_bytes(classes):
+    return 8 * (classes // BLOCK + 1) + 64
+
+
+def scratch_bytes(classes, copies):
+    """A row's terms, the maximum of each of its blocks, and copies of the rows that are not contiguous."""
+    return terms_bytes(classes) + maxima_bytes(classes) + (4 * slot_bytes(classes) if copies else 0)
+
+
+@kernel
+def rows(logits, target, weight, row_scale, loss, lse, grad, hess, law, softcap, plan):
+    """Each iteration of prange takes an equal share of the rows, with scratch memory of its own.
+
+    logits, grad, hess, soft target: (A, B, C); row_scale, loss, lse, labels: (A·B,); hess and softcap may be None.
+    """
+    count = logits.shape[0] * logits.shape[1]
+    for part in prange(plan.parts):
+        scratch = np.empty(plan.scratch, np.uint8)
+        for i in range(part * count // plan.parts, (part + 1) * count // plan.parts):
+            one_row(i, logits, target, weight, row_scale, loss, lse, grad, hess, law, softcap, plan, scratch)
+        fence()
+
+
+@device
+def one_row(i, logits, target, weight, row_scale, loss, lse, grad, hess, law, softcap, plan, scratch):
+    classes, a, b = logits.shape[2], i // logits.shape[1], i % logits.shape[1]
+    y = label_of(target, i)
+    if y == IGNORED:
+        ignore(i, a, b, loss, lse, grad, hess, plan)
+        return
+    t, maxima = workspace(scratch, 0, logits), workspace(scratch, terms_bytes(classes), row_scale)
+    copies = terms_bytes(classes) + maxima_bytes(classes)
+    x = input_row(logits, a, b, scratch, copies, plan)
+    q = target_row(target, a, b, scratch, copies + slot_bytes(classes), plan)
+    w = pointer(weight)
+    scale = row_scale[i] * law.scale
+    power = exponent(scale)
+
+    m, k, top, rest, mass, distance = narrow(-np.inf, load(x, 0, 0)), -1, np.nan, 0.0, 0.0, 0.0
+    if y == SOFT or not plan.saved:
+        m, k, top, rest, mass, distance = statistics(x, q, w, t, maxima, classes, m, power, law, softcap)
+    z_top = np.nan if k < 0 else one_logit(load(x, k, 0), law, softcap)
+    distance += mass * (z_top - np.float64(m))  # m is z_top rounded
+    unit_sum = top + rest  # a term divided by this is a probability
+    rest /= top
+    log_s = maths.log1p(rest)
+    log_sum = z_top + log_s
+    top_minus_1 = -rest / (1.0 + rest)  # p − 1 at the largest logit
+    if plan.saved:
+        log_sum = lse[i]
+        m = narrow(log_sum, m)
+        unit_sum = maths.exp(log_sum - np.float64(m), power)
+        top_minus_1 = maths.expm1(z_top - log_sum)
+
+    place, p_minus_1 = k, top_minus_1  # where p and q may both be large, and must not cancel
+    if y >= 0:
+        w_y, z_y = np.float64(load(w, y, 0)), one_logit(load(x, y, 0), law, softcap)
+        on = law.keep * w_y
+        mass, others = on + law.off * law.total, law.off * (law.total - w_y)
+        distance = law.off * distance + maths.share(on, z_top - z_y)
+        if plan.saved:
+            p_minus_1 = maths.expm1(z_y - log_sum)
+        elif y != k:
+            p_minus_1 = maths.exp(z_y - z_top, 0.0) / (1.0 + rest) - 1.0
+        place = y
+    elif y == NO_TARGET:
+        mass, others, distance = 1.0, 1.0, 0.0
+    else:
+        others = mass if k < 0 else mass - one_share(w, q, k, law)
+
+    if not plan.saved:
+        lse[i] = log_sum
+        loss[i] = log_sum if y == NO_TARGET else maths.row_loss(mass, log_s, distance, log_sum, law.z_loss)
+    if plan.write == NOTHING:
+        return
+    g = output_row(grad, a, b, scratch, copies + 2 * slot_bytes(classes), plan)
+    kept = classes <= KEEP and not plan.saved
+    if plan.write == GRADIENT:
+        factor = scale * maths.row_factor(mass, log_sum, law.z_loss) / unit_sum
+        special = scale * maths.place_gradient(mass, others, log_sum, law.z_loss, p_minus_1)
+        if place >= 0:
+            special *= one_slope(load(x, place, 0), law, softcap)
+        if hess is not None:
+            h = output_row(hess, a, b, scratch, copies + 3 * slot_bytes(classes), plan)
+            curve = scale * law.scale * mass
+            write_hessian(x, t, maxima, h, classes, kept, m, power, 1.0 / unit_sum, curve, law, plan)
+            if k >= 0:
+                store(h, k, -curve * (1.0 + top_minus_1) * top_minus_1)
+            finish_row(hess, a, b, h, plan)
+        write_gradient(x, q, w, t, maxima, g, classes, kept, m, power, factor, scale, law, softcap, plan)
+        if place >= 0:
+            store(g, place, special)
+    else:
+        write_log_softmax(x, g, classes, m, log_s, plan)
+    finish_row(grad, a, b, g, plan)
+
+
+# --- the pass that reads ----------------------------------------------------------------------------------------------
+
+
+@device
+def statistics(x, q, w, t, maxima, classes, m, power, law, softcap):
+    """Of a row: m, the largest z; its first place k; its term; the sum of the other terms; and, where the target is
+    soft or smoothed, Σ q and Σ q·(m − z). The terms are left in t, each block's relative to its entry in `maxima`.
+    """
+    k, top, rest, mass, distance = -1, 0.0, 0.0, 0.0, 0.0
+    for start in range(0, classes, BLOCK):
+        stop = min(start + BLOCK, classes)
+        at = start if classes <= KEEP else 0
+        edge = block_largest(x, start, stop, law.inner)
+        m_block = rounded_logit(edge, law, softcap)
+        raised = m_block > m
+        if raised:
+            if k >= 0:
+                down = np.float64(m) - np.float64(m_block)
+                rest = (top + rest) * maths.exp(down, 0.0)
+                distance -= mass * down
+            m = m_block
+        store(maxima, start // BLOCK, m)
+        safe = narrow(0.0, m) if m == -np.inf else m  # −∞ − (−∞) would be NaN
+        if q is not None or law.off > 0.0:
+            block_mass, block_distance = weighed_terms(x, q, w, t, at, start, stop, safe, power, law, softcap)
+            mass += block_mass
+            distance += block_distance
+        else:
+            plain_terms(x, t, at, start, stop, safe, power, law, softcap)
+        if raised:  # the largest term is kept out of the sum, so that a confident row loses nothing
+            k = find(x, start, stop, edge, law.inner)
+            top = np.float64(load(t, at + k - start, 0))
+            store(t, at + k - start, 0.0)
+        rest += block_sum(t, at, stop - start)
+        if raised:
+            store(t, at + k - start, top)
+    return m, k, top, rest, mass, distance
+
+
+@device
+def block_largest(x, start, stop, inner):
+    """The largest inner·x."""
+    nothing = -np.inf if inner > 0.0 else np.inf
+    v = fetch(x, start, stop - start, nothing) * inner
+    for j in range(start + LANES, stop, LANES):
+        v = maths.maximum(fetch(x, j, stop - j, nothing) * inner, v)
+    return largest(v)
+
+
+@device
+def find(x, start, stop, edge, inner):
+    """The first place where inner·x is `edge`."""
+    for j in range(start, stop, LANES):
+        lane = first(fetch(x, j, stop - j, np.nan) * inner == edge)
+        if lane < LANES:
+            return j + lane
+    return -1
+
+
+@device
+def plain_terms(x, t, at, start, stop, m, power, law, softcap):
+    nothing = -np.inf if law.inner > 0.0 else np.inf
+    for j in range(start, stop, LANES):
+        u = unit(fetch(x, j, stop - j, nothing), law.inner, softcap)
+        store(t, at + j - start, maths.exp(maths.fma(u, law.gain, -m), power))
+
+
+@device
+def weighed_terms(x, q, w, t, at, start, stop, m, power, law, softcap):
+    """As plain_terms, and Σ q, Σ q·(m − z); q = w where only smoothing asks for them."""
+    nothing = -np.inf if law.inner > 0.0 else np.inf
+    mass, distance = 0.0, 0.0
+    for j in range(start, stop, LANES):
+        u = unit(fetch(x, j, stop - j, nothing), law.inner, softcap)
+        d = maths.fma(u, law.gain, -m)
+        store(t, at + j - start, maths.exp(d, power))
+        shares = target_share(w, q, j, stop - j, law)
+        mass += total(shares)
+        distance -= total(maths.share(shares, d))
+    return mass, distance
+
+
+@device
+def block_sum(t, at, count):
+    """The sum of terms; beyond the last one there are zeros up to a multiple of LANES."""
+    s = load(t, at, LANES)
+    for j in range(at + LANES, at + count, LANES):
+        s = s + load(t, j, LANES)
+    return total(s)
+
+
+@device
+def target_share(w, q, j, n, law):
+    """q, or w where only smoothing asks for it."""
+    if q is None:
+        return fetch(w, j, n, 0.0)
+    return maths.soft_mass(fetch(w, j, n, 0.0), fetch(q, j, n, 0.0), law.keep, law.off)
+
+
+@device
+def one_share(w, q, k, law):
+    """q at one place, rounded as in the sum."""
+    if q is None:
+        return 0.0
+    return np.float64(largest(maths.soft_mass(load(w, k, 1), load(q, k, 1), law.keep, law.off)))
+
+
+@device
+def fetch(p, j, n, fill):
+    """LANES numbers from p[j] on, filled up after the first n."""
+    return load(p, j, LANES) if n >= LANES else load_part(p, j, n, fill, LANES)
+
+
+# --- the pass that writes ---------------------------------------------------------------------------------------------
+
+
+@device
+def write_gradient(x, q, w, t, maxima, g, classes, kept, m, power, factor, scale, law, softcap, plan):
+    """(mass + 2ζ·lse)·p − q, times scale and the slope of the softcap."""
+    weighed = q is not None or law.off > 0.0
+    pull = scale if q is not None else scale * law.off
+    for start in range(0, classes, BLOCK):
+        stop = min(start + BLOCK, classes)
+        push = factor * block_factor(maxima, start, m, kept)
+        j, n = start, first_step(g, start, stop, plan)
+        while j < stop:
+            e = term(x, t, j, n, kept, m, power, law, softcap)
+            v = e * push
+            if weighed:
+                v = maths.fma(e, push, -(target_share(w, q, j, n, law) * pull))
+            if softcap is not None:
+                v = v * maths.slope(fetch(x, j, n, 0.0) * law.inner)
+            put(g, j, n, v, plan)
+            j, n = j + n, min(LANES, stop - j - n)
+
+
+@device
+def write_hessian(x, t, maxima, h, classes, kept, m, power, divide, curve, law, plan):
+    """curve·p·(1 − p)."""
+    for start in range(0, classes, BLOCK):
+        stop = min(start + BLOCK, classes)
+        to_p = divide * block_factor(maxima, start, m, kept)
+        j, n = start, first_step(h, start, stop, plan)
+        while j < stop:
+            p = term(x, t, j, n, kept, m, power, law, None) * to_p
+            put(h, j, n, maths.fma(-p, p, p) * curve, plan)
+            j, n = j + n, min(LANES, stop - j - n)
+
+
+@device
+def write_log_softmax(x, g, classes, m, log_s, plan):
+    """(x − m) − log S."""
+    j, n = 0, first_step(g, 0, classes, plan)
+    while j < classes:
+        put(g, j, n, (fetch(x, j, n, 0.0) - m) - log_s, plan)
+        j, n = j + n, min(LANES, classes - j - n)
+
+
+@device
+def term(x, t, j, n, kept, m, power, law, softcap):
+    """2^power·exp(z − m): m the largest z of the block where terms were kept, else of the row."""
+    if kept:
+        return load(t, j, LANES)
+    return maths.exp(maths.fma(unit(fetch(x, j, n, 0.0), law.inner, softcap), law.gain, -m), power)
+
+
+@device
+def block_factor(maxima, start, m, kept):
+    """From a block's terms to the row's."""
+    return maths.exp(load(maxima, start // BLOCK, 0) - np.float64(m), 0.0) if kept else 1.0
+
+
+@device
+def first_step(g, start, stop, plan):
+    """How far to go first, so that what follows is aligned."""
+    n = past_boundary(g, start) if plan.stream else LANES
+    return min(n if n > 0 else LANES, stop - start)
+
+
+@device
+def put(g, j, n, v, plan):
+    if n < LANES:
+        store_part(g, j, n, v)
+    elif plan.stream:
+        stream(g, j, v)
+    else:
+        store(g, j, v)
+
+
+# --- rows where they lie, or copies of them ---------------------------------------------------------------------------
+
+
+@device
+def input_row(array, a, b, scratch, at, plan):
+    if not plan.copies:
+        return row(array, a, b)
+    p = spare(scratch, at, array)
+    for c in range(array.shape[2]):
+        p[c] = array[a, b, c]
+    return p
+
+
+@device
+def target_row(target, a, b, scratch, at, plan):
+    if target.ndim == 1:
+        return None
+    return input_row(target, a, b, scratch, at, plan)
+
+
+@device
+def output_row(array, a, b, scratch, at, plan):
+    return spare(scratch, at, array) if plan.copies else row(array, a, b)
+
+
+@device
+def finish_row(array, a, b, p, plan):
+    if plan.copies:
+        for c in range(array.shape[2]):
+            array[a, b, c] = p[c]
+
+
+@device
+def ignore(i, a, b, loss, lse, grad, hess, plan):
+    """Write zeros."""
+    if not plan.saved:
+        loss[i], lse[i] = 0.0, 0.0
+    if plan.write != NOTHING:
+        grad[a, b, :] = 0
+        if hess is not None:
+            hess[a, b, :] = 0

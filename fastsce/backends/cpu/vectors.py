@@ -1,0 +1,325 @@
+"""Explicit SIMD for numba: one vector type, its arithmetic, loads, stores and reductions.
+
+A Vector is an LLVM `<lanes x dtype>`; LLVM splits one that is wider than a register. Comparisons give a Vector of
+booleans. Arithmetic with a number takes the number as one of the vector's own type. No flag ever lets LLVM reorder or
+contract: the same operations give the same bits on every machine.
+
+Storage types: float32 and float64 as they are; numba has no 16-bit floats on a CPU, so a float16 is seen as uint16
+and a bfloat16 as int16. Both become float32 when loaded and are rounded, to nearest even, when stored.
+"""
+
+import operator
+
+from llvmlite import ir
+from numba import types
+from numba.core import cgutils
+from numba.core.datamodel import models, register_default
+from numba.extending import intrinsic, overload, register_jitable
+
+from fastsce import maths
+
+I1, I8, I16, I32, I64 = (ir.IntType(n) for n in (1, 8, 16, 32, 64))
+HALF, FLOAT, DOUBLE = ir.HalfType(), ir.FloatType(), ir.DoubleType()
+ELEMENT = {
+    types.boolean: I1,
+    types.int32: I32,
+    types.int64: I64,
+    types.float32: FLOAT,
+    types.float64: DOUBLE,
+}
+INTEGER = {types.float32: types.int32, types.float64: types.int64}
+COMPUTE = {types.uint16: types.float32, types.int16: types.float32}  # others compute as they are stored
+
+
+class Vector(types.Type):
+    def __init__(self, dtype, lanes):
+        self.dtype, self.lanes = dtype, lanes
+        super().__init__(f"Vector({dtype}, {lanes})")
+
+    @property
+    def llvm(self):
+        return ir.VectorType(ELEMENT[self.dtype], self.lanes)
+
+    @property
+    def mangled(self):
+        """As LLVM names it in its intrinsics: v16f32."""
+        letter = "f" if isinstance(self.dtype, types.Float) else "i"
+        return f"v{self.lanes}{letter}{self.dtype.bitwidth}"
+
+
+@register_default(Vector)
+class VectorModel(models.PrimitiveModel):
+    def __init__(self, manager, vector):
+        super().__init__(manager, vector, vector.llvm)
+
+
+def is_float(t):
+    return isinstance(t.dtype if isinstance(t, Vector) else t, types.Float)
+
+
+# --- building blocks in LLVM ------------------------------------------------------------------------------------------
+
+
+def indices(values):
+    return ir.Constant(ir.VectorType(I32, len(values)), list(values))
+
+
+def shuffle(b, v, w, values):
+    return b.shuffle_vector(v, w, indices(values))
+
+
+def splat_value(b, vector, value):
+    undefined = ir.Constant(vector.llvm, ir.Undefined)
+    return shuffle(b, b.insert_element(undefined, value, I32(0)), undefined, [0] * vector.lanes)
+
+
+def constant(vector, value):
+    return ir.Constant(vector.llvm, [value] * vector.lanes)
+
+
+def widened(context, b, value, given, vector):
+    """An argument as a vector: a number is put into every lane."""
+    if isinstance(given, Vector):
+        return value
+    return splat_value(b, vector, context.cast(b, value, given, vector.dtype))
+
+
+def call(b, name, result, args):
+    function = ir.FunctionType(result, [a.type for a in args])
+    return b.call(cgutils.get_or_insert_function(b.module, function, name), args)
+
+
+def vector_among(*given):
+    return next((t for t in given if isinstance(t, Vector)), None)
+
+
+# --- arithmetic -------------------------------------------------------------------------------------------------------
+
+
+def define_operator(op, on_floats, on_integers, gives_mask=False):
+    @intrinsic
+    def apply(typing, a, b):
+        vector = vector_among(a, b)
+        result = Vector(types.boolean, vector.lanes) if gives_mask else vector
+
+        def build(context, builder, signature, args):
+            x, y = (widened(context, builder, v, t, vector) for v, t in zip(args, signature.args))
+            return (on_floats if is_float(vector) else on_integers)(builder, x, y)
+
+        return result(a, b), build
+
+    @overload(op)
+    def typed(a, b):
+        if vector_among(a, b) is not None:
+            return lambda a, b: apply(a, b)
+
+
+define_operator(operator.add, lambda b, x, y: b.fadd(x, y), lambda b, x, y: b.add(x, y))
+define_operator(operator.sub, lambda b, x, y: b.fsub(x, y), lambda b, x, y: b.sub(x, y))
+define_operator(operator.mul, lambda b, x, y: b.fmul(x, y), lambda b, x, y: b.mul(x, y))
+define_operator(operator.truediv, lambda b, x, y: b.fdiv(x, y), None)
+define_operator(operator.and_, None, lambda b, x, y: b.and_(x, y))
+define_operator(operator.lshift, None, lambda b, x, y: b.shl(x, y))
+define_operator(operator.rshift, None, lambda b, x, y: b.lshr(x, y))
+for _op, _sign in ((operator.lt, "<"), (operator.gt, ">"), (operator.eq, "==")):
+    define_operator(
+        _op,
+        lambda b, x, y, sign=_sign: b.fcmp_ordered(sign, x, y),
+        lambda b, x, y, sign=_sign: b.icmp_signed(sign, x, y),
+        gives_mask=True,
+    )
+
+
+@intrinsic
+def negative(typing, a):
+    return a(a), lambda context, b, signature, args: b.fneg(args[0])
+
+
+@overload(operator.neg)
+def neg_vector(a):
+    if isinstance(a, Vector):
+        return lambda a: negative(a)
+
+
+@intrinsic
+def fma_any(typing, a, b, c):
+    kind = vector_among(a, b, c)
+    number = next((t for t in (c, a, b) if isinstance(t, types.Float) and t != types.float64), types.float64)
+
+    def build(context, builder, signature, args):
+        if kind is not None:
+            values = [widened(context, builder, v, t, kind) for v, t in zip(args, signature.args)]
+            return call(builder, f"llvm.fma.{kind.mangled}", kind.llvm, values)
+        values = [context.cast(builder, v, t, number) for v, t in zip(args, signature.args)]
+        return call(builder, f"llvm.fma.f{number.bitwidth}", ELEMENT[number], values)
+
+    return (kind or number)(a, b, c), build
+
+
+@overload(maths.fma)
+def fma_overload(a, b, c):
+    return lambda a, b, c: fma_any(a, b, c)
+
+
+@intrinsic
+def select(typing, mask, a, b):
+    kind = vector_among(a, b)
+    kind = kind or Vector(a if isinstance(a, types.Float) and a != types.float64 else b, mask.lanes)
+
+    def build(context, builder, signature, args):
+        x, y = (widened(context, builder, v, t, kind) for v, t in zip(args[1:], signature.args[1:]))
+        return builder.select(args[0], x, y)
+
+    return kind(mask, a, b), build
+
+
+@overload(maths.where)
+def where_overload(condition, a, b):
+    if isinstance(condition, Vector):
+        return lambda condition, a, b: select(condition, a, b)
+    return lambda condition, a, b: a if condition else b
+
+
+@intrinsic
+def reinterpret(typing, x):
+    """float ↔ integer of the same size."""
+    dtype = x.dtype if isinstance(x, Vector) else x
+    other = {**INTEGER, **{i: f for f, i in INTEGER.items()}}[dtype]
+    result = Vector(other, x.lanes) if isinstance(x, Vector) else other
+    return result(x), lambda context, b, signature, args: b.bitcast(args[0], context.get_value_type(result))
+
+
+@overload(maths.bits)
+def bits_overload(x):
+    return lambda x: reinterpret(x)
+
+
+@overload(maths.from_bits)
+def from_bits_overload(i):
+    return lambda i: reinterpret(i)
+
+
+def element(t):
+    return t.dtype if isinstance(t, Vector) else t
+
+
+@overload(maths.exp_parts)
+def exp_parts_overload(x, power):
+    if element(x) == types.float32:
+        return lambda x, power: maths.exp_parts_f32(x, power)
+    return lambda x, power: maths.exp_parts_f64(x, power)
+
+
+@overload(maths.log_parts)
+def log_parts_overload(u):
+    if element(u) == types.float32:
+        return lambda u: maths.log_parts_f32(u)
+    return lambda u: maths.log_parts_f64(u)
+
+
+for _function in (
+    maths.maximum,
+    maths.exp_parts_f32,
+    maths.exp_parts_f64,
+    maths.exp,
+    maths.expm1,
+    maths.log_parts_f32,
+    maths.log_parts_f64,
+    maths.log1p,
+    maths.tanh,
+    maths.row_loss,
+    maths.row_factor,
+    maths.place_gradient,
+    maths.share,
+    maths.capped,
+    maths.slope,
+    maths.soft_mass,
+    maths.sigmoid,
+    maths.binary_loss,
+):
+    register_jitable(_function)
+
+
+# --- between widths, and down to one number ---------------------------------------------------------------------------
+
+
+def cast_value(b, value, given, to):
+    """A float value, number or vector, as another float type."""
+    if given.bitwidth == to.bitwidth:
+        return value
+    kind = ELEMENT[to]
+    if isinstance(value.type, ir.VectorType):
+        kind = ir.VectorType(kind, value.type.count)
+    return b.fpext(value, kind) if given.bitwidth < to.bitwidth else b.fptrunc(value, kind)
+
+
+@intrinsic
+def widen(typing, x):
+    """float64."""
+    result = Vector(types.float64, x.lanes) if isinstance(x, Vector) else types.float64
+    return result(x), lambda context, b, signature, args: cast_value(b, args[0], element(x), types.float64)
+
+
+@intrinsic
+def narrow(typing, x, like):
+    """The float type of `like`."""
+    to = element(like)
+    result = Vector(to, x.lanes) if isinstance(x, Vector) else to
+    return result(x, like), lambda context, b, signature, args: cast_value(b, args[0], element(x), to)
+
+
+@intrinsic(prefer_literal=True)
+def splat(typing, x, lanes):
+    """A number in every lane."""
+    vector = Vector(x, lanes.literal_value)
+    return vector(x, lanes), lambda context, b, signature, args: splat_value(b, vector, args[0])
+
+
+def halves(b, v, n, combine):
+    """Reduce a vector in a fixed tree: its upper half onto its lower one, until one lane is left."""
+    while n > 1:
+        n //= 2
+        v = combine(shuffle(b, v, v, range(n)), shuffle(b, v, v, range(n, 2 * n)))
+    return b.extract_element(v, I32(0))
+
+
+@intrinsic
+def total(typing, x):
+    """The sum of the lanes, in float64."""
+
+    def build(context, b, signature, args):
+        v = cast_value(b, args[0], x.dtype, types.float64)
+        return halves(b, v, x.lanes, b.fadd)
+
+    return types.float64(x), build
+
+
+@intrinsic
+def largest(typing, x):
+    """The largest lane, NaN left out unless there is nothing else."""
+
+    def build(context, b, signature, args):
+        return halves(b, args[0], x.lanes, lambda v, w: b.select(b.fcmp_ordered(">", v, w), v, w))
+
+    return x.dtype(x), build
+
+
+@intrinsic
+def first(typing, mask):
+    """The first lane that is true, or the number of lanes."""
+
+    def build(context, b, signature, args):
+        as_bits = b.zext(b.bitcast(args[0], ir.IntType(mask.lanes)), ir.IntType(2 * mask.lanes))
+        wide = as_bits.type
+        stop = b.or_(as_bits, ir.Constant(wide, 1 << mask.lanes))
+        place = call(b, f"llvm.cttz.i{wide.width}", wide, [stop, I1(1)])
+        return b.zext(place, I64) if wide.width < 64 else b.trunc(place, I64)
+
+    return types.int64(mask), build
+
+
+@intrinsic(prefer_literal=True)
+def lane_numbers(typing, lanes):
+    """0, 1, 2, …"""
+    vector = Vector(types.int64, lanes.literal_value)
+    return vector(lanes), lambda context, b, signature, args: ir.Constant(vector.llvm, list(range(vector.lanes)))
