@@ -146,6 +146,11 @@ def tanh(a):
     return where(a < 0.0, t * -1.0, t), rest * (t + 1.0)
 
 
+def carried(scale):
+    """The power of two for the terms of a row: a tiny scale ÷ 2^POWER would be lost, and makes it needless."""
+    return where(scale * scale < 2.0**-60, scale * 0.0, POWER)
+
+
 # --- the law of an element: u is the logit, or tanh(s·x/softcap); z = gain·u ------------------------------------------
 
 
@@ -170,19 +175,33 @@ def soft_mass(w, t, keep, off):
 # log S = log1p(rest) lose nothing however confident the row is. `distance` = Σ q_c·(m − z_c): no term is negative.
 
 
+def row_sums(z_top, top, rest):
+    """(lse, log S, 1 + rest, p_k − 1), where `top` is the largest term and `rest` the sum of the others."""
+    others = rest / top
+    log_s = log1p(others)
+    return z_top + log_s, log_s, others + 1.0, others / (others + 1.0) * -1.0
+
+
+def label_terms(law, w_y, z_top, z_y, at_top, sum_z, top_minus_1, distance):
+    """(mass, mass − q_y, distance, p_y − 1) for the label y; `distance` comes in as Σ w_c·(m − z_c), if it is needed."""
+    on = w_y * law.keep
+    p_minus_1 = where(at_top, top_minus_1, exp(z_y - z_top, 0.0) / sum_z - 1.0)
+    return on + law.off * law.total, (law.total - w_y) * law.off, distance * law.off + share(on, z_top - z_y), p_minus_1
+
+
 def row_loss(mass, log_s, distance, lse, z_loss):
     """mass·lse − ⟨q, z⟩ + ζ·lse²."""
-    return fma(mass, log_s, distance) + z_loss * lse * lse
+    return fma(mass, log_s, distance) + lse * lse * z_loss
 
 
 def row_factor(mass, lse, z_loss):
     """What p is multiplied by in the gradient."""
-    return fma(2.0 * z_loss, lse, mass)
+    return fma(lse, 2.0 * z_loss, mass)
 
 
 def place_gradient(mass, others, lse, z_loss, p_minus_1):
     """∂loss/∂z where q is large: `others` = mass − q_c and p_c − 1 come in without cancellation."""
-    return fma(mass, p_minus_1, others) + 2.0 * z_loss * lse * (p_minus_1 + 1.0)
+    return fma(mass, p_minus_1, others) + lse * (p_minus_1 + 1.0) * (2.0 * z_loss)
 
 
 def share(q, z):

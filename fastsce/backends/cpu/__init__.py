@@ -9,7 +9,7 @@ import math
 
 import numpy as np
 
-from fastsce.backends.cpu import elementwise, rows
+from fastsce.backends.cpu import columns, elementwise, rows
 from fastsce.backends.cpu.labels import scan_labels
 from fastsce.backends.cpu.layout import blocks, compute_dtype, contiguous, stored
 from fastsce.backends.cpu.plan import GRADIENT, LOG_SOFTMAX, NO_TARGET, NOTHING, Law, Plan
@@ -29,6 +29,8 @@ __all__ = [
 ]
 
 STREAM_BYTES = 48 << 20  # of logits: from here on the gradient is written past the caches
+SHORT = 64  # classes: rows with fewer are worked on side by side
+LONGEST_COLUMN = 65536  # classes: the tile of 16 longer columns would leave the caches, and their rows are copied instead
 PIECE_BYTES = 4 << 20  # of a soft target whose dtype has to be converted on the way
 
 
@@ -77,22 +79,35 @@ def run(spec, logits, target, weight, row_scale, loss, lse, grad, hess, write, s
     wide = [stored(a) for a in (logits, grad, hess, target if soft else None)]
     narrow = (row_scale, loss, lse, None if soft else target)
     for (x, g, h, q), (scale, losses, sums, labels) in blocks(wide, narrow):
-        copies = not all(a is None or contiguous(a) for a in (x, g, h, q))
-        scratch = rows.scratch_bytes(classes, copies)
-        plan = Plan(min(thread_count(), len(scale)), scratch, write, saved, stream and not copies, copies)
-        rows.rows(
+        nothing = np.empty((0, 0, 0), x.dtype)
+        kernel, plan = choose([a for a in (x, g, h, q) if a is not None], write, saved, stream)
+        kernel(
             x,
             q if soft else labels,
             w,
             scale,
             np.empty(0) if losses is None else losses,
             sums,
-            np.empty((0, 0, 0), x.dtype) if g is None else g,
+            nothing if g is None else g,
             h,
             law,
             spec.softcap,
             plan,
         )
+
+
+def choose(arrays, write, saved, stream):
+    """The kernel for a block of rows, and how it is to go about it."""
+    a, b, classes = arrays[0].shape
+    side_by_side = all(contiguous(x) for x in arrays)
+    either = all(contiguous(x) or x.strides[1] == x.itemsize for x in arrays)
+    if classes < SHORT or (either and not side_by_side and classes <= LONGEST_COLUMN):
+        lanes = columns.tile_lanes(classes, b, compute_dtype(arrays[0]).itemsize)
+        parts = min(thread_count(), a * -(-b // lanes))
+        return columns.columns, Plan(parts, columns.scratch_bytes(classes, lanes), write, saved, False, False, lanes)
+    scratch = rows.scratch_bytes(classes, not side_by_side)
+    parts = min(thread_count(), a * b)
+    return rows.rows, Plan(parts, scratch, write, saved, stream and side_by_side, not side_by_side, 0)
 
 
 def softmax_vjp(p, v, *, out):

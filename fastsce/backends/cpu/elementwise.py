@@ -10,7 +10,7 @@ from numba import prange
 
 from fastsce import maths
 from fastsce.backends.cpu.jit import device, kernel
-from fastsce.backends.cpu.memory import load, row, spare, store, store_part, workspace
+from fastsce.backends.cpu.memory import at, load, spare, store, store_part, workspace
 from fastsce.backends.cpu.vectors import narrow, splat, total, widen
 
 LANES = 32
@@ -68,7 +68,7 @@ def binary_run(x, t, w, s, pos, up, each, g, h, n):
 @device
 def read(array, a, b, start, n, p, scratch):
     """A run of a row into scratch memory, zeros up to a multiple of LANES behind it."""
-    source = row(array, a, b)
+    source = at(array, a, b, 0)
     if array.strides[2] != array.itemsize:
         source = spare(scratch, 9 * SLOT, array)
         for j in range(n):
@@ -87,7 +87,7 @@ def write(p, n, array, a, b, start, scratch):
     if array.size == 0:
         return
     if array.strides[2] == array.itemsize:
-        target = row(array, a, b)
+        target = at(array, a, b, 0)
         for j in range(0, n, LANES):
             store_part(target, start + j, n - j, load(p, j, LANES))
         return

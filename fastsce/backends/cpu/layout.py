@@ -16,7 +16,7 @@ def stored(array):
 
 
 def compute_dtype(array):
-    return np.float64 if array.dtype == np.float64 else np.float32
+    return np.dtype(np.float64 if array.dtype == np.float64 else np.float32)
 
 
 def contiguous(array):
@@ -32,7 +32,7 @@ def blocks(wide, narrow):
     """
     shape = wide[0].shape
     rows = shape[:-1]
-    if len(rows) <= 2:
+    if len(rows) < 2:
         lead = (None,) * (2 - len(rows))
         yield [a if a is None else a[lead] for a in wide], [v if v is None else flat(v) for v in narrow]
         return

@@ -40,18 +40,18 @@ def stored_type(dtype):
 
 
 @intrinsic
-def row(typing, array, a, b):
-    """The first class of row (a, b) of an array of shape (A, B, C)."""
+def at(typing, array, a, b, c):
+    """Element (a, b, c) of an array of three axes."""
     pointer = types.CPointer(array.dtype)
 
     def build(context, builder, signature, args):
         parts = context.make_array(array)(context, builder, args[0])
-        strides = cgutils.unpack_tuple(builder, parts.strides, 3)
-        far = builder.add(builder.mul(args[1], strides[0]), builder.mul(args[2], strides[1]))
-        address = builder.add(builder.ptrtoint(parts.data, I64), far)
+        address = builder.ptrtoint(parts.data, I64)
+        for index, stride in zip(args[1:], cgutils.unpack_tuple(builder, parts.strides, 3)):
+            address = builder.add(address, builder.mul(index, stride))
         return builder.inttoptr(address, context.get_value_type(pointer))
 
-    return pointer(array, types.int64, types.int64), build
+    return pointer(array, types.int64, types.int64, types.int64), build
 
 
 def define_workspace(doc, element_of):
@@ -240,18 +240,60 @@ def prefetch(typing, p, index):
 
 
 @intrinsic
-def transpose(typing, source, target, step):
-    """target[step·i + j] = source[16·j + i] for 16 × 16 numbers, in registers."""
+def gather(typing, p, index):
+    """p[index], lane by lane."""
+    result = Vector(compute_type(p.dtype), index.lanes)
 
     def build(context, b, signature, args):
-        rows = [b.load(place(b, args[0], I64(16 * i), 16), align=size_of(source)) for i in range(16)]
+        v = ir.Constant(result.llvm, ir.Undefined)
+        for i in range(index.lanes):
+            value = b.load(place(b, args[0], lane(b, args[1], i)), align=size_of(p))
+            v = b.insert_element(v, decode(b, value, p.dtype, None), I32(i))
+        return v
+
+    return result(p, index), build
+
+
+@intrinsic
+def scatter(typing, p, index, value):
+    """p[index] = value, lane by lane."""
+
+    def build(context, b, signature, args):
+        for i in range(index.lanes):
+            number = encode(b, b.extract_element(args[2], I32(i)), p.dtype, None)
+            b.store(number, place(b, args[0], lane(b, args[1], i)), align=size_of(p))
+        return context.get_dummy_value()
+
+    return types.void(p, index, value), build
+
+
+def lane(b, v, i):
+    number = b.extract_element(v, I32(i))
+    return b.sext(number, I64) if number.type.width < 64 else number
+
+
+@intrinsic
+def moved(typing, p, index):
+    """The address of p[index]."""
+    return p(p, types.int64), lambda context, b, signature, args: place(b, args[0], args[1])
+
+
+@intrinsic
+def transpose(typing, source, source_step, target, target_step):
+    """target[target_step·i + j] = source[source_step·j + i] for 16 × 16 numbers, in registers."""
+
+    def build(context, b, signature, args):
+        def line(p, step, i):
+            return place(b, p, b.mul(step, I64(i)), 16)
+
+        rows = [b.load(line(args[0], args[1], i), align=size_of(source)) for i in range(16)]
         for span in (8, 4, 2, 1):
             rows = exchanged(b, rows, span)
         for i, values in enumerate(rows):
-            b.store(values, place(b, args[1], b.mul(args[2], I64(i)), 16), align=size_of(target))
+            b.store(values, line(args[2], args[3], i), align=size_of(target))
         return context.get_dummy_value()
 
-    return types.void(source, target, types.int64), build
+    return types.void(source, types.int64, target, types.int64), build
 
 
 def exchanged(b, rows, span):

@@ -35,7 +35,8 @@ class Plan(NamedTuple):
     write: int  # NOTHING, GRADIENT or LOG_SOFTMAX
     saved: bool  # lse is given, and loss and lse are not written
     stream: bool  # write past the caches
-    copies: bool  # rows are not contiguous, and are worked on in copies
+    copies: bool  # rows.py: rows are not contiguous, and are worked on in copies
+    lanes: int  # columns.py: samples in a tile
 
 
 @device
@@ -73,9 +74,3 @@ def label_of(target, i):
     if target.ndim == 1:
         return target[i]
     return SOFT
-
-
-@device
-def exponent(scale):
-    """The power of two that terms carry; a tiny scale would be lost in 2^−POWER·scale, and does not need it."""
-    return 0.0 if abs(scale) < 2.0**-30 else maths.POWER

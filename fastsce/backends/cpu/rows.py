@@ -15,12 +15,12 @@ from numba import prange
 from fastsce import maths
 from fastsce.backends.cpu.jit import device, kernel
 from fastsce.backends.cpu.memory import (
+    at,
     fence,
     load,
     load_part,
     past_boundary,
     pointer,
-    row,
     spare,
     store,
     store_part,
@@ -32,7 +32,6 @@ from fastsce.backends.cpu.plan import (
     NO_TARGET,
     NOTHING,
     SOFT,
-    exponent,
     label_of,
     one_logit,
     one_slope,
@@ -94,7 +93,7 @@ def one_row(i, logits, target, weight, row_scale, loss, lse, grad, hess, law, so
     q = target_row(target, a, b, scratch, copies + slot_bytes(classes), plan)
     w = pointer(weight)
     scale = row_scale[i] * law.scale
-    power = exponent(scale)
+    power = maths.carried(scale)
 
     m, k, top, rest, mass, distance = narrow(-np.inf, load(x, 0, 0)), -1, np.nan, 0.0, 0.0, 0.0
     if y == SOFT or not plan.saved:
@@ -102,10 +101,7 @@ def one_row(i, logits, target, weight, row_scale, loss, lse, grad, hess, law, so
     z_top = np.nan if k < 0 else one_logit(load(x, k, 0), law, softcap)
     distance += mass * (z_top - np.float64(m))  # m is z_top rounded
     unit_sum = top + rest  # a term divided by this is a probability
-    rest /= top
-    log_s = maths.log1p(rest)
-    log_sum = z_top + log_s
-    top_minus_1 = -rest / (1.0 + rest)  # p − 1 at the largest logit
+    log_sum, log_s, sum_z, top_minus_1 = maths.row_sums(z_top, top, rest)
     if plan.saved:
         log_sum = lse[i]
         m = narrow(log_sum, m)
@@ -115,13 +111,11 @@ def one_row(i, logits, target, weight, row_scale, loss, lse, grad, hess, law, so
     place, p_minus_1 = k, top_minus_1  # where p and q may both be large, and must not cancel
     if y >= 0:
         w_y, z_y = np.float64(load(w, y, 0)), one_logit(load(x, y, 0), law, softcap)
-        on = law.keep * w_y
-        mass, others = on + law.off * law.total, law.off * (law.total - w_y)
-        distance = law.off * distance + maths.share(on, z_top - z_y)
+        mass, others, distance, p_minus_1 = maths.label_terms(
+            law, w_y, z_top, z_y, y == k, sum_z, top_minus_1, distance
+        )
         if plan.saved:
             p_minus_1 = maths.expm1(z_y - log_sum)
-        elif y != k:
-            p_minus_1 = maths.exp(z_y - z_top, 0.0) / (1.0 + rest) - 1.0
         place = y
     elif y == NO_TARGET:
         mass, others, distance = 1.0, 1.0, 0.0
@@ -166,7 +160,7 @@ def statistics(x, q, w, t, maxima, classes, m, power, law, softcap):
     k, top, rest, mass, distance = -1, 0.0, 0.0, 0.0, 0.0
     for start in range(0, classes, BLOCK):
         stop = min(start + BLOCK, classes)
-        at = start if classes <= KEEP else 0
+        base = start if classes <= KEEP else 0
         edge = block_largest(x, start, stop, law.inner)
         m_block = rounded_logit(edge, law, softcap)
         raised = m_block > m
@@ -179,18 +173,18 @@ def statistics(x, q, w, t, maxima, classes, m, power, law, softcap):
         store(maxima, start // BLOCK, m)
         safe = narrow(0.0, m) if m == -np.inf else m  # −∞ − (−∞) would be NaN
         if q is not None or law.off > 0.0:
-            block_mass, block_distance = weighed_terms(x, q, w, t, at, start, stop, safe, power, law, softcap)
+            block_mass, block_distance = weighed_terms(x, q, w, t, base, start, stop, safe, power, law, softcap)
             mass += block_mass
             distance += block_distance
         else:
-            plain_terms(x, t, at, start, stop, safe, power, law, softcap)
+            plain_terms(x, t, base, start, stop, safe, power, law, softcap)
         if raised:  # the largest term is kept out of the sum, so that a confident row loses nothing
             k = find(x, start, stop, edge, law.inner)
-            top = np.float64(load(t, at + k - start, 0))
-            store(t, at + k - start, 0.0)
-        rest += block_sum(t, at, stop - start)
+            top = np.float64(load(t, base + k - start, 0))
+            store(t, base + k - start, 0.0)
+        rest += block_sum(t, base, stop - start)
         if raised:
-            store(t, at + k - start, top)
+            store(t, base + k - start, top)
     return m, k, top, rest, mass, distance
 
 
@@ -215,22 +209,22 @@ def find(x, start, stop, edge, inner):
 
 
 @device
-def plain_terms(x, t, at, start, stop, m, power, law, softcap):
+def plain_terms(x, t, base, start, stop, m, power, law, softcap):
     nothing = -np.inf if law.inner > 0.0 else np.inf
     for j in range(start, stop, LANES):
         u = unit(fetch(x, j, stop - j, nothing), law.inner, softcap)
-        store(t, at + j - start, maths.exp(maths.fma(u, law.gain, -m), power))
+        store(t, base + j - start, maths.exp(maths.fma(u, law.gain, -m), power))
 
 
 @device
-def weighed_terms(x, q, w, t, at, start, stop, m, power, law, softcap):
+def weighed_terms(x, q, w, t, base, start, stop, m, power, law, softcap):
     """As plain_terms, and Σ q, Σ q·(m − z); q = w where only smoothing asks for them."""
     nothing = -np.inf if law.inner > 0.0 else np.inf
     mass, distance = 0.0, 0.0
     for j in range(start, stop, LANES):
         u = unit(fetch(x, j, stop - j, nothing), law.inner, softcap)
         d = maths.fma(u, law.gain, -m)
-        store(t, at + j - start, maths.exp(d, power))
+        store(t, base + j - start, maths.exp(d, power))
         shares = target_share(w, q, j, stop - j, law)
         mass += total(shares)
         distance -= total(maths.share(shares, d))
@@ -238,10 +232,10 @@ def weighed_terms(x, q, w, t, at, start, stop, m, power, law, softcap):
 
 
 @device
-def block_sum(t, at, count):
+def block_sum(t, base, count):
     """The sum of terms; beyond the last one there are zeros up to a multiple of LANES."""
-    s = load(t, at, LANES)
-    for j in range(at + LANES, at + count, LANES):
+    s = load(t, base, LANES)
+    for j in range(base + LANES, base + count, LANES):
         s = s + load(t, j, LANES)
     return total(s)
 
@@ -348,25 +342,25 @@ def put(g, j, n, v, plan):
 
 
 @device
-def input_row(array, a, b, scratch, at, plan):
+def input_row(array, a, b, scratch, offset, plan):
     if not plan.copies:
-        return row(array, a, b)
-    p = spare(scratch, at, array)
+        return at(array, a, b, 0)
+    p = spare(scratch, offset, array)
     for c in range(array.shape[2]):
         p[c] = array[a, b, c]
     return p
 
 
 @device
-def target_row(target, a, b, scratch, at, plan):
+def target_row(target, a, b, scratch, offset, plan):
     if target.ndim == 1:
         return None
-    return input_row(target, a, b, scratch, at, plan)
+    return input_row(target, a, b, scratch, offset, plan)
 
 
 @device
-def output_row(array, a, b, scratch, at, plan):
-    return spare(scratch, at, array) if plan.copies else row(array, a, b)
+def output_row(array, a, b, scratch, offset, plan):
+    return spare(scratch, offset, array) if plan.copies else at(array, a, b, 0)
 
 
 @device

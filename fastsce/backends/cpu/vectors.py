@@ -227,10 +227,13 @@ for _function in (
     maths.log_parts_f64,
     maths.log1p,
     maths.tanh,
+    maths.row_sums,
+    maths.label_terms,
     maths.row_loss,
     maths.row_factor,
     maths.place_gradient,
     maths.share,
+    maths.carried,
     maths.capped,
     maths.slope,
     maths.soft_mass,
@@ -323,3 +326,16 @@ def lane_numbers(typing, lanes):
     """0, 1, 2, …"""
     vector = Vector(types.int64, lanes.literal_value)
     return vector(lanes), lambda context, b, signature, args: ir.Constant(vector.llvm, list(range(vector.lanes)))
+
+
+@intrinsic
+def same_integer(typing, x, like):
+    """An integer vector in the integer type of `like`."""
+    result = Vector(like.dtype, x.lanes)
+
+    def build(context, b, signature, args):
+        if x.dtype.bitwidth == like.dtype.bitwidth:
+            return args[0]
+        return (b.trunc if x.dtype.bitwidth > like.dtype.bitwidth else b.sext)(args[0], result.llvm)
+
+    return result(x, like), build

@@ -1,0 +1,340 @@
+"""Rows side by side: lanes run over samples, one class after the other.
+
+For short rows, and for rows whose classes do not lie side by side in memory. A tile of samples is brought into the
+cache as (classes, samples) numbers of the working precision, by 16 × 16 transpositions where the classes of a sample
+lie side by side, and is worked on there; what comes out of it goes back the same way.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numba import prange
+
+from fastsce import maths
+from fastsce.backends.cpu.jit import device, kernel
+from fastsce.backends.cpu.memory import (
+    at,
+    gather,
+    load,
+    load_part,
+    moved,
+    pointer,
+    scatter,
+    store,
+    store_part,
+    transpose,
+    workspace,
+)
+from fastsce.backends.cpu.plan import GRADIENT, LOG_SOFTMAX, NO_TARGET, NOTHING, SOFT, unit
+from fastsce.backends.cpu.vectors import first, lane_numbers, narrow, same_integer, splat, widen
+from fastsce.spec import IGNORED
+
+LANES = 16
+SQUARE = 16 * 16 * 8 + 64  # bytes of a square of numbers on its way
+TILE_BYTES = 32 << 10  # wished for, so that a tile and its terms stay close
+TILE_LANES = 256  # at most: 1 KB in a row of float32, enough for the memory to read it at full speed
+GROUP = 8  # terms added up in the working precision before they go into a float64 sum
+
+
+def tile_lanes(classes, samples, itemsize):
+    """How many samples a tile holds."""
+    wished = TILE_BYTES // (padded(classes) * itemsize)
+    return max(LANES, min(wished, TILE_LANES, samples + LANES - 1) // LANES * LANES)
+
+
+def scratch_bytes(classes, lanes):
+    return SQUARE + 3 * (tile_bytes(classes, lanes))
+
+
+@device
+def padded(classes):
+    return (classes + 15) // 16 * 16
+
+
+@device
+def tile_bytes(classes, lanes):
+    return 8 * padded(classes) * lanes + 64
+
+
+@kernel
+def columns(logits, target, weight, row_scale, loss, lse, grad, hess, law, softcap, plan):
+    """Each iteration of prange takes an equal share of the tiles; arguments as for `rows.rows`."""
+    tiles = -(-logits.shape[1] // plan.lanes)
+    count = logits.shape[0] * tiles
+    for part in prange(plan.parts):
+        scratch = np.empty(plan.scratch, np.uint8)
+        for i in range(part * count // plan.parts, (part + 1) * count // plan.parts):
+            b = i % tiles * plan.lanes
+            tile(i // tiles, b, logits, target, weight, row_scale, loss, lse, grad, hess, law, softcap, plan, scratch)
+
+
+@device
+def tile(a, b, logits, target, weight, row_scale, loss, lse, grad, hess, law, softcap, plan, scratch):
+    """Samples b … b + plan.lanes of block a."""
+    classes, width = logits.shape[2], plan.lanes
+    n = min(width, logits.shape[1] - b)
+    size = tile_bytes(classes, width)
+    square = workspace(scratch, 0, logits)
+    x, e = workspace(scratch, SQUARE, logits), workspace(scratch, SQUARE + size, logits)
+    bring(logits, a, b, n, x, width, square)
+    q = bring_target(target, a, b, n, width, square, scratch, SQUARE + 2 * size, logits)
+    i = a * logits.shape[1] + b
+    for lane in range(0, n, LANES):
+        m = min(LANES, n - lane)
+        strip(
+            i + lane, m, lane, x, e, q, target, weight, row_scale, loss, lse, hess, classes, law, softcap, plan
+        )
+    if plan.write != NOTHING:
+        take(x, width, n, grad, a, b, square)
+        if hess is not None:
+            take(e, width, n, hess, a, b, square)
+
+
+@device
+def strip(i, n, lane, x, e, q, target, weight, row_scale, loss, lse, hess, classes, law, softcap, plan):
+    """n rows from row i on, in a tile's lanes from `lane` on. The gradient is left in x, the Hessian in e."""
+    width, w = plan.lanes, pointer(weight)
+    here = lane_numbers(LANES) + lane  # x[c·width + here]: class c of these rows
+    zero = narrow(splat(0.0, LANES), load(x, 0, 0))
+    y = labels_of(target, i, n)
+    ignored = y == IGNORED
+    clear_ignored(y, x, lane, width, classes)
+    scale = maths.where(ignored, 0.0, values(row_scale, i, n, 0.0) * law.scale)
+    power = narrow(maths.carried(scale), zero)
+
+    m, k = largest_logit(x, lane, width, classes, zero, law, softcap)
+    poor = m == -np.inf  # nothing but −∞ and NaN
+    z_top = widen(unit(gather(x, same_integer(k, y) * width + here), law.inner, softcap)) * law.gain
+    log_sum = values(lse, i, n, 0.0) if plan.saved else z_top
+    if plan.saved:
+        m = narrow(log_sum, zero)
+    safe = maths.where(m == -np.inf, 0.0, m)
+    top, rest = terms(x, e, lane, width, classes, k, safe, power, zero, law, softcap)
+    mass, distance = z_top * 0.0, z_top * 0.0
+    weighed = q is not None or law.off > 0.0
+    if weighed and not plan.saved or q is not None:
+        mass, distance = weigh(x, q, w, lane, width, classes, safe, law, softcap)
+        distance = distance + mass * (z_top - widen(m))
+    top = maths.where(poor, np.nan, top)
+    unit_sum = top + rest
+    saved_sum = log_sum
+    log_sum, log_s, sum_z, top_minus_1 = maths.row_sums(z_top, top, rest)
+    if plan.saved:
+        log_sum = saved_sum
+        unit_sum = maths.exp(log_sum - widen(m), widen(power))
+        top_minus_1 = maths.expm1(z_top - log_sum)
+
+    place, p_minus_1, others = same_integer(k, y), top_minus_1, mass
+    if q is not None:
+        others = mass - widen(maths.soft_mass(gather(w, place), gather(q, place * width + here), law.keep, law.off))
+    else:
+        there = maths.where(y < 0, 0, y)
+        at_top = y == place
+        place = there
+        z_y = widen(unit(gather(x, place * width + here), law.inner, softcap)) * law.gain
+        mass, others, distance, p_minus_1 = maths.label_terms(
+            law, widen(gather(w, place)), z_top, z_y, at_top, sum_z, top_minus_1, distance
+        )
+        if plan.saved:
+            p_minus_1 = maths.expm1(z_y - log_sum)
+        free = y == NO_TARGET
+        mass, distance = maths.where(free, 1.0, mass), maths.where(free, 0.0, distance)
+
+    if not plan.saved:
+        losses = maths.row_loss(mass, log_s, distance, log_sum, law.z_loss)
+        losses = maths.where(y == NO_TARGET, log_sum, losses)
+        store_part(pointer(lse), i, n, maths.where(ignored, 0.0, log_sum))
+        store_part(pointer(loss), i, n, maths.where(ignored, 0.0, losses))
+    if plan.write == LOG_SOFTMAX:
+        write_log_softmax(x, lane, width, classes, m, narrow(log_s, zero))
+    elif plan.write == GRADIENT:
+        push = narrow(scale * maths.row_factor(mass, log_sum, law.z_loss) / unit_sum, zero)
+        pull = narrow(scale if q is not None else scale * law.off, zero)
+        special = narrow(scale * maths.place_gradient(mass, others, log_sum, law.z_loss, p_minus_1), zero)
+        index = place * width + here
+        if softcap is not None:
+            special = special * maths.slope(gather(x, index) * law.inner)
+        write_gradient(x, e, q, w, lane, width, classes, push, pull, weighed, law, softcap)
+        scatter(x, index, maths.where(placed(y, q), special, gather(x, index)))
+        if hess is not None:
+            curve = scale * mass * law.scale
+            divide = narrow(1.0 / unit_sum, zero)
+            write_hessian(e, lane, width, classes, divide, narrow(curve, zero))
+            bend = narrow(curve * (top_minus_1 + 1.0) * top_minus_1 * -1.0, zero)
+            scatter(e, same_integer(k, y) * width + here, bend)
+
+
+@device
+def placed(y, q):
+    """The lanes with a place of their own: a label, or any if the target is soft."""
+    if q is not None:
+        return y == y
+    return y > -1
+
+
+# --- the passes over a strip ------------------------------------------------------------------------------------------
+
+
+@device
+def largest_logit(x, lane, width, classes, zero, law, softcap):
+    """The largest z in the working precision, and the first class that has it."""
+    m, k = zero - np.inf, maths.bits(zero)
+    for c in range(classes):
+        a = load(x, c * width + lane, LANES) * law.inner
+        higher = a > m
+        m, k = maths.where(higher, a, m), maths.where(higher, c, k)
+    if softcap is not None:
+        m = maths.capped(m) * law.gain
+    return m, k
+
+
+@device
+def terms(x, e, lane, width, classes, k, m, power, zero, law, softcap):
+    """Leave 2^power·exp(z − m) in e; the term of class k, and the sum of all others."""
+    top, rest = zero, widen(zero)
+    for start in range(0, classes, GROUP):
+        part = zero
+        for c in range(start, min(start + GROUP, classes)):
+            u = unit(load(x, c * width + lane, LANES), law.inner, softcap)
+            v = maths.exp(maths.fma(u, law.gain, -m), power)
+            store(e, c * width + lane, v)
+            largest = k == c
+            top, part = maths.where(largest, v, top), part + maths.where(largest, 0.0, v)
+        rest = rest + widen(part)
+    return widen(top), rest
+
+
+@device
+def weigh(x, q, w, lane, width, classes, m, law, softcap):
+    """Σ q and Σ q·(m − z); q = w where only smoothing asks for them."""
+    mass = splat(0.0, LANES)
+    distance = mass
+    for c in range(classes):
+        u = unit(load(x, c * width + lane, LANES), law.inner, softcap)
+        shares = target_share(w, q, c, lane, width, law)
+        mass = mass + widen(shares)
+        distance = distance - widen(maths.share(shares, maths.fma(u, law.gain, -m)))
+    return mass, distance
+
+
+@device
+def target_share(w, q, c, lane, width, law):
+    """q, or w where only smoothing asks for it."""
+    if q is None:
+        return splat(load(w, c, 0), LANES)
+    return maths.soft_mass(splat(load(w, c, 0), LANES), load(q, c * width + lane, LANES), law.keep, law.off)
+
+
+@device
+def write_gradient(x, e, q, w, lane, width, classes, push, pull, weighed, law, softcap):
+    """(mass + 2ζ·lse)·p − q, times scale and the slope of the softcap."""
+    for c in range(classes):
+        v = load(e, c * width + lane, LANES) * push
+        if weighed:
+            v = maths.fma(load(e, c * width + lane, LANES), push, -(target_share(w, q, c, lane, width, law) * pull))
+        if softcap is not None:
+            v = v * maths.slope(load(x, c * width + lane, LANES) * law.inner)
+        store(x, c * width + lane, v)
+
+
+@device
+def write_hessian(e, lane, width, classes, divide, curve):
+    """curve·p·(1 − p)."""
+    for c in range(classes):
+        p = load(e, c * width + lane, LANES) * divide
+        store(e, c * width + lane, maths.fma(-p, p, p) * curve)
+
+
+@device
+def write_log_softmax(x, lane, width, classes, m, log_s):
+    """(x − m) − log S."""
+    for c in range(classes):
+        store(x, c * width + lane, (load(x, c * width + lane, LANES) - m) - log_s)
+
+
+# --- rows' values -----------------------------------------------------------------------------------------------------
+
+
+@device
+def labels_of(target, i, n):
+    if target.ndim == 1:
+        return values(target, i, n, IGNORED)
+    return lane_numbers(LANES) * 0 + SOFT
+
+
+@device
+def values(array, i, n, fill):
+    """One number a row, from row i on; an array of stride 0 holds one for all."""
+    if array.strides[0] == 0:
+        return splat(load(pointer(array), 0, 0), LANES)
+    return load_part(pointer(array), i, n, fill, LANES)
+
+
+@device
+def clear_ignored(y, x, lane, width, classes):
+    """Zeros for logits that nobody is to see, whatever they are."""
+    if first(y == IGNORED) < LANES:
+        for c in range(classes):
+            store(x, c * width + lane, maths.where(y == IGNORED, 0.0, load(x, c * width + lane, LANES)))
+
+
+# --- between an array and a tile --------------------------------------------------------------------------------------
+
+
+@device
+def bring(array, a, b, n, x, width, square):
+    """Samples b … b + n of block a into a tile, zeros in the lanes beyond them."""
+    if array.strides[2] == array.itemsize:
+        bring_rows(array, a, b, n, x, width, square)
+        return
+    for c in range(array.shape[2]):
+        for j in range(0, width, LANES):
+            if array.strides[1] == array.itemsize:
+                store(x, c * width + j, load_part(at(array, a, b, c), j, n - j, 0.0, LANES))
+            else:
+                for s in range(j, j + LANES):
+                    store(x, c * width + s, load(at(array, a, b + s, c), 0, 0) if s < n else 0.0)
+
+
+@device
+def bring_rows(array, a, b, n, x, width, square):
+    """By squares of 16 samples and 16 classes."""
+    for j in range(0, width, LANES):
+        for c in range(0, array.shape[2], LANES):
+            for s in range(LANES):
+                v = load_part(at(array, a, b + min(j + s, n - 1), c), 0, array.shape[2] - c, 0.0, LANES)
+                store(square, LANES * s, v if j + s < n else v * 0.0)
+            transpose(square, LANES, moved(x, c * width + j), width)
+
+
+@device
+def take(x, width, n, array, a, b, square):
+    """The way back."""
+    if array.strides[2] == array.itemsize:
+        take_rows(x, width, n, array, a, b, square)
+        return
+    for c in range(array.shape[2]):
+        for j in range(0, n, LANES):
+            if array.strides[1] == array.itemsize:
+                store_part(at(array, a, b, c), j, n - j, load(x, c * width + j, LANES))
+            else:
+                for s in range(j, min(j + LANES, n)):
+                    store(at(array, a, b + s, c), 0, load(x, c * width + s, 0))
+
+
+@device
+def take_rows(x, width, n, array, a, b, square):
+    for j in range(0, n, LANES):
+        for c in range(0, array.shape[2], LANES):
+            transpose(moved(x, c * width + j), width, square, LANES)
+            for s in range(min(LANES, n - j)):
+                store_part(at(array, a, b + j + s, c), 0, array.shape[2] - c, load(square, LANES * s, LANES))
+
+
+@device
+def bring_target(target, a, b, n, width, square, scratch, offset, logits):
+    if target.ndim == 1:
+        return None
+    q = workspace(scratch, offset, logits)
+    bring(target, a, b, n, q, width, square)
+    return q
