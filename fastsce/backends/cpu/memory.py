@@ -227,16 +227,17 @@ def fence(typing):
     return types.void(), build
 
 
-@intrinsic
-def prefetch(typing, p, index):
-    """Ask for the cache line of p[index]; any address will do."""
+@intrinsic(prefer_literal=True)
+def prefetch(typing, p, index, lanes):
+    """Ask for the cache lines of p[index : index + lanes]; any address will do."""
 
     def build(context, b, signature, args):
-        address = b.bitcast(b.gep(args[0], [args[1]]), I8.as_pointer())
-        call(b, "llvm.prefetch.p0", ir.VoidType(), [address, I32(0), I32(3), I32(1)])
+        for i in range(0, lanes.literal_value, max(64 // size_of(p), 1)):
+            address = b.bitcast(place(b, args[0], b.add(args[1], I64(i))), I8.as_pointer())
+            call(b, "llvm.prefetch.p0", ir.VoidType(), [address, I32(0), I32(3), I32(1)])
         return context.get_dummy_value()
 
-    return types.void(p, types.int64), build
+    return types.void(p, types.int64, lanes), build
 
 
 @intrinsic

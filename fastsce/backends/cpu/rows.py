@@ -21,6 +21,7 @@ from fastsce.backends.cpu.memory import (
     load_part,
     past_boundary,
     pointer,
+    prefetch,
     spare,
     store,
     store_part,
@@ -43,6 +44,7 @@ from fastsce.spec import IGNORED
 
 LANES = 64  # four 512-bit registers of float32: enough independent work to hide the latency of each operation
 BLOCK = 2048  # classes: with their terms 16 KB of a 32 KB L1 cache
+AHEAD = 4096  # classes: memory is asked for this far ahead while terms are computed
 KEEP = 65536  # classes up to which a row's terms are kept: 256 KB beside the row's 256 KB
 
 
@@ -214,6 +216,7 @@ def plain_terms(x, t, base, start, stop, m, power, law, softcap):
     for j in range(start, stop, LANES):
         u = unit(fetch(x, j, stop - j, nothing), law.inner, softcap)
         store(t, base + j - start, maths.exp(maths.fma(u, law.gain, -m), power))
+        prefetch(x, j + AHEAD, LANES)
 
 
 @device
@@ -225,6 +228,7 @@ def weighed_terms(x, q, w, t, base, start, stop, m, power, law, softcap):
         u = unit(fetch(x, j, stop - j, nothing), law.inner, softcap)
         d = maths.fma(u, law.gain, -m)
         store(t, base + j - start, maths.exp(d, power))
+        prefetch(x, j + AHEAD, LANES)
         shares = target_share(w, q, j, stop - j, law)
         mass += total(shares)
         distance -= total(maths.share(shares, d))

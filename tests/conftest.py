@@ -1,0 +1,9 @@
+"""What every test shares."""
+
+import pytest
+
+
+@pytest.fixture(scope="session", params=["reference", "cpu"])
+def backend(request):
+    """The name of each backend that works on this machine's memory. One that cannot be imported fails its tests."""
+    return request.param

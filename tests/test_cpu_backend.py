@@ -1,0 +1,160 @@
+"""What only a parallel, compiled backend can get wrong: the bits must not depend on threads, chunks or memory."""
+
+from concurrent.futures import ThreadPoolExecutor
+from itertools import pairwise
+
+import numpy as np
+import pytest
+from cases import DTYPES, labels, logits, options, probabilities, unaligned
+from expect import same_bits
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+from law import Law, stored
+from ulp import assert_within
+
+import fastsce
+
+SHAPES = [(1000, 7), (1000, 16), (301, 100), (64, 1003), (9, 20000)]
+
+
+def batch(shape, dtype, kind):
+    wide = "float64" if dtype == "float64" else "float32"
+    target = labels(*shape, ignored=True) if kind == "index" else probabilities(shape, wide)
+    return logits(shape, dtype), target
+
+
+@pytest.mark.parametrize("kind", ["index", "soft"])
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+@pytest.mark.parametrize("reduction", ["mean", "sum"])
+def test_any_number_of_threads_gives_the_same_bits(shape, kind, reduction):
+    import numba
+
+    x, target = batch(shape, "float32", kind)
+    chosen = {**options("everything_uncapped", *shape), "reduction": reduction, "backend": "cpu"}
+    found = []
+    before = numba.get_num_threads()
+    try:
+        for threads in range(1, min(4, numba.config.NUMBA_NUM_THREADS) + 1):
+            numba.set_num_threads(threads)
+            found.append(fastsce.cross_entropy_value_and_grad(x, target, **chosen))
+    finally:
+        numba.set_num_threads(before)
+    for other in found[1:]:
+        assert all(same_bits(a, b) for a, b in zip(found[0], other))
+
+
+def test_binary_with_any_number_of_threads():
+    import numba
+
+    x, target = logits((1000, 77)), probabilities((1000, 77), "float32")
+    found = []
+    before = numba.get_num_threads()
+    try:
+        for threads in range(1, min(4, numba.config.NUMBA_NUM_THREADS) + 1):
+            numba.set_num_threads(threads)
+            loss, grad, _ = fastsce.binary_cross_entropy_value_and_grad(x, target, backend="cpu")
+            found.append((loss, grad))
+    finally:
+        numba.set_num_threads(before)
+    assert all(same_bits(a, b) for other in found for a, b in zip(found[0], other))
+
+
+@pytest.mark.parametrize("reduction", ["none", "sum"])
+@pytest.mark.parametrize("kind", ["index", "soft"])
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+def test_a_row_has_its_bits_in_any_batch(backend, shape, dtype, kind, reduction):
+    """A batch cut in pieces, single rows among them, gives the same losses and gradients."""
+    x, target = batch(shape, dtype, kind)
+    whole = fastsce.cross_entropy_value_and_grad(x, target, reduction=reduction, backend=backend)
+    cuts = [0, 1, 4, shape[0] // 2, shape[0]]
+    pieces = [
+        fastsce.cross_entropy_value_and_grad(x[a:b], target[a:b], reduction=reduction, backend=backend)
+        for a, b in pairwise(cuts)
+    ]
+    assert same_bits(np.concatenate([piece.grad for piece in pieces]), whole.grad)
+    assert same_bits(np.concatenate([piece.lse for piece in pieces]), whole.lse)
+    if reduction == "none":
+        assert same_bits(np.concatenate([piece.loss for piece in pieces]), whole.loss)
+
+
+@pytest.mark.parametrize("kind", ["index", "soft"])
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("shape", [*SHAPES, (3, 200003)], ids=str)
+def test_in_place_and_given_memory_have_the_fresh_bits(backend, shape, dtype, kind):
+    """Whether the gradient goes to new memory, to a buffer, to an unaligned one, or over the logits."""
+    x, target = batch(shape, dtype, kind)
+    fresh = fastsce.cross_entropy_value_and_grad(x, target, backend=backend)
+    for out in (np.empty_like(x), unaligned(x)):
+        found = fastsce.cross_entropy_value_and_grad(x, target, out=out, backend=backend)
+        assert same_bits(found.grad, fresh.grad) and same_bits(found.loss, fresh.loss)
+    found = fastsce.cross_entropy_value_and_grad(x, target, out=x, backend=backend)
+    assert found.grad is x and same_bits(x, fresh.grad) and same_bits(found.loss, fresh.loss)
+
+
+@pytest.mark.parametrize("shape", [(64, 33), (64, 1003)], ids=str)
+def test_alignment_does_not_change_bits(backend, shape):
+    x, target = logits(shape), labels(*shape)
+    fresh = fastsce.cross_entropy_value_and_grad(x, target, backend=backend)
+    room = np.empty(x.size + 16, np.float32)
+    for offset in (1, 3, 8, 15):
+        moved = room[offset : offset + x.size].reshape(shape)
+        moved[...] = x
+        found = fastsce.cross_entropy_value_and_grad(moved, target, backend=backend)
+        assert same_bits(found.grad, fresh.grad) and same_bits(found.loss, fresh.loss)
+
+
+@pytest.mark.parametrize("kind", ["index", "soft"])
+def test_loss_alone_is_the_same_loss(backend, kind):
+    x, target = batch((64, 1003), "float32", kind)
+    both = fastsce.cross_entropy_value_and_grad(x, target, reduction="none", backend=backend)
+    assert same_bits(fastsce.cross_entropy(x, target, reduction="none", backend=backend), both.loss)
+
+
+def test_many_python_threads_at_once(backend):
+    """Calls from several Python threads do not disturb each other."""
+    x, target = logits((301, 100)), labels(301, 100)
+    expected = fastsce.cross_entropy_value_and_grad(x, target, backend=backend)
+    with ThreadPoolExecutor(4) as pool:
+        tasks = [pool.submit(fastsce.cross_entropy_value_and_grad, x, target, backend=backend) for _ in range(40)]
+        for task in tasks:
+            assert all(same_bits(a, b) for a, b in zip(task.result(), expected))
+
+
+# ------------------------------------------------------------------------------------------------------- any input
+
+
+@st.composite
+def batches(draw):
+    """Logits with masks, ties and far values, labels (some to ignore) or one-hot rows, and options that mix."""
+    dtype = draw(st.sampled_from(["float32", "float64"]))
+    shape = draw(st.tuples(st.integers(1, 20), st.integers(1, 70)))
+    width = 32 if dtype == "float32" else 64
+    values = st.floats(-100, 100, width=width) | st.sampled_from([0.0, -0.0, -np.inf, 88.0, -1e30, 16777216.0])
+    x = draw(hnp.arrays(dtype, shape, elements=values, fill=st.floats(-4, 4, width=width)))
+    x[:, 0] = np.where(np.isneginf(x).all(1), 1.0, x[:, 0])
+    y = draw(hnp.arrays(np.int64, shape[0], elements=st.integers(0, shape[1] - 1) | st.just(-100)))
+    chosen = {"reduction": draw(st.sampled_from(["none", "sum"]))}
+    if draw(st.booleans()):
+        chosen["weight"] = draw(hnp.arrays(np.float64, shape[1], elements=st.floats(0.125, 4)))
+    if draw(st.booleans()):
+        chosen["sample_weight"] = draw(hnp.arrays(np.float64, shape[0], elements=st.floats(0, 4)))
+    if draw(st.booleans()) and np.isfinite(x).all():
+        chosen["label_smoothing"] = draw(st.floats(0, 1))
+    return x, y, chosen
+
+
+@settings(max_examples=150, deadline=None, derandomize=True, database=None)
+@given(drawn=batches())
+def test_any_batch(backend, drawn):
+    x, y, chosen = drawn
+    loss, grad, _ = fastsce.cross_entropy_value_and_grad(x, y, backend=backend, **chosen)
+    wide = x.astype(np.float64)
+    true = fastsce.cross_entropy_value_and_grad(wide, y, backend="reference", **chosen)
+    law = Law(wide, y, **chosen)
+    dtype = x.dtype.name
+    bound = law.loss_bound(dtype)
+    reachable = np.abs(true.loss) < np.finfo(loss.dtype).max
+    assert_within(np.where(reachable, loss, 0), np.where(reachable, true.loss, 0), bound, "loss")
+    assert_within(grad, true.grad, stored(law.grad_bound(dtype), true.grad, dtype), "grad")
