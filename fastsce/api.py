@@ -63,7 +63,7 @@ def cross_entropy(
         ζ: adds ζ·lse² to the loss of a row.
     softcap : float, positive, optional
         Replaces z by softcap·tanh(z/softcap).
-    logit_scale : float, not 0
+    logit_scale : float, positive
         The inverse temperature s: z = s·logits.
     reduction : {"mean", "sum", "none"}
         "mean" divides the sum by `denominator` if given, else by Σ w_y·sample_weight over the rows not ignored

@@ -29,8 +29,8 @@ def spec(ignore_index, label_smoothing, z_loss, softcap, logit_scale, reduction,
     if cap is not None and not 0 < cap < math.inf:
         raise ValueError(f"softcap must be finite and positive, or None for no cap, got {cap}")
     scale = number("logit_scale", logit_scale)
-    if scale == 0 or not math.isfinite(scale):
-        raise ValueError(f"logit_scale must be finite and not 0, got {scale}")
+    if not 0 < scale < math.inf:
+        raise ValueError(f"logit_scale must be finite and positive, got {scale}")
     return Spec(ignore_index, smoothing, zeta, cap, scale, *reducing(reduction, denominator))
 
 

@@ -160,8 +160,8 @@ def capped(a):
 
 
 def slope(a):
-    """The derivative of tanh a."""
-    return tanh(a)[1]
+    """The derivative of tanh a, and 0 at −∞."""
+    return where(a == -np.inf, 0.0, tanh(a)[1])
 
 
 def soft_mass(w, t, keep, off):
@@ -176,17 +176,25 @@ def soft_mass(w, t, keep, off):
 
 
 def row_sums(z_top, top, rest):
-    """(lse, log S, 1 + rest, p_k − 1), where `top` is the largest term and `rest` the sum of the others."""
+    """(lse, log S, 1/S, p_k − 1), where `top` is the largest term and `rest` the sum of the others."""
     others = rest / top
     log_s = log1p(others)
-    return z_top + log_s, log_s, others + 1.0, others / (others + 1.0) * -1.0
+    p = 1.0 / (others + 1.0)
+    return z_top + log_s, log_s, p, others * p * -1.0
 
 
-def label_terms(law, w_y, z_top, z_y, at_top, sum_z, top_minus_1, distance):
-    """(mass, mass − q_y, distance, p_y − 1) for the label y; `distance` comes in as Σ w_c·(m − z_c), if it is needed."""
+def label_terms(law, w_y, z_top, z_y, at_top, p_top, p_top_minus_1, distance):
+    """(q_y, mass, mass − q_y, distance, p_y, p_y − 1) for the label y; `distance` comes in as Σ w_c·(m − z_c), if needed."""
     on = w_y * law.keep
-    p_minus_1 = where(at_top, top_minus_1, exp(z_y - z_top, 0.0) / sum_z - 1.0)
-    return on + law.off * law.total, (law.total - w_y) * law.off, distance * law.off + share(on, z_top - z_y), p_minus_1
+    p = exp(z_y - z_top, 0.0) * p_top
+    return (
+        on + w_y * law.off,
+        on + law.off * law.total,
+        (law.total - w_y) * law.off,
+        distance * law.off + share(on, z_top - z_y),
+        p,
+        where(at_top, p_top_minus_1, p - 1.0),
+    )
 
 
 def row_loss(mass, log_s, distance, lse, z_loss):
@@ -194,14 +202,17 @@ def row_loss(mass, log_s, distance, lse, z_loss):
     return fma(mass, log_s, distance) + lse * lse * z_loss
 
 
-def row_factor(mass, lse, z_loss):
-    """What p is multiplied by in the gradient."""
-    return fma(lse, 2.0 * z_loss, mass)
+def row_factor(scale, mass, lse, z_loss, unit_sum):
+    """What a term is multiplied by in the gradient: scale·(mass + 2ζ·lse)/Σ."""
+    factor = scale * mass / unit_sum
+    if z_loss > 0.0:  # a branch, for the writing of a row need not wait for its logarithm
+        factor = factor + scale * lse * (2.0 * z_loss) / unit_sum
+    return factor
 
 
-def place_gradient(mass, others, lse, z_loss, p_minus_1):
-    """∂loss/∂z where q is large: `others` = mass − q_c and p_c − 1 come in without cancellation."""
-    return fma(mass, p_minus_1, others) + lse * (p_minus_1 + 1.0) * (2.0 * z_loss)
+def place_gradient(mass, q, others, lse, z_loss, p, p_minus_1):
+    """∂loss/∂z where p and q may both be large; `others` = mass − q and p − 1 come in without cancellation."""
+    return where(p > 0.5, fma(mass, p_minus_1, others), fma(mass, p, q * -1.0)) + lse * p * (2.0 * z_loss)
 
 
 def share(q, z):

@@ -12,7 +12,7 @@ import numpy as np
 from fastsce.backends.cpu import columns, elementwise, rows
 from fastsce.backends.cpu.labels import scan_labels
 from fastsce.backends.cpu.layout import blocks, compute_dtype, contiguous, stored
-from fastsce.backends.cpu.plan import GRADIENT, LOG_SOFTMAX, NO_TARGET, NOTHING, Law, Plan
+from fastsce.backends.cpu.plan import GRADIENT, HESSIAN, LOG_SOFTMAX, NO_TARGET, NOTHING, Law, Plan
 from fastsce.backends.cpu.threads import cache_directory, thread_count, threading_layer
 from fastsce.spec import BFLOAT16, Spec
 
@@ -35,7 +35,7 @@ PIECE_BYTES = 4 << 20  # of a soft target whose dtype has to be converted on the
 
 
 def forward_backward(spec, logits, target, weight, row_scale, *, loss, lse, grad=None, hess=None):
-    write = NOTHING if grad is None else GRADIENT
+    write = NOTHING if grad is None else GRADIENT if hess is None else HESSIAN
     run(spec, logits, target, weight, row_scale, loss, lse, grad, hess, write, saved=False)
 
 
@@ -89,7 +89,7 @@ def run(spec, logits, target, weight, row_scale, loss, lse, grad, hess, write, s
             np.empty(0) if losses is None else losses,
             sums,
             nothing if g is None else g,
-            h,
+            nothing if h is None else h,
             law,
             spec.softcap,
             plan,

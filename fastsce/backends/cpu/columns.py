@@ -25,7 +25,7 @@ from fastsce.backends.cpu.memory import (
     transpose,
     workspace,
 )
-from fastsce.backends.cpu.plan import GRADIENT, LOG_SOFTMAX, NO_TARGET, NOTHING, SOFT, unit
+from fastsce.backends.cpu.plan import HESSIAN, LOG_SOFTMAX, NO_TARGET, NOTHING, SOFT, job_of, softness, unit
 from fastsce.backends.cpu.vectors import first, lane_numbers, narrow, same_integer, splat, widen
 from fastsce.spec import IGNORED
 
@@ -59,115 +59,120 @@ def tile_bytes(classes, lanes):
 @kernel
 def columns(logits, target, weight, row_scale, loss, lse, grad, hess, law, softcap, plan):
     """Each iteration of prange takes an equal share of the tiles; arguments as for `rows.rows`."""
-    tiles = -(-logits.shape[1] // plan.lanes)
-    count = logits.shape[0] * tiles
     for part in prange(plan.parts):
         scratch = np.empty(plan.scratch, np.uint8)
-        for i in range(part * count // plan.parts, (part + 1) * count // plan.parts):
-            b = i % tiles * plan.lanes
-            tile(i // tiles, b, logits, target, weight, row_scale, loss, lse, grad, hess, law, softcap, plan, scratch)
+        job = job_of(logits, target, weight, row_scale, loss, lse, grad, hess, law, plan)
+        share(part, job, softness(target), softcap, pointer(scratch))
+        scratch[0] = 0  # so that it lives until here
 
 
 @device
-def tile(a, b, logits, target, weight, row_scale, loss, lse, grad, hess, law, softcap, plan, scratch):
+def share(part, job, soft, softcap, scratch):
+    tiles = -(-job.logits.shape[1] // job.plan.lanes)
+    count = job.logits.shape[0] * tiles
+    for i in range(part * count // job.plan.parts, (part + 1) * count // job.plan.parts):
+        tile(i // tiles, i % tiles * job.plan.lanes, job, soft, softcap, scratch)
+
+
+@device
+def tile(a, b, job, soft, softcap, scratch):
     """Samples b … b + plan.lanes of block a."""
-    classes, width = logits.shape[2], plan.lanes
-    n = min(width, logits.shape[1] - b)
+    classes, width = job.logits.shape[2], job.plan.lanes
+    n = min(width, job.logits.shape[1] - b)
     size = tile_bytes(classes, width)
-    square = workspace(scratch, 0, logits)
-    x, e = workspace(scratch, SQUARE, logits), workspace(scratch, SQUARE + size, logits)
-    bring(logits, a, b, n, x, width, square)
-    q = bring_target(target, a, b, n, width, square, scratch, SQUARE + 2 * size, logits)
-    i = a * logits.shape[1] + b
+    square = workspace(scratch, 0, job.logits.data)
+    x = workspace(scratch, SQUARE, job.logits.data)
+    e = workspace(scratch, SQUARE + size, job.logits.data)
+    bring(job.logits, a, b, n, x, width, square)
+    q = workspace(scratch, SQUARE + 2 * size, x)
+    if soft is not None:
+        bring(job.soft, a, b, n, q, width, square)
+    i = a * job.logits.shape[1] + b
     for lane in range(0, n, LANES):
-        m = min(LANES, n - lane)
-        strip(
-            i + lane, m, lane, x, e, q, target, weight, row_scale, loss, lse, hess, classes, law, softcap, plan
-        )
-    if plan.write != NOTHING:
-        take(x, width, n, grad, a, b, square)
-        if hess is not None:
-            take(e, width, n, hess, a, b, square)
+        strip(i + lane, min(LANES, n - lane), lane, x, e, q, job, soft, softcap)
+    if job.plan.write != NOTHING:
+        take(x, width, n, job.grad, a, b, square)
+    if job.plan.write == HESSIAN:
+        take(e, width, n, job.hess, a, b, square)
 
 
 @device
-def strip(i, n, lane, x, e, q, target, weight, row_scale, loss, lse, hess, classes, law, softcap, plan):
+def strip(i, n, lane, x, e, q, job, soft, softcap):
     """n rows from row i on, in a tile's lanes from `lane` on. The gradient is left in x, the Hessian in e."""
-    width, w = plan.lanes, pointer(weight)
+    law, plan, w, classes, width = job.law, job.plan, job.weight, job.logits.shape[2], job.plan.lanes
     here = lane_numbers(LANES) + lane  # x[c·width + here]: class c of these rows
     zero = narrow(splat(0.0, LANES), load(x, 0, 0))
-    y = labels_of(target, i, n)
+    y = labels_at(job.labels, i, n)
     ignored = y == IGNORED
     clear_ignored(y, x, lane, width, classes)
-    scale = maths.where(ignored, 0.0, values(row_scale, i, n, 0.0) * law.scale)
+    scale = maths.where(ignored, 0.0, values(job.row_scale, i, n, 0.0) * law.scale)
     power = narrow(maths.carried(scale), zero)
 
     m, k = largest_logit(x, lane, width, classes, zero, law, softcap)
     poor = m == -np.inf  # nothing but −∞ and NaN
     z_top = widen(unit(gather(x, same_integer(k, y) * width + here), law.inner, softcap)) * law.gain
-    log_sum = values(lse, i, n, 0.0) if plan.saved else z_top
+    log_sum = load_part(job.lse, i, n, 0.0, LANES) if plan.saved else z_top
     if plan.saved:
         m = narrow(log_sum, zero)
     safe = maths.where(m == -np.inf, 0.0, m)
     top, rest = terms(x, e, lane, width, classes, k, safe, power, zero, law, softcap)
     mass, distance = z_top * 0.0, z_top * 0.0
-    weighed = q is not None or law.off > 0.0
-    if weighed and not plan.saved or q is not None:
-        mass, distance = weigh(x, q, w, lane, width, classes, safe, law, softcap)
+    weighed = soft is not None or law.off > 0.0
+    if soft is not None or (weighed and not plan.saved):
+        mass, distance = weigh(x, q, w, lane, width, classes, safe, law, soft, softcap)
         distance = distance + mass * (z_top - widen(m))
     top = maths.where(poor, np.nan, top)
     unit_sum = top + rest
     saved_sum = log_sum
-    log_sum, log_s, sum_z, top_minus_1 = maths.row_sums(z_top, top, rest)
+    log_sum, log_s, p_top, p_top_minus_1 = maths.row_sums(z_top, top, rest)
     if plan.saved:
         log_sum = saved_sum
         unit_sum = maths.exp(log_sum - widen(m), widen(power))
-        top_minus_1 = maths.expm1(z_top - log_sum)
+        p_top, p_top_minus_1 = maths.exp(z_top - log_sum, 0.0), maths.expm1(z_top - log_sum)
 
-    place, p_minus_1, others = same_integer(k, y), top_minus_1, mass
-    if q is not None:
-        others = mass - widen(maths.soft_mass(gather(w, place), gather(q, place * width + here), law.keep, law.off))
+    largest = same_integer(k, y)
+    place, p, p_minus_1 = largest, p_top, p_top_minus_1  # where p and q may both be large, and must not cancel
+    if soft is not None:
+        q_y = widen(maths.soft_mass(gather(w, place), gather(q, place * width + here), law.keep, law.off))
+        others = mass - q_y
     else:
-        there = maths.where(y < 0, 0, y)
-        at_top = y == place
-        place = there
+        place = maths.where(y < 0, 0, y)
         z_y = widen(unit(gather(x, place * width + here), law.inner, softcap)) * law.gain
-        mass, others, distance, p_minus_1 = maths.label_terms(
-            law, widen(gather(w, place)), z_top, z_y, at_top, sum_z, top_minus_1, distance
+        q_y, mass, others, distance, p, p_minus_1 = maths.label_terms(
+            law, widen(gather(w, place)), z_top, z_y, y == largest, p_top, p_top_minus_1, distance
         )
         if plan.saved:
-            p_minus_1 = maths.expm1(z_y - log_sum)
-        free = y == NO_TARGET
-        mass, distance = maths.where(free, 1.0, mass), maths.where(free, 0.0, distance)
+            p, p_minus_1 = maths.exp(z_y - log_sum, 0.0), maths.expm1(z_y - log_sum)
+        mass, distance = maths.where(y == NO_TARGET, 1.0, mass), maths.where(y == NO_TARGET, 0.0, distance)
 
     if not plan.saved:
         losses = maths.row_loss(mass, log_s, distance, log_sum, law.z_loss)
         losses = maths.where(y == NO_TARGET, log_sum, losses)
-        store_part(pointer(lse), i, n, maths.where(ignored, 0.0, log_sum))
-        store_part(pointer(loss), i, n, maths.where(ignored, 0.0, losses))
+        store_part(job.lse, i, n, maths.where(ignored, 0.0, log_sum))
+        store_part(job.loss, i, n, maths.where(ignored, 0.0, losses))
     if plan.write == LOG_SOFTMAX:
         write_log_softmax(x, lane, width, classes, m, narrow(log_s, zero))
-    elif plan.write == GRADIENT:
-        push = narrow(scale * maths.row_factor(mass, log_sum, law.z_loss) / unit_sum, zero)
-        pull = narrow(scale if q is not None else scale * law.off, zero)
-        special = narrow(scale * maths.place_gradient(mass, others, log_sum, law.z_loss, p_minus_1), zero)
+    elif plan.write != NOTHING:
+        push = narrow(maths.row_factor(scale, mass, log_sum, law.z_loss, unit_sum), zero)
+        pull = narrow(scale if soft is not None else scale * law.off, zero)
+        special = narrow(scale * maths.place_gradient(mass, q_y, others, log_sum, law.z_loss, p, p_minus_1), zero)
         index = place * width + here
         if softcap is not None:
             special = special * maths.slope(gather(x, index) * law.inner)
-        write_gradient(x, e, q, w, lane, width, classes, push, pull, weighed, law, softcap)
-        scatter(x, index, maths.where(placed(y, q), special, gather(x, index)))
-        if hess is not None:
+        write_gradient(x, e, q, w, lane, width, classes, push, pull, weighed, law, soft, softcap)
+        scatter(x, index, maths.where(placed(y, soft), special, gather(x, index)))
+        if plan.write == HESSIAN:
             curve = scale * mass * law.scale
             divide = narrow(1.0 / unit_sum, zero)
             write_hessian(e, lane, width, classes, divide, narrow(curve, zero))
-            bend = narrow(curve * (top_minus_1 + 1.0) * top_minus_1 * -1.0, zero)
-            scatter(e, same_integer(k, y) * width + here, bend)
+            bend = narrow(curve * p_top * p_top_minus_1 * -1.0, zero)
+            scatter(e, largest * width + here, bend)
 
 
 @device
-def placed(y, q):
+def placed(y, soft):
     """The lanes with a place of their own: a label, or any if the target is soft."""
-    if q is not None:
+    if soft is not None:
         return y == y
     return y > -1
 
@@ -205,33 +210,33 @@ def terms(x, e, lane, width, classes, k, m, power, zero, law, softcap):
 
 
 @device
-def weigh(x, q, w, lane, width, classes, m, law, softcap):
+def weigh(x, q, w, lane, width, classes, m, law, soft, softcap):
     """Σ q and Σ q·(m − z); q = w where only smoothing asks for them."""
     mass = splat(0.0, LANES)
     distance = mass
     for c in range(classes):
         u = unit(load(x, c * width + lane, LANES), law.inner, softcap)
-        shares = target_share(w, q, c, lane, width, law)
+        shares = target_share(w, q, c, lane, width, law, soft)
         mass = mass + widen(shares)
         distance = distance - widen(maths.share(shares, maths.fma(u, law.gain, -m)))
     return mass, distance
 
 
 @device
-def target_share(w, q, c, lane, width, law):
+def target_share(w, q, c, lane, width, law, soft):
     """q, or w where only smoothing asks for it."""
-    if q is None:
+    if soft is None:
         return splat(load(w, c, 0), LANES)
     return maths.soft_mass(splat(load(w, c, 0), LANES), load(q, c * width + lane, LANES), law.keep, law.off)
 
 
 @device
-def write_gradient(x, e, q, w, lane, width, classes, push, pull, weighed, law, softcap):
+def write_gradient(x, e, q, w, lane, width, classes, push, pull, weighed, law, soft, softcap):
     """(mass + 2ζ·lse)·p − q, times scale and the slope of the softcap."""
     for c in range(classes):
         v = load(e, c * width + lane, LANES) * push
         if weighed:
-            v = maths.fma(load(e, c * width + lane, LANES), push, -(target_share(w, q, c, lane, width, law) * pull))
+            v = maths.fma(load(e, c * width + lane, LANES), push, -(target_share(w, q, c, lane, width, law, soft) * pull))
         if softcap is not None:
             v = v * maths.slope(load(x, c * width + lane, LANES) * law.inner)
         store(x, c * width + lane, v)
@@ -256,18 +261,18 @@ def write_log_softmax(x, lane, width, classes, m, log_s):
 
 
 @device
-def labels_of(target, i, n):
-    if target.ndim == 1:
-        return values(target, i, n, IGNORED)
-    return lane_numbers(LANES) * 0 + SOFT
+def labels_at(labels, i, n):
+    if labels is None:
+        return lane_numbers(LANES) * 0 + SOFT
+    return values(labels, i, n, IGNORED)
 
 
 @device
-def values(array, i, n, fill):
-    """One number a row, from row i on; an array of stride 0 holds one for all."""
-    if array.strides[0] == 0:
-        return splat(load(pointer(array), 0, 0), LANES)
-    return load_part(pointer(array), i, n, fill, LANES)
+def values(line, i, n, fill):
+    """n numbers from row i on."""
+    if line.step == 0:
+        return splat(load(line.data, 0, 0), LANES)
+    return load_part(line.data, i, n, fill, LANES)
 
 
 @device
@@ -282,59 +287,50 @@ def clear_ignored(y, x, lane, width, classes):
 
 
 @device
-def bring(array, a, b, n, x, width, square):
+def bring(v, a, b, n, x, width, square):
     """Samples b … b + n of block a into a tile, zeros in the lanes beyond them."""
-    if array.strides[2] == array.itemsize:
-        bring_rows(array, a, b, n, x, width, square)
+    if v.strides[2] == v.item:
+        bring_rows(v, a, b, n, x, width, square)
         return
-    for c in range(array.shape[2]):
+    for c in range(v.shape[2]):
         for j in range(0, width, LANES):
-            if array.strides[1] == array.itemsize:
-                store(x, c * width + j, load_part(at(array, a, b, c), j, n - j, 0.0, LANES))
+            if v.strides[1] == v.item:
+                store(x, c * width + j, load_part(at(v, a, b, c), j, n - j, 0.0, LANES))
             else:
                 for s in range(j, j + LANES):
-                    store(x, c * width + s, load(at(array, a, b + s, c), 0, 0) if s < n else 0.0)
+                    store(x, c * width + s, load(at(v, a, b + s, c), 0, 0) if s < n else 0.0)
 
 
 @device
-def bring_rows(array, a, b, n, x, width, square):
+def bring_rows(v, a, b, n, x, width, square):
     """By squares of 16 samples and 16 classes."""
     for j in range(0, width, LANES):
-        for c in range(0, array.shape[2], LANES):
+        for c in range(0, v.shape[2], LANES):
             for s in range(LANES):
-                v = load_part(at(array, a, b + min(j + s, n - 1), c), 0, array.shape[2] - c, 0.0, LANES)
-                store(square, LANES * s, v if j + s < n else v * 0.0)
+                part = load_part(at(v, a, b + min(j + s, n - 1), c), 0, v.shape[2] - c, 0.0, LANES)
+                store(square, LANES * s, part if j + s < n else part * 0.0)
             transpose(square, LANES, moved(x, c * width + j), width)
 
 
 @device
-def take(x, width, n, array, a, b, square):
+def take(x, width, n, v, a, b, square):
     """The way back."""
-    if array.strides[2] == array.itemsize:
-        take_rows(x, width, n, array, a, b, square)
+    if v.strides[2] == v.item:
+        take_rows(x, width, n, v, a, b, square)
         return
-    for c in range(array.shape[2]):
+    for c in range(v.shape[2]):
         for j in range(0, n, LANES):
-            if array.strides[1] == array.itemsize:
-                store_part(at(array, a, b, c), j, n - j, load(x, c * width + j, LANES))
+            if v.strides[1] == v.item:
+                store_part(at(v, a, b, c), j, n - j, load(x, c * width + j, LANES))
             else:
                 for s in range(j, min(j + LANES, n)):
-                    store(at(array, a, b + s, c), 0, load(x, c * width + s, 0))
+                    store(at(v, a, b + s, c), 0, load(x, c * width + s, 0))
 
 
 @device
-def take_rows(x, width, n, array, a, b, square):
+def take_rows(x, width, n, v, a, b, square):
     for j in range(0, n, LANES):
-        for c in range(0, array.shape[2], LANES):
+        for c in range(0, v.shape[2], LANES):
             transpose(moved(x, c * width + j), width, square, LANES)
             for s in range(min(LANES, n - j)):
-                store_part(at(array, a, b + j + s, c), 0, array.shape[2] - c, load(square, LANES * s, LANES))
-
-
-@device
-def bring_target(target, a, b, n, width, square, scratch, offset, logits):
-    if target.ndim == 1:
-        return None
-    q = workspace(scratch, offset, logits)
-    bring(target, a, b, n, q, width, square)
-    return q
+                store_part(at(v, a, b + j + s, c), 0, v.shape[2] - c, load(square, LANES * s, LANES))

@@ -4,11 +4,13 @@ A pointer is numba's CPointer to the storage type. Nothing here is checked or al
 before, and an unaligned access is as fast as an aligned one where it does not cross a cache line.
 """
 
+from typing import Any, NamedTuple
+
 from llvmlite import ir
 from numba import types
-from numba.core import cgutils
 from numba.extending import intrinsic
 
+from fastsce.backends.cpu.jit import device
 from fastsce.backends.cpu.vectors import (
     COMPUTE,
     ELEMENT,
@@ -39,49 +41,69 @@ def stored_type(dtype):
 # --- pointers ---------------------------------------------------------------------------------------------------------
 
 
-@intrinsic
-def at(typing, array, a, b, c):
-    """Element (a, b, c) of an array of three axes."""
-    pointer = types.CPointer(array.dtype)
+class View(NamedTuple):
+    """An array of three axes without the counting of references to it, which costs as much as a short row."""
 
-    def build(context, builder, signature, args):
-        parts = context.make_array(array)(context, builder, args[0])
-        address = builder.ptrtoint(parts.data, I64)
-        for index, stride in zip(args[1:], cgutils.unpack_tuple(builder, parts.strides, 3)):
-            address = builder.add(address, builder.mul(index, stride))
-        return builder.inttoptr(address, context.get_value_type(pointer))
-
-    return pointer(array, types.int64, types.int64, types.int64), build
+    data: Any
+    shape: Any
+    strides: Any
+    item: Any  # bytes
 
 
-def define_workspace(doc, element_of):
-    @intrinsic
-    def workspace_of(typing, scratch, offset, array):
-        pointer = types.CPointer(element_of(array.dtype))
-
-        def build(context, builder, signature, args):
-            parts = context.make_array(scratch)(context, builder, args[0])
-            address = builder.add(builder.ptrtoint(parts.data, I64), builder.add(args[1], I64(63)))
-            return builder.inttoptr(builder.and_(address, I64(-64)), context.get_value_type(pointer))
-
-        return pointer(scratch, types.int64, array), build
-
-    workspace_of.__doc__ = doc
-    return workspace_of
+@device
+def view(array):
+    return View(pointer(array), array.shape, array.strides, array.itemsize)
 
 
-workspace = define_workspace("64-byte aligned scratch for what `array` is computed in.", compute_type)
-spare = define_workspace("64-byte aligned scratch for elements as `array` stores them.", lambda dtype: dtype)
+@device
+def at(v, a, b, c):
+    """Where element (a, b, c) of a view is."""
+    return moved_bytes(v.data, a * v.strides[0] + b * v.strides[1] + c * v.strides[2])
 
 
 @intrinsic
 def pointer(typing, array):
-    """The first element of a contiguous array."""
+    """The first element of an array."""
 
     def build(context, builder, signature, args):
         return context.make_array(array)(context, builder, args[0]).data
 
     return types.CPointer(array.dtype)(array), build
+
+
+@intrinsic
+def moved(typing, p, index):
+    """The address of p[index]."""
+    return p(p, types.int64), lambda context, b, signature, args: place(b, args[0], args[1])
+
+
+def moved_by(b, p, count):
+    """A pointer some bytes further on."""
+    return b.bitcast(b.gep(b.bitcast(p, I8.as_pointer()), [count]), p.type)
+
+
+@intrinsic
+def moved_bytes(typing, p, count):
+    return p(p, types.int64), lambda context, b, signature, args: moved_by(b, *args)
+
+
+def define_workspace(doc, element_of):
+    @intrinsic
+    def workspace_of(typing, scratch, offset, p):
+        result = types.CPointer(element_of(p.dtype))
+
+        def build(context, builder, signature, args):
+            address = builder.add(builder.ptrtoint(args[0], I64), builder.add(args[1], I64(63)))
+            return builder.inttoptr(builder.and_(address, I64(-64)), context.get_value_type(result))
+
+        return result(scratch, types.int64, p), build
+
+    workspace_of.__doc__ = doc
+    return workspace_of
+
+
+workspace = define_workspace("64-byte aligned scratch for what elements of p are computed in.", compute_type)
+spare = define_workspace("64-byte aligned scratch for elements as p stores them.", lambda dtype: dtype)
 
 
 @intrinsic
@@ -271,12 +293,6 @@ def scatter(typing, p, index, value):
 def lane(b, v, i):
     number = b.extract_element(v, I32(i))
     return b.sext(number, I64) if number.type.width < 64 else number
-
-
-@intrinsic
-def moved(typing, p, index):
-    """The address of p[index]."""
-    return p(p, types.int64), lambda context, b, signature, args: place(b, args[0], args[1])
 
 
 @intrinsic

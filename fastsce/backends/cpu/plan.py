@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from fastsce import maths
 from fastsce.backends.cpu.jit import device
+from fastsce.backends.cpu.memory import pointer, view
 from fastsce.backends.cpu.vectors import largest, splat
 
 NO_TARGET = -2  # a label: q = 0 and mass = 1, so that the loss is lse and the gradient p
 SOFT = -3  # stands for the label where the target is soft
-NOTHING, GRADIENT, LOG_SOFTMAX = range(3)  # what to write
+NOTHING, GRADIENT, HESSIAN, LOG_SOFTMAX = range(4)  # what to write
 
 
 class Law(NamedTuple):
@@ -32,7 +33,7 @@ class Plan(NamedTuple):
 
     parts: int  # as many threads work side by side
     scratch: int  # bytes each of them needs
-    write: int  # NOTHING, GRADIENT or LOG_SOFTMAX
+    write: int  # NOTHING, GRADIENT, HESSIAN (and gradient) or LOG_SOFTMAX
     saved: bool  # lse is given, and loss and lse are not written
     stream: bool  # write past the caches
     copies: bool  # rows.py: rows are not contiguous, and are worked on in copies
@@ -69,8 +70,70 @@ def rounded_logit(a, law, softcap):
     return largest(maths.capped(splat(a, 1)) * law.gain)
 
 
+class Job(NamedTuple):
+    """All that a thread has to know of a call, but whether the target is soft and whether there is a softcap: those
+    two choose the code, and go from function to function as arguments of their own that are None or not.
+    """
+
+    logits: Any  # view, (A, B, C)
+    labels: Any  # line, or None
+    soft: Any  # view, (A, B, C); of the logits if the target is not soft
+    weight: Any  # pointer, (C,)
+    row_scale: Any  # line
+    loss: Any  # pointer, (A·B,)
+    lse: Any  # pointer, (A·B,)
+    grad: Any  # view
+    hess: Any  # view
+    law: Law
+    plan: Plan
+
+
+class Line(NamedTuple):
+    """One number a row, `step` apart: 0 if all share one."""
+
+    data: Any
+    step: int
+
+
 @device
-def label_of(target, i):
+def job_of(logits, target, weight, row_scale, loss, lse, grad, hess, law, plan):
+    return Job(
+        view(logits),
+        labels_of(target),
+        soft_of(target, logits),
+        pointer(weight),
+        line(row_scale),
+        pointer(loss),
+        pointer(lse),
+        view(grad),
+        view(hess),
+        law,
+        plan,
+    )
+
+
+@device
+def line(array):
+    return Line(pointer(array), array.strides[0] // array.itemsize)
+
+
+@device
+def labels_of(target):
     if target.ndim == 1:
-        return target[i]
-    return SOFT
+        return line(target)
+    return None
+
+
+@device
+def soft_of(target, logits):
+    if target.ndim == 1:
+        return view(logits)
+    return view(target)
+
+
+@device
+def softness(target):
+    """None for labels."""
+    if target.ndim == 1:
+        return None
+    return True

@@ -29,14 +29,16 @@ from fastsce.backends.cpu.memory import (
     workspace,
 )
 from fastsce.backends.cpu.plan import (
-    GRADIENT,
+    HESSIAN,
+    LOG_SOFTMAX,
     NO_TARGET,
     NOTHING,
     SOFT,
-    label_of,
+    job_of,
     one_logit,
     one_slope,
     rounded_logit,
+    softness,
     unit,
 )
 from fastsce.backends.cpu.vectors import first, largest, narrow, total
@@ -72,90 +74,98 @@ def scratch_bytes(classes, copies):
 def rows(logits, target, weight, row_scale, loss, lse, grad, hess, law, softcap, plan):
     """Each iteration of prange takes an equal share of the rows, with scratch memory of its own.
 
-    logits, grad, hess, soft target: (A, B, C); row_scale, loss, lse, labels: (A·B,); hess and softcap may be None.
+    logits, grad, hess, soft target: (A, B, C); row_scale, loss, lse, labels: (A·B,); softcap may be None.
     """
-    count = logits.shape[0] * logits.shape[1]
     for part in prange(plan.parts):
         scratch = np.empty(plan.scratch, np.uint8)
-        for i in range(part * count // plan.parts, (part + 1) * count // plan.parts):
-            one_row(i, logits, target, weight, row_scale, loss, lse, grad, hess, law, softcap, plan, scratch)
-        fence()
+        job = job_of(logits, target, weight, row_scale, loss, lse, grad, hess, law, plan)
+        share(part, job, softness(target), softcap, pointer(scratch))
+        scratch[0] = 0  # so that it lives until here
 
 
 @device
-def one_row(i, logits, target, weight, row_scale, loss, lse, grad, hess, law, softcap, plan, scratch):
-    classes, a, b = logits.shape[2], i // logits.shape[1], i % logits.shape[1]
-    y = label_of(target, i)
+def share(part, job, soft, softcap, scratch):
+    count = job.logits.shape[0] * job.logits.shape[1]
+    for i in range(part * count // job.plan.parts, (part + 1) * count // job.plan.parts):
+        one_row(i, job, soft, softcap, scratch)
+    fence()
+
+
+@device
+def one_row(i, job, soft, softcap, scratch):
+    law, plan, w, classes = job.law, job.plan, job.weight, job.logits.shape[2]
+    a, b = i // job.logits.shape[1], i % job.logits.shape[1]
+    y = label_of(job.labels, i)
     if y == IGNORED:
-        ignore(i, a, b, loss, lse, grad, hess, plan)
+        ignore(i, a, b, job)
         return
-    t, maxima = workspace(scratch, 0, logits), workspace(scratch, terms_bytes(classes), row_scale)
+    t, maxima = workspace(scratch, 0, job.logits.data), workspace(scratch, terms_bytes(classes), job.lse)
     copies = terms_bytes(classes) + maxima_bytes(classes)
-    x = input_row(logits, a, b, scratch, copies, plan)
-    q = target_row(target, a, b, scratch, copies + slot_bytes(classes), plan)
-    w = pointer(weight)
-    scale = row_scale[i] * law.scale
+    x = input_row(job.logits, a, b, scratch, copies, plan.copies)
+    q = input_row(job.soft, a, b, scratch, copies + slot_bytes(classes), plan.copies and y == SOFT)
+    scale = job.row_scale.data[i * job.row_scale.step] * law.scale
     power = maths.carried(scale)
 
     m, k, top, rest, mass, distance = narrow(-np.inf, load(x, 0, 0)), -1, np.nan, 0.0, 0.0, 0.0
     if y == SOFT or not plan.saved:
-        m, k, top, rest, mass, distance = statistics(x, q, w, t, maxima, classes, m, power, law, softcap)
+        m, k, top, rest, mass, distance = statistics(x, q, w, t, maxima, classes, m, power, law, soft, softcap)
     z_top = np.nan if k < 0 else one_logit(load(x, k, 0), law, softcap)
     distance += mass * (z_top - np.float64(m))  # m is z_top rounded
     unit_sum = top + rest  # a term divided by this is a probability
-    log_sum, log_s, sum_z, top_minus_1 = maths.row_sums(z_top, top, rest)
+    log_sum, log_s, p_top, p_top_minus_1 = maths.row_sums(z_top, top, rest)
     if plan.saved:
-        log_sum = lse[i]
+        log_sum = job.lse[i]
         m = narrow(log_sum, m)
         unit_sum = maths.exp(log_sum - np.float64(m), power)
-        top_minus_1 = maths.expm1(z_top - log_sum)
+        p_top, p_top_minus_1 = maths.exp(z_top - log_sum, 0.0), maths.expm1(z_top - log_sum)
 
-    place, p_minus_1 = k, top_minus_1  # where p and q may both be large, and must not cancel
+    place, p, p_minus_1 = k, p_top, p_top_minus_1  # where p and q may both be large, and must not cancel
     if y >= 0:
         w_y, z_y = np.float64(load(w, y, 0)), one_logit(load(x, y, 0), law, softcap)
-        mass, others, distance, p_minus_1 = maths.label_terms(
-            law, w_y, z_top, z_y, y == k, sum_z, top_minus_1, distance
+        q_y, mass, others, distance, p, p_minus_1 = maths.label_terms(
+            law, w_y, z_top, z_y, y == k, p_top, p_top_minus_1, distance
         )
         if plan.saved:
-            p_minus_1 = maths.expm1(z_y - log_sum)
+            p, p_minus_1 = maths.exp(z_y - log_sum, 0.0), maths.expm1(z_y - log_sum)
         place = y
     elif y == NO_TARGET:
-        mass, others, distance = 1.0, 1.0, 0.0
+        q_y, mass, others, distance = 0.0, 1.0, 1.0, 0.0
     else:
-        others = mass if k < 0 else mass - one_share(w, q, k, law)
+        q_y = one_share(w, q, k, law, soft)
+        others = mass - q_y
 
     if not plan.saved:
-        lse[i] = log_sum
-        loss[i] = log_sum if y == NO_TARGET else maths.row_loss(mass, log_s, distance, log_sum, law.z_loss)
+        job.lse[i] = log_sum
+        job.loss[i] = log_sum if y == NO_TARGET else maths.row_loss(mass, log_s, distance, log_sum, law.z_loss)
     if plan.write == NOTHING:
         return
-    g = output_row(grad, a, b, scratch, copies + 2 * slot_bytes(classes), plan)
+    g = output_row(job.grad, a, b, scratch, copies + 2 * slot_bytes(classes), plan)
     kept = classes <= KEEP and not plan.saved
-    if plan.write == GRADIENT:
-        factor = scale * maths.row_factor(mass, log_sum, law.z_loss) / unit_sum
-        special = scale * maths.place_gradient(mass, others, log_sum, law.z_loss, p_minus_1)
+    if plan.write != LOG_SOFTMAX:
+        factor = maths.row_factor(scale, mass, log_sum, law.z_loss, unit_sum)
+        special = scale * maths.place_gradient(mass, q_y, others, log_sum, law.z_loss, p, p_minus_1)
         if place >= 0:
             special *= one_slope(load(x, place, 0), law, softcap)
-        if hess is not None:
-            h = output_row(hess, a, b, scratch, copies + 3 * slot_bytes(classes), plan)
+        if plan.write == HESSIAN:
+            h = output_row(job.hess, a, b, scratch, copies + 3 * slot_bytes(classes), plan)
             curve = scale * law.scale * mass
             write_hessian(x, t, maxima, h, classes, kept, m, power, 1.0 / unit_sum, curve, law, plan)
             if k >= 0:
-                store(h, k, -curve * (1.0 + top_minus_1) * top_minus_1)
-            finish_row(hess, a, b, h, plan)
-        write_gradient(x, q, w, t, maxima, g, classes, kept, m, power, factor, scale, law, softcap, plan)
+                store(h, k, -curve * p_top * p_top_minus_1)
+            finish_row(job.hess, a, b, h, plan)
+        write_gradient(x, q, w, t, maxima, g, classes, kept, m, power, factor, scale, law, soft, softcap, plan)
         if place >= 0:
             store(g, place, special)
     else:
         write_log_softmax(x, g, classes, m, log_s, plan)
-    finish_row(grad, a, b, g, plan)
+    finish_row(job.grad, a, b, g, plan)
 
 
 # --- the pass that reads ----------------------------------------------------------------------------------------------
 
 
 @device
-def statistics(x, q, w, t, maxima, classes, m, power, law, softcap):
+def statistics(x, q, w, t, maxima, classes, m, power, law, soft, softcap):
     """Of a row: m, the largest z; its first place k; its term; the sum of the other terms; and, where the target is
     soft or smoothed, Σ q and Σ q·(m − z). The terms are left in t, each block's relative to its entry in `maxima`.
     """
@@ -174,8 +184,10 @@ def statistics(x, q, w, t, maxima, classes, m, power, law, softcap):
             m = m_block
         store(maxima, start // BLOCK, m)
         safe = narrow(0.0, m) if m == -np.inf else m  # −∞ − (−∞) would be NaN
-        if q is not None or law.off > 0.0:
-            block_mass, block_distance = weighed_terms(x, q, w, t, base, start, stop, safe, power, law, softcap)
+        if soft is not None or law.off > 0.0:
+            block_mass, block_distance = weighed_terms(
+                x, q, w, t, base, start, stop, safe, power, law, soft, softcap
+            )
             mass += block_mass
             distance += block_distance
         else:
@@ -193,10 +205,9 @@ def statistics(x, q, w, t, maxima, classes, m, power, law, softcap):
 @device
 def block_largest(x, start, stop, inner):
     """The largest inner·x."""
-    nothing = -np.inf if inner > 0.0 else np.inf
-    v = fetch(x, start, stop - start, nothing) * inner
+    v = fetch(x, start, stop - start, -np.inf) * inner
     for j in range(start + LANES, stop, LANES):
-        v = maths.maximum(fetch(x, j, stop - j, nothing) * inner, v)
+        v = maths.maximum(fetch(x, j, stop - j, -np.inf) * inner, v)
     return largest(v)
 
 
@@ -212,24 +223,22 @@ def find(x, start, stop, edge, inner):
 
 @device
 def plain_terms(x, t, base, start, stop, m, power, law, softcap):
-    nothing = -np.inf if law.inner > 0.0 else np.inf
     for j in range(start, stop, LANES):
-        u = unit(fetch(x, j, stop - j, nothing), law.inner, softcap)
+        u = unit(fetch(x, j, stop - j, -np.inf), law.inner, softcap)
         store(t, base + j - start, maths.exp(maths.fma(u, law.gain, -m), power))
         prefetch(x, j + AHEAD, LANES)
 
 
 @device
-def weighed_terms(x, q, w, t, base, start, stop, m, power, law, softcap):
+def weighed_terms(x, q, w, t, base, start, stop, m, power, law, soft, softcap):
     """As plain_terms, and Σ q, Σ q·(m − z); q = w where only smoothing asks for them."""
-    nothing = -np.inf if law.inner > 0.0 else np.inf
     mass, distance = 0.0, 0.0
     for j in range(start, stop, LANES):
-        u = unit(fetch(x, j, stop - j, nothing), law.inner, softcap)
+        u = unit(fetch(x, j, stop - j, -np.inf), law.inner, softcap)
         d = maths.fma(u, law.gain, -m)
         store(t, base + j - start, maths.exp(d, power))
         prefetch(x, j + AHEAD, LANES)
-        shares = target_share(w, q, j, stop - j, law)
+        shares = target_share(w, q, j, stop - j, law, soft)
         mass += total(shares)
         distance -= total(maths.share(shares, d))
     return mass, distance
@@ -245,17 +254,17 @@ def block_sum(t, base, count):
 
 
 @device
-def target_share(w, q, j, n, law):
+def target_share(w, q, j, n, law, soft):
     """q, or w where only smoothing asks for it."""
-    if q is None:
+    if soft is None:
         return fetch(w, j, n, 0.0)
     return maths.soft_mass(fetch(w, j, n, 0.0), fetch(q, j, n, 0.0), law.keep, law.off)
 
 
 @device
-def one_share(w, q, k, law):
+def one_share(w, q, k, law, soft):
     """q at one place, rounded as in the sum."""
-    if q is None:
+    if soft is None or k < 0:
         return 0.0
     return np.float64(largest(maths.soft_mass(load(w, k, 1), load(q, k, 1), law.keep, law.off)))
 
@@ -270,10 +279,10 @@ def fetch(p, j, n, fill):
 
 
 @device
-def write_gradient(x, q, w, t, maxima, g, classes, kept, m, power, factor, scale, law, softcap, plan):
+def write_gradient(x, q, w, t, maxima, g, classes, kept, m, power, factor, scale, law, soft, softcap, plan):
     """(mass + 2ζ·lse)·p − q, times scale and the slope of the softcap."""
-    weighed = q is not None or law.off > 0.0
-    pull = scale if q is not None else scale * law.off
+    weighed = soft is not None or law.off > 0.0
+    pull = scale if soft is not None else scale * law.off
     for start in range(0, classes, BLOCK):
         stop = min(start + BLOCK, classes)
         push = factor * block_factor(maxima, start, m, kept)
@@ -282,7 +291,7 @@ def write_gradient(x, q, w, t, maxima, g, classes, kept, m, power, factor, scale
             e = term(x, t, j, n, kept, m, power, law, softcap)
             v = e * push
             if weighed:
-                v = maths.fma(e, push, -(target_share(w, q, j, n, law) * pull))
+                v = maths.fma(e, push, -(target_share(w, q, j, n, law, soft) * pull))
             if softcap is not None:
                 v = v * maths.slope(fetch(x, j, n, 0.0) * law.inner)
             put(g, j, n, v, plan)
@@ -346,40 +355,46 @@ def put(g, j, n, v, plan):
 
 
 @device
-def input_row(array, a, b, scratch, offset, plan):
-    if not plan.copies:
-        return at(array, a, b, 0)
-    p = spare(scratch, offset, array)
-    for c in range(array.shape[2]):
-        p[c] = array[a, b, c]
+def label_of(labels, i):
+    if labels is None:
+        return SOFT
+    return labels.data[i * labels.step]
+
+
+@device
+def input_row(v, a, b, scratch, offset, copy):
+    if not copy:
+        return at(v, a, b, 0)
+    p = spare(scratch, offset, v.data)
+    for c in range(v.shape[2]):
+        p[c] = at(v, a, b, c)[0]
     return p
 
 
 @device
-def target_row(target, a, b, scratch, offset, plan):
-    if target.ndim == 1:
-        return None
-    return input_row(target, a, b, scratch, offset, plan)
+def output_row(v, a, b, scratch, offset, plan):
+    return spare(scratch, offset, v.data) if plan.copies else at(v, a, b, 0)
 
 
 @device
-def output_row(array, a, b, scratch, offset, plan):
-    return spare(scratch, offset, array) if plan.copies else at(array, a, b, 0)
-
-
-@device
-def finish_row(array, a, b, p, plan):
+def finish_row(v, a, b, p, plan):
     if plan.copies:
-        for c in range(array.shape[2]):
-            array[a, b, c] = p[c]
+        for c in range(v.shape[2]):
+            at(v, a, b, c)[0] = p[c]
 
 
 @device
-def ignore(i, a, b, loss, lse, grad, hess, plan):
+def ignore(i, a, b, job):
     """Write zeros."""
-    if not plan.saved:
-        loss[i], lse[i] = 0.0, 0.0
-    if plan.write != NOTHING:
-        grad[a, b, :] = 0
-        if hess is not None:
-            hess[a, b, :] = 0
+    if not job.plan.saved:
+        job.loss[i], job.lse[i] = 0.0, 0.0
+    if job.plan.write != NOTHING:
+        write_zeros(job.grad, a, b)
+    if job.plan.write == HESSIAN:
+        write_zeros(job.hess, a, b)
+
+
+@device
+def write_zeros(v, a, b):
+    for c in range(v.shape[2]):
+        at(v, a, b, c)[0] = 0

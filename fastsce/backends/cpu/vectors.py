@@ -14,9 +14,10 @@ from llvmlite import ir
 from numba import types
 from numba.core import cgutils
 from numba.core.datamodel import models, register_default
-from numba.extending import intrinsic, overload, register_jitable
+from numba.extending import intrinsic, overload
 
 from fastsce import maths
+from fastsce.backends.cpu.jit import device
 
 I1, I8, I16, I32, I64 = (ir.IntType(n) for n in (1, 8, 16, 32, 64))
 HALF, FLOAT, DOUBLE = ir.HalfType(), ir.FloatType(), ir.DoubleType()
@@ -240,7 +241,7 @@ for _function in (
     maths.sigmoid,
     maths.binary_loss,
 ):
-    register_jitable(_function)
+    device(_function)
 
 
 # --- between widths, and down to one number ---------------------------------------------------------------------------
