@@ -28,7 +28,7 @@ __all__ = [
     "threading_layer",
 ]
 
-STREAM_BYTES = 48 << 20  # of logits: from here on the gradient is written past the caches
+STREAM_BYTES = 80 << 20  # of logits: from here on the gradient is written past the caches
 SHORT = 64  # classes: rows with fewer are worked on side by side
 LONGEST_COLUMN = 65536  # classes: the tile of 16 longer columns would leave the caches, and their rows are copied instead
 PIECE_BYTES = 4 << 20  # of a soft target whose dtype has to be converted on the way
@@ -104,7 +104,7 @@ def choose(arrays, write, saved, stream):
     if classes < SHORT or (either and not side_by_side and classes <= LONGEST_COLUMN):
         lanes = columns.tile_lanes(classes, b, compute_dtype(arrays[0]).itemsize)
         parts = min(thread_count(), a * -(-b // lanes))
-        return columns.columns, Plan(parts, columns.scratch_bytes(classes, lanes), write, saved, False, False, lanes)
+        return columns.columns, Plan(parts, columns.scratch_bytes(classes, lanes), write, saved, stream, False, lanes)
     scratch = rows.scratch_bytes(classes, not side_by_side)
     parts = min(thread_count(), a * b)
     return rows.rows, Plan(parts, scratch, write, saved, stream and side_by_side, not side_by_side, 0)

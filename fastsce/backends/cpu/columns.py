@@ -14,14 +14,18 @@ from fastsce import maths
 from fastsce.backends.cpu.jit import device, kernel
 from fastsce.backends.cpu.memory import (
     at,
+    fence,
     gather,
     load,
     load_part,
     moved,
+    past_boundary,
     pointer,
+    prefetch,
     scatter,
     store,
     store_part,
+    stream,
     transpose,
     workspace,
 )
@@ -31,7 +35,7 @@ from fastsce.spec import IGNORED
 
 LANES = 16
 SQUARE = 16 * 16 * 8 + 64  # bytes of a square of numbers on its way
-TILE_BYTES = 32 << 10  # wished for, so that a tile and its terms stay close
+TILE_BYTES = 256 << 10  # wished for: a tile and its terms fit the L2 cache
 TILE_LANES = 256  # at most: 1 KB in a row of float32, enough for the memory to read it at full speed
 GROUP = 8  # terms added up in the working precision before they go into a float64 sum
 
@@ -72,6 +76,7 @@ def share(part, job, soft, softcap, scratch):
     count = job.logits.shape[0] * tiles
     for i in range(part * count // job.plan.parts, (part + 1) * count // job.plan.parts):
         tile(i // tiles, i % tiles * job.plan.lanes, job, soft, softcap, scratch)
+    fence()
 
 
 @device
@@ -89,11 +94,12 @@ def tile(a, b, job, soft, softcap, scratch):
         bring(job.soft, a, b, n, q, width, square)
     i = a * job.logits.shape[1] + b
     for lane in range(0, n, LANES):
+        ask(job.logits, a, b + width + lane)
         strip(i + lane, min(LANES, n - lane), lane, x, e, q, job, soft, softcap)
     if job.plan.write != NOTHING:
-        take(x, width, n, job.grad, a, b, square)
+        take(x, width, n, job.grad, a, b, square, job.plan.stream)
     if job.plan.write == HESSIAN:
-        take(e, width, n, job.hess, a, b, square)
+        take(e, width, n, job.hess, a, b, square, job.plan.stream)
 
 
 @device
@@ -313,18 +319,36 @@ def bring_rows(v, a, b, n, x, width, square):
 
 
 @device
-def take(x, width, n, v, a, b, square):
+def ask(v, a, b):
+    """Ask the memory for the 16 samples from b on, while others are worked on."""
+    if b + LANES > v.shape[1]:
+        return
+    if v.strides[2] == v.item:
+        for s in range(LANES):
+            for c in range(0, v.shape[2], LANES):
+                prefetch(at(v, a, b + s, c), 0, LANES)
+    else:
+        for c in range(v.shape[2]):
+            prefetch(at(v, a, b, c), 0, LANES)
+
+
+@device
+def take(x, width, n, v, a, b, square, streaming):
     """The way back."""
     if v.strides[2] == v.item:
         take_rows(x, width, n, v, a, b, square)
         return
     for c in range(v.shape[2]):
+        p = at(v, a, b, c)
+        whole_lines = streaming and v.item * LANES >= 64 and past_boundary(p, 0) == 0
         for j in range(0, n, LANES):
-            if v.strides[1] == v.item:
-                store_part(at(v, a, b, c), j, n - j, load(x, c * width + j, LANES))
-            else:
+            if v.strides[1] != v.item:
                 for s in range(j, min(j + LANES, n)):
                     store(at(v, a, b + s, c), 0, load(x, c * width + s, 0))
+            elif whole_lines and n - j >= LANES:
+                stream(p, j, load(x, c * width + j, LANES))
+            else:
+                store_part(p, j, n - j, load(x, c * width + j, LANES))
 
 
 @device
