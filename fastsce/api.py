@@ -47,7 +47,7 @@ def cross_entropy(
     Parameters
     ----------
     logits : array, shape (..., C, ...), float32, float64, float16 or bfloat16
-        Unnormalised log-probabilities, in nats; −inf masks a class. Of any supported library, any strides; never copied.
+        Unnormalised log-probabilities, in nats; −inf masks a class. Of any supported library, any strides.
     target : array
         Class indices (any integer dtype, the logits' shape without the class axis) or class probabilities
         (floating, or one-hot integers, of the logits' shape; a row's sum need not be 1).

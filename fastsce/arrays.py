@@ -72,7 +72,9 @@ class Jax:
     @staticmethod
     def device(x: Any) -> str:
         if not hasattr(x, "devices") or type(x).__name__.endswith("Tracer"):
-            raise TypeError("this JAX array is being traced; fastsce works on values, so call it outside jit, grad and vmap")
+            raise TypeError(
+                "this JAX array is being traced; fastsce works on values, so call it outside jit, grad and vmap"
+            )
         platform = next(iter(x.devices())).platform
         return "cuda" if platform == "gpu" else platform
 

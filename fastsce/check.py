@@ -140,7 +140,7 @@ def floating(name, array) -> np.ndarray:
     if is_bfloat16(array) or (array.dtype.kind == "f" and array.dtype.itemsize <= 8 and array.dtype.isnative):
         return array
     raise TypeError(
-        f"{name} must be float32, float64, float16 or bfloat16, got {dtype_name(array)}; convert with .astype('float32')"
+        f"{name} must be float32, float64, float16 or bfloat16, got {dtype_name(array)}; convert it to float32"
     )
 
 
@@ -179,7 +179,7 @@ def out(name, buffer, logits, others):
     if not buffer.flags.writeable:
         raise ValueError(f"{name} is read-only; pass a writable array")
     if any(n > 1 and s == 0 for n, s in zip(buffer.shape, buffer.strides)) or overlaps_itself(buffer):
-        raise ValueError(f"{name} with shape {buffer.shape} and strides {buffer.strides} overlaps itself; pass a dense array")
+        raise ValueError(f"{name} of strides {buffer.strides} overlaps itself; pass a dense array")
     if not same_memory(buffer, logits) and overlap(buffer, logits):
         raise ValueError(f"{name} overlaps the logits in part; pass the logits themselves, or memory apart from them")
     for other, array in others.items():
@@ -197,7 +197,7 @@ def overlap(a, b) -> bool:
     if not np.may_share_memory(a, b):
         return False
     try:
-        return np.shares_memory(a, b, max_work=OVERLAP_WORK)
+        return np.shares_memory(a, b, max_work=OVERLAP_WORK)  # type: ignore[arg-type]
     except np.exceptions.TooHardError:
         return True
 

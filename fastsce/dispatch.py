@@ -1,4 +1,4 @@
-"""Which backend serves which device. A backend is imported when it is first asked for, and never replaced by another."""
+"""Which backend serves which device. A backend is imported when first asked for, and never replaced by another."""
 
 from __future__ import annotations
 

@@ -50,7 +50,7 @@ def log_parts(u):
 
 
 def exp_parts_f32(x, power):
-    """(2^(n + power), r, q, floor): e^x = 2^n·(1 + r·(1 + r·q)) for x ≥ floor, where 2^(n + power) is a normal number."""
+    """(2^(n + power), r, q, floor): e^x = 2^n·(1 + r·(1 + r·q)), and 2^(n + power) is normal for x ≥ floor."""
     magic = 12582912.0 + 127.0 + power
     t = fma(x, 1.4426950408889634, magic)
     n = t - magic
@@ -184,7 +184,7 @@ def row_sums(z_top, top, rest):
 
 
 def label_terms(law, w_y, z_top, z_y, at_top, p_top, p_top_minus_1, distance):
-    """(q_y, mass, mass − q_y, distance, p_y, p_y − 1) for the label y; `distance` comes in as Σ w_c·(m − z_c), if needed."""
+    """(q_y, mass, mass − q_y, distance, p_y, p_y − 1) for the label y; `distance` comes in as Σ w_c·(m − z_c)."""
     on = w_y * law.keep
     p = exp(z_y - z_top, 0.0) * p_top
     return (

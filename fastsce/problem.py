@@ -82,6 +82,11 @@ class Problem(Call):
     def rows(self) -> tuple[int, ...]:
         return self.x.shape[: self.axis] + self.x.shape[self.axis + 1 :]
 
+    @property
+    def labelled(self) -> bool:
+        """Whether the target holds labels, one a row."""
+        return self.target is not None and self.target.ndim < self.x.ndim
+
     def classes_last(self, a: np.ndarray) -> np.ndarray:
         return np.moveaxis(a, self.axis, -1)
 
@@ -91,11 +96,8 @@ class Problem(Call):
         return np.broadcast_to(scale if self.sample_weight is None else scale * self.sample_weight, self.rows)
 
     def gradient_buffer(self, name: str, out: Any) -> np.ndarray:
-        soft = self.target is not None and self.target.dtype.kind != "i"
-        return self.buffer(name, out, target=self.classes_first(self.target) if soft else None)
-
-    def classes_first(self, a):
-        return np.moveaxis(a, -1, self.axis)
+        soft = None if self.target is None or self.labelled else np.moveaxis(self.target, -1, self.axis)
+        return self.buffer(name, out, target=soft)
 
     def forward_backward(self, row_scale, grad=None, hess=None) -> tuple[np.ndarray, np.ndarray]:
         """Run the backend; loss (without sample_weight) and lse of every row."""
@@ -112,7 +114,7 @@ class Problem(Call):
         with np.errstate(all="ignore"):
             if self.sample_weight is not None:
                 loss = loss * self.sample_weight
-                if self.target is not None and self.target.dtype.kind == "i":
+                if self.target is not None and self.labelled:
                     loss = np.where(self.target == IGNORED, 0, loss)
             if self.spec.reduction != "none":
                 loss = loss.sum() / np.float64(self.normaliser)
@@ -157,8 +159,6 @@ def prepare(spec: Spec, logits, target, weight, sample_weight, axis, backend) ->
         if bad >= 0:
             check.bad_label(t, bad, classes, spec.ignore_index)
     else:
-        if t.dtype.kind in "iub":  # one-hot; integers reach a backend as labels only
-            t = t.astype(np.float64 if call.x.dtype == np.float64 else np.float32)
         problem.target = problem.classes_last(t)
         total = float(np.prod(problem.rows, dtype=np.float64))
     if spec.reduction == "mean":

@@ -113,7 +113,6 @@ OPTIONS = {
     "z_loss": {"z_loss": 0.01},
     "softcap": {"softcap": 5.0},
     "scale": {"logit_scale": 0.7},
-    "negative_scale": {"logit_scale": -1.3},
     "denominator": {"denominator": 37.5},
     "weight_and_smoothing": {"weight": True, "label_smoothing": 0.2},
     "everything_uncapped": {

@@ -2,7 +2,8 @@
 
 It shares no code with them. Nothing here is fast; everything is right in float64, on confident rows too.
 
-Arrays are NumPy views with the class axis last; a row to ignore has the label −1. `loss` and `lse` are float64, one a row, `loss` not yet multiplied by `row_scale`.
+Arrays are NumPy views with the class axis last; a row to ignore has the label −1. `loss` and `lse` are float64, one a
+row, and `loss` is not yet multiplied by `row_scale`.
 """
 
 from __future__ import annotations
@@ -52,7 +53,7 @@ def forward_backward(spec, logits, target, weight, row_scale, *, loss, lse, grad
             h = mass[..., None] * p * (1 - p)
             put(h, k, mass * take(p, k) * -top)
             encode(keep(target, row_scale[..., None] * spec.logit_scale**2 * h), hess)
-        if is_index(target):
+        if is_index(target, z):
             loss[target == IGNORED] = 0
             lse[target == IGNORED] = 0
 
@@ -97,7 +98,7 @@ def target_mass(spec, target, weight, shape, k):
     eps = spec.label_smoothing
     if target is None:
         q = np.zeros(shape)
-    elif is_index(target):
+    elif target.ndim < len(shape):
         q = np.broadcast_to(w * eps / classes, shape).copy()
         y = np.where(target == IGNORED, 0, target)
         put(q, y, take(q, y) + (1 - eps) * w[y])
@@ -158,13 +159,13 @@ def binary(logits, target, weight, sample_weight, pos_weight, upstream, *, loss=
         return float(each.sum())
 
 
-def is_index(target):
-    return target is not None and target.dtype.kind == "i"
+def is_index(target, z):
+    return target is not None and target.ndim < z.ndim
 
 
 def keep(target, g):
     """g with the rows to ignore set to 0."""
-    return np.where((target == IGNORED)[..., None], 0, g) if is_index(target) else g
+    return np.where((target == IGNORED)[..., None], 0, g) if is_index(target, g) else g
 
 
 def take(z, k):

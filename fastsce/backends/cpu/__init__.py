@@ -1,6 +1,6 @@
 """The CPU backend: explicit SIMD from numba, one pass over the logits and one over the gradient.
 
-Arrays are NumPy views with the class axis last, as for `fastsce.backends.reference`, which says what each function does.
+Arrays are NumPy views with the class axis last; `fastsce.backends.reference` says what each function does.
 """
 
 from __future__ import annotations
@@ -28,39 +28,42 @@ __all__ = [
     "threading_layer",
 ]
 
-STREAM_BYTES = 80 << 20  # of logits: from here on the gradient is written past the caches
-SHORT = 64  # classes: rows with fewer are worked on side by side
-LONGEST_COLUMN = 65536  # classes: the tile of 16 longer columns would leave the caches, and their rows are copied instead
+STREAM_BYTES = 32 << 20  # of logits: from here on the gradient is written past the caches
+SHORT = 192  # classes: rows with fewer are worked on side by side
+LONGEST_COLUMN = (
+    65536  # classes: the tile of 16 longer columns would leave the caches, and their rows are copied instead
+)
 PIECE_BYTES = 4 << 20  # of a soft target whose dtype has to be converted on the way
 
 
 def forward_backward(spec, logits, target, weight, row_scale, *, loss, lse, grad=None, hess=None):
     write = NOTHING if grad is None else GRADIENT if hess is None else HESSIAN
-    run(spec, logits, target, weight, row_scale, loss, lse, grad, hess, write, saved=False)
+    run(spec, logits, target, weight, row_scale, loss, lse, grad, hess, write=write, saved=False)
 
 
 def backward(spec, logits, target, weight, row_scale, *, lse, grad):
-    run(spec, logits, target, weight, row_scale, None, lse, grad, None, GRADIENT, saved=True)
+    run(spec, logits, target, weight, row_scale, None, lse, grad, None, write=GRADIENT, saved=True)
 
 
 def log_softmax(logits, *, out):
     shape = logits.shape[:-1]
     loss, lse, scale = np.empty(shape), np.empty(shape), np.broadcast_to(1.0, shape)
-    run(Spec(), logits, None, None, scale, loss, lse, out, None, LOG_SOFTMAX, saved=False)
+    run(Spec(), logits, None, None, scale, loss, lse, out, None, write=LOG_SOFTMAX, saved=False)
 
 
-def run(spec, logits, target, weight, row_scale, loss, lse, grad, hess, write, saved):
+def run(spec, logits, target, weight, row_scale, loss, lse, grad, hess, *, write, saved):
     """Lay the call out for the kernels, and pick one."""
     if not logits.size:
         return
     classes = logits.shape[-1]
     dtype = compute_dtype(logits)
-    soft = target is not None and target.dtype.kind != "i"
+    soft = target is not None and target.ndim == logits.ndim
     if soft and not native(target, logits):
         for piece in pieces(logits.shape):
             t = float_copy(target[piece], dtype)
-            parts = [None if a is None else a[piece] for a in (loss, lse, grad, hess)]
-            run(spec, logits[piece], t, weight, row_scale[piece], *parts, write, saved)
+            out = {"loss": loss, "lse": lse, "grad": grad, "hess": hess}
+            out = {name: None if a is None else a[piece] for name, a in out.items()}
+            run(spec, logits[piece], t, weight, row_scale[piece], **out, write=write, saved=saved)
         return
     w = np.ones(classes, dtype) if weight is None else weight.astype(dtype)
     capped = spec.softcap is not None
@@ -130,13 +133,13 @@ def binary(logits, target, weight, sample_weight, pos_weight, upstream, *, loss=
     dtype = compute_dtype(logits)
     factors = [as_dtype(a, dtype) for a in (weight, sample_weight, pos_weight, upstream)]
     wide = [None if a is None else stored(a).reshape(shape) for a in (logits, target, *factors, loss, grad, hess)]
-    nothing = [np.empty((0, 0, 0), d) for d in (dtype, wide[0].dtype, wide[0].dtype)]
+    nothing = [np.empty((0, 0, 0), d) for d in (dtype, stored(logits).dtype, stored(logits).dtype)]
     total = 0.0
     for views, _ in blocks(wide, []):
-        outputs = [empty if a is None else a for a, empty in zip(views[6:], nothing, strict=True)]
+        written = [empty if a is None else a for a, empty in zip(views[6:], nothing, strict=True)]
         a, b, n = views[0].shape
         sums = np.empty(a * b * -(-n // elementwise.RUN))
-        elementwise.binary(*views[:6], *outputs, sums, min(thread_count(), sums.size))
+        elementwise.binary(*views[:6], *written, sums, min(thread_count(), sums.size))
         total += float(sums.sum())
     return total
 

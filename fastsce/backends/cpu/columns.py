@@ -242,7 +242,9 @@ def write_gradient(x, e, q, w, lane, width, classes, push, pull, weighed, law, s
     for c in range(classes):
         v = load(e, c * width + lane, LANES) * push
         if weighed:
-            v = maths.fma(load(e, c * width + lane, LANES), push, -(target_share(w, q, c, lane, width, law, soft) * pull))
+            v = maths.fma(
+                load(e, c * width + lane, LANES), push, -(target_share(w, q, c, lane, width, law, soft) * pull)
+            )
         if softcap is not None:
             v = v * maths.slope(load(x, c * width + lane, LANES) * law.inner)
         store(x, c * width + lane, v)

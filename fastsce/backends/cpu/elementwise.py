@@ -1,6 +1,6 @@
 """What has no maximum to find first: binary cross-entropy, and the product of a vector with softmax's Jacobian.
 
-Both work on runs of a row, copied into scratch memory in the working precision: so any layout and any broadcast will do.
+Both work on runs of a row, copied into scratch memory in the working precision, so that any layout will do.
 """
 
 from __future__ import annotations

@@ -16,7 +16,6 @@ from fastsce.backends.cpu.vectors import (
     ELEMENT,
     FLOAT,
     HALF,
-    I1,
     I8,
     I16,
     I32,

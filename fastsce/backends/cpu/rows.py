@@ -153,7 +153,7 @@ def one_row(i, job, soft, softcap, scratch):
             if k >= 0:
                 store(h, k, -curve * p_top * p_top_minus_1)
             finish_row(job.hess, a, b, h, plan)
-        write_gradient(x, q, w, t, maxima, g, classes, kept, m, power, factor, scale, law, soft, softcap, plan)
+        write_gradient(x, q, w, t, maxima, g, classes, kept, m, power, factor, scale, place, law, soft, softcap, plan)
         if place >= 0:
             store(g, place, special)
     else:
@@ -185,9 +185,7 @@ def statistics(x, q, w, t, maxima, classes, m, power, law, soft, softcap):
         store(maxima, start // BLOCK, m)
         safe = narrow(0.0, m) if m == -np.inf else m  # −∞ − (−∞) would be NaN
         if soft is not None or law.off > 0.0:
-            block_mass, block_distance = weighed_terms(
-                x, q, w, t, base, start, stop, safe, power, law, soft, softcap
-            )
+            block_mass, block_distance = weighed_terms(x, q, w, t, base, start, stop, safe, power, law, soft, softcap)
             mass += block_mass
             distance += block_distance
         else:
@@ -279,7 +277,7 @@ def fetch(p, j, n, fill):
 
 
 @device
-def write_gradient(x, q, w, t, maxima, g, classes, kept, m, power, factor, scale, law, soft, softcap, plan):
+def write_gradient(x, q, w, t, maxima, g, classes, kept, m, power, factor, scale, place, law, soft, softcap, plan):
     """(mass + 2ζ·lse)·p − q, times scale and the slope of the softcap."""
     weighed = soft is not None or law.off > 0.0
     pull = scale if soft is not None else scale * law.off
@@ -294,7 +292,7 @@ def write_gradient(x, q, w, t, maxima, g, classes, kept, m, power, factor, scale
                 v = maths.fma(e, push, -(target_share(w, q, j, n, law, soft) * pull))
             if softcap is not None:
                 v = v * maths.slope(fetch(x, j, n, 0.0) * law.inner)
-            put(g, j, n, v, plan)
+            put(g, j, n, v, plan.stream and (place < j or place >= j + n))  # what follows there wants the cache line
             j, n = j + n, min(LANES, stop - j - n)
 
 
@@ -307,7 +305,7 @@ def write_hessian(x, t, maxima, h, classes, kept, m, power, divide, curve, law, 
         j, n = start, first_step(h, start, stop, plan)
         while j < stop:
             p = term(x, t, j, n, kept, m, power, law, None) * to_p
-            put(h, j, n, maths.fma(-p, p, p) * curve, plan)
+            put(h, j, n, maths.fma(-p, p, p) * curve, plan.stream)
             j, n = j + n, min(LANES, stop - j - n)
 
 
@@ -316,7 +314,7 @@ def write_log_softmax(x, g, classes, m, log_s, plan):
     """(x − m) − log S."""
     j, n = 0, first_step(g, 0, classes, plan)
     while j < classes:
-        put(g, j, n, (fetch(x, j, n, 0.0) - m) - log_s, plan)
+        put(g, j, n, (fetch(x, j, n, 0.0) - m) - log_s, plan.stream)
         j, n = j + n, min(LANES, classes - j - n)
 
 
@@ -342,10 +340,10 @@ def first_step(g, start, stop, plan):
 
 
 @device
-def put(g, j, n, v, plan):
+def put(g, j, n, v, streaming):
     if n < LANES:
         store_part(g, j, n, v)
-    elif plan.stream:
+    elif streaming:
         stream(g, j, v)
     else:
         store(g, j, v)

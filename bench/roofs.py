@@ -1,0 +1,71 @@
+"""What the machine can do: reading the logits, and copying them with ordinary and with streaming stores."""
+
+from __future__ import annotations
+
+import numba
+import numpy as np
+from numba import prange
+
+from fastsce.backends.cpu.jit import device, kernel
+from fastsce.backends.cpu.memory import fence, load, pointer, store, stream
+from fastsce.backends.cpu.vectors import total
+
+LANES = 64
+
+
+@kernel
+def copy_ordinary(source, target, parts):
+    for part in prange(parts):
+        copy_share(pointer(source), pointer(target), part, parts, source.size)
+
+
+@kernel
+def copy_streaming(source, target, parts):
+    for part in prange(parts):
+        stream_share(pointer(source), pointer(target), part, parts, source.size)
+
+
+@kernel
+def read_all(source, sums, parts):
+    for part in prange(parts):
+        sums[part] = sum_share(pointer(source), part, parts, source.size)
+
+
+@device
+def start_of(part, parts, size):
+    return part * (size // LANES) // parts * LANES
+
+
+@device
+def copy_share(source, target, part, parts, size):
+    for j in range(start_of(part, parts, size), start_of(part + 1, parts, size), LANES):
+        store(target, j, load(source, j, LANES))
+
+
+@device
+def stream_share(source, target, part, parts, size):
+    for j in range(start_of(part, parts, size), start_of(part + 1, parts, size), LANES):
+        stream(target, j, load(source, j, LANES))
+    fence()
+
+
+@device
+def sum_share(source, part, parts, size):
+    sums = load(source, start_of(part, parts, size), LANES) * 0.0
+    for j in range(start_of(part, parts, size), start_of(part + 1, parts, size), LANES):
+        sums = sums + load(source, j, LANES)
+    return total(sums)
+
+
+def copy(logits, out) -> None:
+    """Ordinary stores, all threads: what every ratio is taken against."""
+    copy_ordinary(logits.reshape(-1), out.reshape(-1), numba.get_num_threads())
+
+
+def stream_copy(logits, out) -> None:
+    """Stores past the caches, all threads: the floor for batches that no cache holds."""
+    copy_streaming(logits.reshape(-1), out.reshape(-1), numba.get_num_threads())
+
+
+def read(logits) -> None:
+    read_all(logits.reshape(-1), np.empty(numba.get_num_threads()), numba.get_num_threads())
