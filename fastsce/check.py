@@ -102,12 +102,12 @@ def target_kind(target, logits_shape, axis, ignore_index) -> str:
 
 
 def labels(target) -> np.ndarray:
-    """A copy of the labels as int64, none of them changed by it: what 64 signed bits cannot hold is refused."""
+    """The labels as int64, none of them changed by it: what 64 signed bits cannot hold is refused."""
     if target.dtype == np.uint64 and target.size and target.max() > np.iinfo(np.int64).max:
         flat = target.reshape(-1)
         row = int((flat > np.iinfo(np.int64).max).argmax())
         raise IndexError(f"target[{position(row, target.shape)}] is {flat[row]}, which no class index can be")
-    return np.array(target, dtype=np.int64, order="C", copy=True)
+    return np.ascontiguousarray(target, dtype=np.int64).reshape(target.shape)
 
 
 def bad_label(target, row, classes, ignore_index):

@@ -124,10 +124,10 @@ def log_parts_f64(u):
     return k, f, s, p * z
 
 
-def log1p(t):
-    """log(1 + t) for t ≥ 0, to an ulp however small t is."""
+def log1p(t, reciprocal):
+    """log(1 + t) for t ≥ 0, to an ulp however small t is; `reciprocal` is 1/(1 + t), which callers have anyway."""
     u = t + 1.0
-    lost = where(t > 1.0, 1.0 - (u - t), t - (u - 1.0)) / u
+    lost = where(t > 1.0, 1.0 - (u - t), t - (u - 1.0)) * reciprocal
     k, f, s, tail = log_parts(u)
     half = f * f * 0.5
     return fma(k, LN2_HI, f - (half - (s * (half + tail) + fma(k, LN2_LO, lost))))
@@ -176,11 +176,12 @@ def soft_mass(w, t, keep, off):
 
 
 def row_sums(z_top, top, rest):
-    """(lse, log S, 1/S, p_k − 1), where `top` is the largest term and `rest` the sum of the others."""
-    others = rest / top
-    log_s = log1p(others)
+    """(lse, log S, p_k, p_k − 1, 1/Σ), where `top` is the largest term and `rest` the sum of the others."""
+    unit = 1.0 / top
+    others = rest * unit
     p = 1.0 / (others + 1.0)
-    return z_top + log_s, log_s, p, others * p * -1.0
+    log_s = log1p(others, p)
+    return z_top + log_s, log_s, p, others * p * -1.0, unit * p
 
 
 def label_terms(law, w_y, z_top, z_y, at_top, p_top, p_top_minus_1, distance):
@@ -202,11 +203,11 @@ def row_loss(mass, log_s, distance, lse, z_loss):
     return fma(mass, log_s, distance) + lse * lse * z_loss
 
 
-def row_factor(scale, mass, lse, z_loss, unit_sum):
-    """What a term is multiplied by in the gradient: scale·(mass + 2ζ·lse)/Σ."""
-    factor = scale * mass / unit_sum
+def row_factor(scale, mass, lse, z_loss, to_p):
+    """What a term is multiplied by in the gradient: scale·(mass + 2ζ·lse)/Σ, where to_p is 1/Σ."""
+    factor = scale * mass * to_p
     if z_loss > 0.0:  # a branch, for the writing of a row need not wait for its logarithm
-        factor = factor + scale * lse * (2.0 * z_loss) / unit_sum
+        factor = factor + scale * lse * (2.0 * z_loss) * to_p
     return factor
 
 
@@ -228,7 +229,7 @@ def sigmoid(x):
     u = exp(where(x > 0.0, x * -1.0, x), POWER) * 2.0**-POWER
     large = 1.0 / (u + 1.0)
     small = u * large
-    return where(x < 0.0, small, large), where(x < 0.0, large, small), log1p(u)
+    return where(x < 0.0, small, large), where(x < 0.0, large, small), log1p(u, large)
 
 
 def binary_loss(x, positive, negative, log_u):

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from fastsce import arrays, check, dispatch
-from fastsce.spec import IGNORED, Spec
+from fastsce.spec import Spec
 
 
 @dataclass
@@ -96,8 +96,7 @@ class Problem(Call):
         return np.broadcast_to(scale if self.sample_weight is None else scale * self.sample_weight, self.rows)
 
     def gradient_buffer(self, name: str, out: Any) -> np.ndarray:
-        soft = None if self.target is None or self.labelled else np.moveaxis(self.target, -1, self.axis)
-        return self.buffer(name, out, target=soft)
+        return self.buffer(name, out, target=self.target)
 
     def forward_backward(self, row_scale, grad=None, hess=None) -> tuple[np.ndarray, np.ndarray]:
         """Run the backend; loss (without sample_weight) and lse of every row."""
@@ -115,7 +114,7 @@ class Problem(Call):
             if self.sample_weight is not None:
                 loss = loss * self.sample_weight
                 if self.target is not None and self.labelled:
-                    loss = np.where(self.target == IGNORED, 0, loss)
+                    loss = np.where(self.target == self.spec.ignore_index, 0, loss)
             if self.spec.reduction != "none":
                 loss = loss.sum() / np.float64(self.normaliser)
         return self.wrap_loss(loss)

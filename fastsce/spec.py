@@ -10,7 +10,6 @@ import numpy as np
 Reduction = Literal["none", "mean", "sum"]
 
 BFLOAT16 = np.dtype("V2")  # NumPy has none: inside this package two bytes without a meaning stand for a bfloat16
-IGNORED = -1  # the label of a row to leave out, once the labels have been checked
 
 
 @dataclass(frozen=True)

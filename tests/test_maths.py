@@ -48,7 +48,11 @@ def vectors():
     def tanh_slope(x):
         return maths.tanh(x)[1]
 
-    named = {"exp": exp, "expm1": maths.expm1, "log1p": maths.log1p, "tanh": tanh, "slope": tanh_slope}
+    @device
+    def log1p(x):
+        return maths.log1p(x, 1.0 / (x + 1.0))
+
+    named = {"exp": exp, "expm1": maths.expm1, "log1p": log1p, "tanh": tanh, "slope": tanh_slope}
     return {name: apply_to(function) for name, function in named.items()}
 
 

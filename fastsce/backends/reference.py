@@ -2,25 +2,24 @@
 
 It shares no code with them. Nothing here is fast; everything is right in float64, on confident rows too.
 
-Arrays are NumPy views with the class axis last; a row to ignore has the label −1. `loss` and `lse` are float64, one a
-row, and `loss` is not yet multiplied by `row_scale`.
+Arrays are NumPy views with the class axis last. `loss` and `lse` are float64, one a row, and `loss` is not yet
+multiplied by `row_scale`.
 """
 
 from __future__ import annotations
 
 import numpy as np
 
-from fastsce.spec import BFLOAT16, IGNORED, Spec
+from fastsce.spec import BFLOAT16, Spec
 
 
 def scan_labels(labels, classes, ignore_index, weight, sample_weight):
-    """Mark ignored rows with −1, in place; the first bad row (or −1), and Σ w_y·sample_weight over the valid rows."""
+    """The first bad row (or −1), and Σ w_y·sample_weight over the rows that are not ignored."""
     flat = labels.reshape(-1)
     valid = flat != ignore_index
     bad = valid & ((flat < 0) | (flat >= classes))
     if bad.any():
         return int(bad.argmax()), 0.0
-    flat[~valid] = IGNORED
     w = np.ones(classes) if weight is None else weight
     s = np.broadcast_to(1.0 if sample_weight is None else sample_weight, labels.shape).reshape(-1)
     return -1, float((w[flat[valid]] * s[valid]).sum())
@@ -48,14 +47,14 @@ def forward_backward(spec, logits, target, weight, row_scale, *, loss, lse, grad
         top = -rest / (1 + rest)  # p_k − 1 of the largest logit, without cancellation
         if grad is not None:
             g = gradient(spec, mass, lse, p, q, others, k, top)
-            encode(keep(target, row_scale[..., None] * slope * g), grad)
+            encode(keep(spec, target, row_scale[..., None] * slope * g), grad)
         if hess is not None:
             h = mass[..., None] * p * (1 - p)
             put(h, k, mass * take(p, k) * -top)
-            encode(keep(target, row_scale[..., None] * spec.logit_scale**2 * h), hess)
+            encode(keep(spec, target, row_scale[..., None] * spec.logit_scale**2 * h), hess)
         if is_index(target, z):
-            loss[target == IGNORED] = 0
-            lse[target == IGNORED] = 0
+            loss[target == spec.ignore_index] = 0
+            lse[target == spec.ignore_index] = 0
 
 
 def backward(spec, logits, target, weight, row_scale, *, lse, grad):
@@ -68,7 +67,7 @@ def backward(spec, logits, target, weight, row_scale, *, lse, grad):
         p = np.exp(z - lse[..., None])
         top = np.expm1(take(z, k) - lse)
         g = gradient(spec, mass, lse, p, q, others, k, top)
-        encode(keep(target, row_scale[..., None] * slope * g), grad)
+        encode(keep(spec, target, row_scale[..., None] * slope * g), grad)
 
 
 def scaled(spec: Spec, x):
@@ -100,7 +99,7 @@ def target_mass(spec, target, weight, shape, k):
         q = np.zeros(shape)
     elif target.ndim < len(shape):
         q = np.broadcast_to(w * eps / classes, shape).copy()
-        y = np.where(target == IGNORED, 0, target)
+        y = np.where(target == spec.ignore_index, 0, target)
         put(q, y, take(q, y) + (1 - eps) * w[y])
     else:
         q = w * ((1 - eps) * decode(target) + eps / classes)
@@ -163,9 +162,9 @@ def is_index(target, z):
     return target is not None and target.ndim < z.ndim
 
 
-def keep(target, g):
+def keep(spec, target, g):
     """g with the rows to ignore set to 0."""
-    return np.where((target == IGNORED)[..., None], 0, g) if is_index(target, g) else g
+    return np.where((target == spec.ignore_index)[..., None], 0, g) if is_index(target, g) else g
 
 
 def take(z, k):

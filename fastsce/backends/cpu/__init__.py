@@ -12,7 +12,7 @@ import numpy as np
 from fastsce.backends.cpu import columns, elementwise, rows
 from fastsce.backends.cpu.labels import scan_labels
 from fastsce.backends.cpu.layout import blocks, compute_dtype, contiguous, stored
-from fastsce.backends.cpu.plan import GRADIENT, HESSIAN, LOG_SOFTMAX, NO_TARGET, NOTHING, Law, Plan
+from fastsce.backends.cpu.plan import GRADIENT, HESSIAN, LOG_SOFTMAX, NOTHING, Law, Plan
 from fastsce.backends.cpu.threads import cache_directory, thread_count, threading_layer
 from fastsce.spec import BFLOAT16, Spec
 
@@ -76,14 +76,16 @@ def run(spec, logits, target, weight, row_scale, loss, lse, grad, hess, *, write
         inner=spec.logit_scale / spec.softcap if capped else spec.logit_scale,
         scale=spec.logit_scale,
     )
-    if target is None:
-        target = np.broadcast_to(NO_TARGET, logits.shape[:-1])
+    untargeted = target is None
+    if untargeted:
+        target = np.broadcast_to(0, logits.shape[:-1])
     stream = write != NOTHING and logits.nbytes >= STREAM_BYTES
     wide = [stored(a) for a in (logits, grad, hess, target if soft else None)]
     narrow = (row_scale, loss, lse, None if soft else target)
     for (x, g, h, q), (scale, losses, sums, labels) in blocks(wide, narrow):
         nothing = np.empty((0, 0, 0), x.dtype)
         kernel, plan = choose([a for a in (x, g, h, q) if a is not None], write, saved, stream)
+        plan = plan._replace(untargeted=untargeted, ignore_index=spec.ignore_index)
         kernel(
             x,
             q if soft else labels,
@@ -107,10 +109,12 @@ def choose(arrays, write, saved, stream):
     if classes < SHORT or (either and not side_by_side and classes <= LONGEST_COLUMN):
         lanes = columns.tile_lanes(classes, b, compute_dtype(arrays[0]).itemsize)
         parts = min(thread_count(), a * -(-b // lanes))
-        return columns.columns, Plan(parts, columns.scratch_bytes(classes, lanes), write, saved, stream, False, lanes)
+        return columns.columns, Plan(
+            parts, columns.scratch_bytes(classes, lanes), write, saved, stream, False, lanes, False, 0
+        )
     scratch = rows.scratch_bytes(classes, not side_by_side)
     parts = min(thread_count(), a * b)
-    return rows.rows, Plan(parts, scratch, write, saved, stream and side_by_side, not side_by_side, 0)
+    return rows.rows, Plan(parts, scratch, write, saved, stream and side_by_side, not side_by_side, 0, False, 0)
 
 
 def softmax_vjp(p, v, *, out):

@@ -29,9 +29,8 @@ from fastsce.backends.cpu.memory import (
     transpose,
     workspace,
 )
-from fastsce.backends.cpu.plan import HESSIAN, LOG_SOFTMAX, NO_TARGET, NOTHING, SOFT, job_of, softness, unit
+from fastsce.backends.cpu.plan import HESSIAN, IGNORED, LOG_SOFTMAX, NO_TARGET, NOTHING, SOFT, job_of, softness, unit
 from fastsce.backends.cpu.vectors import first, lane_numbers, narrow, same_integer, splat, widen
-from fastsce.spec import IGNORED
 
 LANES = 16
 SQUARE = 16 * 16 * 8 + 64  # bytes of a square of numbers on its way
@@ -95,6 +94,8 @@ def tile(a, b, job, soft, softcap, scratch):
     i = a * job.logits.shape[1] + b
     for lane in range(0, n, LANES):
         ask(job.logits, a, b + width + lane)
+        if job.plan.write != NOTHING and not job.plan.stream:
+            ask(job.grad, a, b + lane)
         strip(i + lane, min(LANES, n - lane), lane, x, e, q, job, soft, softcap)
     if job.plan.write != NOTHING:
         take(x, width, n, job.grad, a, b, square, job.plan.stream)
@@ -108,7 +109,7 @@ def strip(i, n, lane, x, e, q, job, soft, softcap):
     law, plan, w, classes, width = job.law, job.plan, job.weight, job.logits.shape[2], job.plan.lanes
     here = lane_numbers(LANES) + lane  # x[c·width + here]: class c of these rows
     zero = narrow(splat(0.0, LANES), load(x, 0, 0))
-    y = labels_at(job.labels, i, n)
+    y = labels_at(job.labels, i, n, classes, plan)
     ignored = y == IGNORED
     clear_ignored(y, x, lane, width, classes)
     scale = maths.where(ignored, 0.0, values(job.row_scale, i, n, 0.0) * law.scale)
@@ -128,12 +129,11 @@ def strip(i, n, lane, x, e, q, job, soft, softcap):
         mass, distance = weigh(x, q, w, lane, width, classes, safe, law, soft, softcap)
         distance = distance + mass * (z_top - widen(m))
     top = maths.where(poor, np.nan, top)
-    unit_sum = top + rest
     saved_sum = log_sum
-    log_sum, log_s, p_top, p_top_minus_1 = maths.row_sums(z_top, top, rest)
+    log_sum, log_s, p_top, p_top_minus_1, to_p = maths.row_sums(z_top, top, rest)  # a term times to_p is a probability
     if plan.saved:
         log_sum = saved_sum
-        unit_sum = maths.exp(log_sum - widen(m), widen(power))
+        to_p = 1.0 / maths.exp(log_sum - widen(m), widen(power))
         p_top, p_top_minus_1 = maths.exp(z_top - log_sum, 0.0), maths.expm1(z_top - log_sum)
 
     largest = same_integer(k, y)
@@ -159,7 +159,7 @@ def strip(i, n, lane, x, e, q, job, soft, softcap):
     if plan.write == LOG_SOFTMAX:
         write_log_softmax(x, lane, width, classes, m, narrow(log_s, zero))
     elif plan.write != NOTHING:
-        push = narrow(maths.row_factor(scale, mass, log_sum, law.z_loss, unit_sum), zero)
+        push = narrow(maths.row_factor(scale, mass, log_sum, law.z_loss, to_p), zero)
         pull = narrow(scale if soft is not None else scale * law.off, zero)
         special = narrow(scale * maths.place_gradient(mass, q_y, others, log_sum, law.z_loss, p, p_minus_1), zero)
         index = place * width + here
@@ -169,7 +169,7 @@ def strip(i, n, lane, x, e, q, job, soft, softcap):
         scatter(x, index, maths.where(placed(y, soft), special, gather(x, index)))
         if plan.write == HESSIAN:
             curve = scale * mass * law.scale
-            divide = narrow(1.0 / unit_sum, zero)
+            divide = narrow(to_p, zero)
             write_hessian(e, lane, width, classes, divide, narrow(curve, zero))
             bend = narrow(curve * p_top * p_top_minus_1 * -1.0, zero)
             scatter(e, largest * width + here, bend)
@@ -269,10 +269,15 @@ def write_log_softmax(x, lane, width, classes, m, log_s):
 
 
 @device
-def labels_at(labels, i, n):
+def labels_at(labels, i, n, classes, plan):
+    """The labels of n rows, read once and checked again, for the caller's memory may have changed since the scan."""
     if labels is None:
         return lane_numbers(LANES) * 0 + SOFT
-    return values(labels, i, n, IGNORED)
+    if plan.untargeted:
+        return lane_numbers(LANES) * 0 + NO_TARGET
+    y = values(labels, i, n, IGNORED)
+    y = maths.where(y == plan.ignore_index, IGNORED, y)
+    return maths.where(y < 0, IGNORED, maths.where(y < classes, y, IGNORED))
 
 
 @device

@@ -7,13 +7,12 @@ from numba import prange
 
 from fastsce.backends.cpu.jit import device, kernel
 from fastsce.backends.cpu.memory import pointer
-from fastsce.spec import IGNORED
 
 PIECE = 16384  # labels summed one after the other; sums of pieces are added in their order, whoever made them
 
 
 def scan_labels(labels, classes, ignore_index, weight, sample_weight):
-    """Mark ignored rows with −1, in place; the first bad row (or −1), and Σ w_y·sample_weight over the valid rows."""
+    """The first bad row (or −1), and Σ w_y·sample_weight over the rows that are not ignored."""
     flat = labels.reshape(-1)
     pieces = -(-flat.size // PIECE)
     bad, total = np.full(pieces, -1), np.zeros(pieces)
@@ -34,9 +33,7 @@ def scan(labels, classes, ignore_index, weight, sample_weight, plain, bad, total
         if valid + ignored < stop - start:
             bad[piece] = first_bad(p, start, stop, classes, ignore_index)
             continue
-        for i in range(start, stop):
-            p[i] = IGNORED if p[i] == ignore_index else p[i]
-        total[piece] = valid if plain else weigh(p, start, stop, weight, sample_weight)
+        total[piece] = valid if plain else weigh(p, start, stop, ignore_index, weight, sample_weight)
 
 
 @device
@@ -59,9 +56,9 @@ def first_bad(p, start, stop, classes, ignore_index):
 
 
 @device
-def weigh(p, start, stop, weight, sample_weight):
+def weigh(p, start, stop, ignore_index, weight, sample_weight):
     total = 0.0
     for i in range(start, stop):
-        if p[i] >= 0:
+        if p[i] != ignore_index:
             total += weight[p[i]] * sample_weight[i]
     return total

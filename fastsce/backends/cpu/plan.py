@@ -11,6 +11,7 @@ from fastsce.backends.cpu.jit import device
 from fastsce.backends.cpu.memory import pointer, view
 from fastsce.backends.cpu.vectors import largest, splat
 
+IGNORED = -1  # stands for the label of a row to leave out
 NO_TARGET = -2  # a label: q = 0 and mass = 1, so that the loss is lse and the gradient p
 SOFT = -3  # stands for the label where the target is soft
 NOTHING, GRADIENT, HESSIAN, LOG_SOFTMAX = range(4)  # what to write
@@ -38,6 +39,8 @@ class Plan(NamedTuple):
     stream: bool  # write past the caches
     copies: bool  # rows.py: rows are not contiguous, and are worked on in copies
     lanes: int  # columns.py: samples in a tile
+    untargeted: bool  # there are no labels
+    ignore_index: int
 
 
 @device

@@ -30,6 +30,7 @@ from fastsce.backends.cpu.memory import (
 )
 from fastsce.backends.cpu.plan import (
     HESSIAN,
+    IGNORED,
     LOG_SOFTMAX,
     NO_TARGET,
     NOTHING,
@@ -42,7 +43,6 @@ from fastsce.backends.cpu.plan import (
     unit,
 )
 from fastsce.backends.cpu.vectors import first, largest, narrow, total
-from fastsce.spec import IGNORED
 
 LANES = 64  # four 512-bit registers of float32: enough independent work to hide the latency of each operation
 BLOCK = 2048  # classes: with their terms 16 KB of a 32 KB L1 cache
@@ -95,7 +95,7 @@ def share(part, job, soft, softcap, scratch):
 def one_row(i, job, soft, softcap, scratch):
     law, plan, w, classes = job.law, job.plan, job.weight, job.logits.shape[2]
     a, b = i // job.logits.shape[1], i % job.logits.shape[1]
-    y = label_of(job.labels, i)
+    y = label_of(job.labels, i, classes, plan)
     if y == IGNORED:
         ignore(i, a, b, job)
         return
@@ -111,12 +111,11 @@ def one_row(i, job, soft, softcap, scratch):
         m, k, top, rest, mass, distance = statistics(x, q, w, t, maxima, classes, m, power, law, soft, softcap)
     z_top = np.nan if k < 0 else one_logit(load(x, k, 0), law, softcap)
     distance += mass * (z_top - np.float64(m))  # m is z_top rounded
-    unit_sum = top + rest  # a term divided by this is a probability
-    log_sum, log_s, p_top, p_top_minus_1 = maths.row_sums(z_top, top, rest)
+    log_sum, log_s, p_top, p_top_minus_1, to_p = maths.row_sums(z_top, top, rest)  # a term times to_p is a probability
     if plan.saved:
         log_sum = job.lse[i]
         m = narrow(log_sum, m)
-        unit_sum = maths.exp(log_sum - np.float64(m), power)
+        to_p = 1.0 / maths.exp(log_sum - np.float64(m), power)
         p_top, p_top_minus_1 = maths.exp(z_top - log_sum, 0.0), maths.expm1(z_top - log_sum)
 
     place, p, p_minus_1 = k, p_top, p_top_minus_1  # where p and q may both be large, and must not cancel
@@ -142,14 +141,14 @@ def one_row(i, job, soft, softcap, scratch):
     g = output_row(job.grad, a, b, scratch, copies + 2 * slot_bytes(classes), plan)
     kept = classes <= KEEP and not plan.saved
     if plan.write != LOG_SOFTMAX:
-        factor = maths.row_factor(scale, mass, log_sum, law.z_loss, unit_sum)
+        factor = maths.row_factor(scale, mass, log_sum, law.z_loss, to_p)
         special = scale * maths.place_gradient(mass, q_y, others, log_sum, law.z_loss, p, p_minus_1)
         if place >= 0:
             special *= one_slope(load(x, place, 0), law, softcap)
         if plan.write == HESSIAN:
             h = output_row(job.hess, a, b, scratch, copies + 3 * slot_bytes(classes), plan)
             curve = scale * law.scale * mass
-            write_hessian(x, t, maxima, h, classes, kept, m, power, 1.0 / unit_sum, curve, law, plan)
+            write_hessian(x, t, maxima, h, classes, kept, m, power, to_p, curve, law, plan)
             if k >= 0:
                 store(h, k, -curve * p_top * p_top_minus_1)
             finish_row(job.hess, a, b, h, plan)
@@ -353,10 +352,14 @@ def put(g, j, n, v, streaming):
 
 
 @device
-def label_of(labels, i):
+def label_of(labels, i, classes, plan):
+    """A row's label. It is read once and checked again, for the caller's memory may have changed since it was scanned."""
     if labels is None:
         return SOFT
-    return labels.data[i * labels.step]
+    if plan.untargeted:
+        return NO_TARGET
+    y = labels.data[i * labels.step]
+    return IGNORED if y == plan.ignore_index or y < 0 or y >= classes else y
 
 
 @device
