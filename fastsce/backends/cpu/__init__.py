@@ -84,8 +84,17 @@ def run(spec, logits, target, weight, row_scale, loss, lse, grad, hess, *, write
     narrow = (row_scale, loss, lse, None if soft else target)
     for (x, g, h, q), (scale, losses, sums, labels) in blocks(wide, narrow):
         nothing = np.empty((0, 0, 0), x.dtype)
-        kernel, plan = choose([a for a in (x, g, h, q) if a is not None], write, saved, stream)
-        plan = plan._replace(untargeted=untargeted, ignore_index=spec.ignore_index)
+        arrays = [a for a in (x, g, h, q) if a is not None]
+        kernel, how = choose(arrays)
+        plan = Plan(
+            write=write,
+            saved=saved,
+            stream=stream and not how.get("copies"),
+            weighted=weight is not None,
+            untargeted=untargeted,
+            ignore_index=spec.ignore_index,
+            **how,
+        )
         kernel(
             x,
             q if soft else labels,
@@ -101,20 +110,17 @@ def run(spec, logits, target, weight, row_scale, loss, lse, grad, hess, *, write
         )
 
 
-def choose(arrays, write, saved, stream):
-    """The kernel for a block of rows, and how it is to go about it."""
+def choose(arrays):
+    """The kernel for a block of rows, and the part of its plan that depends on their layout."""
     a, b, classes = arrays[0].shape
     side_by_side = all(contiguous(x) for x in arrays)
     either = all(contiguous(x) or x.strides[1] == x.itemsize for x in arrays)
     if classes < SHORT or (either and not side_by_side and classes <= LONGEST_COLUMN):
-        lanes = columns.tile_lanes(classes, b, compute_dtype(arrays[0]).itemsize)
+        lanes = columns.tile_lanes(classes, b, compute_dtype(arrays[0]).itemsize, side_by_side)
         parts = min(thread_count(), a * -(-b // lanes))
-        return columns.columns, Plan(
-            parts, columns.scratch_bytes(classes, lanes), write, saved, stream, False, lanes, False, 0
-        )
+        return columns.columns, {"parts": parts, "scratch": columns.scratch_bytes(classes, lanes), "lanes": lanes}
     scratch = rows.scratch_bytes(classes, not side_by_side)
-    parts = min(thread_count(), a * b)
-    return rows.rows, Plan(parts, scratch, write, saved, stream and side_by_side, not side_by_side, 0, False, 0)
+    return rows.rows, {"parts": min(thread_count(), a * b), "scratch": scratch, "copies": not side_by_side}
 
 
 def softmax_vjp(p, v, *, out):

@@ -19,6 +19,7 @@ from fastsce.backends.cpu.memory import (
     load,
     load_part,
     moved,
+    moved_bytes,
     past_boundary,
     pointer,
     prefetch,
@@ -34,14 +35,15 @@ from fastsce.backends.cpu.vectors import first, lane_numbers, narrow, same_integ
 
 LANES = 16
 SQUARE = 16 * 16 * 8 + 64  # bytes of a square of numbers on its way
-TILE_BYTES = 256 << 10  # wished for: a tile and its terms fit the L2 cache
+ROW_BYTES = 32 << 10  # of a tile, wished for where rows are read: it stays in the L1 cache
+COLUMN_BYTES = 256 << 10  # where columns are read: the longer its lines, the better for memory; L2 holds it
 TILE_LANES = 256  # at most: 1 KB in a row of float32, enough for the memory to read it at full speed
 GROUP = 8  # terms added up in the working precision before they go into a float64 sum
 
 
-def tile_lanes(classes, samples, itemsize):
+def tile_lanes(classes, samples, itemsize, side_by_side):
     """How many samples a tile holds."""
-    wished = TILE_BYTES // (padded(classes) * itemsize)
+    wished = (ROW_BYTES if side_by_side else COLUMN_BYTES) // (padded(classes) * itemsize)
     return max(LANES, min(wished, TILE_LANES, samples + LANES - 1) // LANES * LANES)
 
 
@@ -117,7 +119,9 @@ def strip(i, n, lane, x, e, q, job, soft, softcap):
 
     m, k = largest_logit(x, lane, width, classes, zero, law, softcap)
     poor = m == -np.inf  # nothing but −∞ and NaN
-    z_top = widen(unit(gather(x, same_integer(k, y) * width + here), law.inner, softcap)) * law.gain
+    z_top = widen(m)
+    if softcap is not None or law.inner != 1.0:  # m is z_top rounded
+        z_top = widen(unit(gather(x, same_integer(k, y) * width + here), law.inner, softcap)) * law.gain
     log_sum = load_part(job.lse, i, n, 0.0, LANES) if plan.saved else z_top
     if plan.saved:
         m = narrow(log_sum, zero)
@@ -144,16 +148,20 @@ def strip(i, n, lane, x, e, q, job, soft, softcap):
     else:
         place = maths.where(y < 0, 0, y)
         z_y = widen(unit(gather(x, place * width + here), law.inner, softcap)) * law.gain
+        w_y = widen(gather(w, place)) if plan.weighted else splat(1.0, LANES)
         q_y, mass, others, distance, p, p_minus_1 = maths.label_terms(
-            law, widen(gather(w, place)), z_top, z_y, y == largest, p_top, p_top_minus_1, distance
+            law, w_y, z_top, z_y, place == largest, p_top, p_top_minus_1, distance
         )
         if plan.saved:
             p, p_minus_1 = maths.exp(z_y - log_sum, 0.0), maths.expm1(z_y - log_sum)
-        mass, distance = maths.where(y == NO_TARGET, 1.0, mass), maths.where(y == NO_TARGET, 0.0, distance)
+        if plan.untargeted:
+            q_y, distance = q_y * 0.0, q_y * 0.0
+            mass, others = q_y + 1.0, q_y + 1.0
 
     if not plan.saved:
         losses = maths.row_loss(mass, log_s, distance, log_sum, law.z_loss)
-        losses = maths.where(y == NO_TARGET, log_sum, losses)
+        if plan.untargeted:
+            losses = log_sum
         store_part(job.lse, i, n, maths.where(ignored, 0.0, log_sum))
         store_part(job.loss, i, n, maths.where(ignored, 0.0, losses))
     if plan.write == LOG_SOFTMAX:
@@ -166,21 +174,13 @@ def strip(i, n, lane, x, e, q, job, soft, softcap):
         if softcap is not None:
             special = special * maths.slope(gather(x, index) * law.inner)
         write_gradient(x, e, q, w, lane, width, classes, push, pull, weighed, law, soft, softcap)
-        scatter(x, index, maths.where(placed(y, soft), special, gather(x, index)))
+        scatter(x, index, special)
         if plan.write == HESSIAN:
             curve = scale * mass * law.scale
             divide = narrow(to_p, zero)
             write_hessian(e, lane, width, classes, divide, narrow(curve, zero))
             bend = narrow(curve * p_top * p_top_minus_1 * -1.0, zero)
             scatter(e, largest * width + here, bend)
-
-
-@device
-def placed(y, soft):
-    """The lanes with a place of their own: a label, or any if the target is soft."""
-    if soft is not None:
-        return y == y
-    return y > -1
 
 
 # --- the passes over a strip ------------------------------------------------------------------------------------------
@@ -317,11 +317,17 @@ def bring(v, a, b, n, x, width, square):
 @device
 def bring_rows(v, a, b, n, x, width, square):
     """By squares of 16 samples and 16 classes."""
+    classes, step = v.shape[2], v.strides[1]
     for j in range(0, width, LANES):
-        for c in range(0, v.shape[2], LANES):
+        start, whole = at(v, a, b + min(j, n - 1), 0), n - j >= LANES
+        for c in range(0, classes, LANES):
+            p = moved(start, c)
             for s in range(LANES):
-                part = load_part(at(v, a, b + min(j + s, n - 1), c), 0, v.shape[2] - c, 0.0, LANES)
-                store(square, LANES * s, part if j + s < n else part * 0.0)
+                if whole or j + s < n:
+                    store(square, LANES * s, load_part(p, 0, classes - c, 0.0, LANES))
+                    p = moved_bytes(p, step)
+                else:
+                    store(square, LANES * s, narrow(splat(0.0, LANES), load(x, 0, 0)))
             transpose(square, LANES, moved(x, c * width + j), width)
 
 
@@ -330,13 +336,17 @@ def ask(v, a, b):
     """Ask the memory for the 16 samples from b on, while others are worked on."""
     if b + LANES > v.shape[1]:
         return
-    if v.strides[2] == v.item:
+    start = at(v, a, b, 0)
+    if v.strides[2] != v.item:
+        for c in range(v.shape[2]):
+            prefetch(moved_bytes(start, c * v.strides[2]), 0, LANES)
+    elif v.strides[1] == v.item * v.shape[2]:
+        for offset in range(0, LANES * v.strides[1], 64):
+            prefetch(moved_bytes(start, offset), 0, 1)
+    else:
         for s in range(LANES):
             for c in range(0, v.shape[2], LANES):
-                prefetch(at(v, a, b + s, c), 0, LANES)
-    else:
-        for c in range(v.shape[2]):
-            prefetch(at(v, a, b, c), 0, LANES)
+                prefetch(moved(moved_bytes(start, s * v.strides[1]), c), 0, LANES)
 
 
 @device
@@ -360,8 +370,12 @@ def take(x, width, n, v, a, b, square, streaming):
 
 @device
 def take_rows(x, width, n, v, a, b, square):
+    classes, step = v.shape[2], v.strides[1]
     for j in range(0, n, LANES):
-        for c in range(0, v.shape[2], LANES):
+        start = at(v, a, b + j, 0)
+        for c in range(0, classes, LANES):
+            p = moved(start, c)
             transpose(moved(x, c * width + j), width, square, LANES)
             for s in range(min(LANES, n - j)):
-                store_part(at(v, a, b + j + s, c), 0, v.shape[2] - c, load(square, LANES * s, LANES))
+                store_part(p, 0, classes - c, load(square, LANES * s, LANES))
+                p = moved_bytes(p, step)

@@ -18,7 +18,7 @@ from numba.extending import register_jitable
 OPTIONS = {"parallel": True, "nogil": True, "error_model": "numpy"}
 SOURCES = [Path(__file__).parents[2] / "maths.py", *sorted(Path(__file__).parent.glob("*.py"))]
 
-device = register_jitable(no_cfunc_wrapper=True, no_cpython_wrapper=True)
+device = register_jitable(forceinline=True, no_cfunc_wrapper=True, no_cpython_wrapper=True)
 
 
 class Kernel:

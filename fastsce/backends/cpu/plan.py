@@ -37,10 +37,11 @@ class Plan(NamedTuple):
     write: int  # NOTHING, GRADIENT, HESSIAN (and gradient) or LOG_SOFTMAX
     saved: bool  # lse is given, and loss and lse are not written
     stream: bool  # write past the caches
-    copies: bool  # rows.py: rows are not contiguous, and are worked on in copies
-    lanes: int  # columns.py: samples in a tile
+    weighted: bool  # classes have weights that are not 1
     untargeted: bool  # there are no labels
     ignore_index: int
+    copies: bool = False  # rows.py: rows are not contiguous, and are worked on in copies
+    lanes: int = 0  # columns.py: samples in a tile
 
 
 @device

@@ -353,7 +353,7 @@ def put(g, j, n, v, streaming):
 
 @device
 def label_of(labels, i, classes, plan):
-    """A row's label. It is read once and checked again, for the caller's memory may have changed since it was scanned."""
+    """A row's label, read once and checked again, for the caller's memory may have changed since the scan."""
     if labels is None:
         return SOFT
     if plan.untargeted:
