@@ -131,8 +131,8 @@ def numpy_best(batch):
 
 
 PROVIDERS = {
-    "fastsce, out=": (ours, "numba"),
     "fastsce, fresh": (ours_fresh, "numba"),
+    "fastsce, out=": (ours, "numba"),
     "copy": (copy, "numba"),
     "stream copy": (stream_copy, "numba"),
     "torch eager": (torch_eager, "torch"),

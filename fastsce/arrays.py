@@ -30,7 +30,7 @@ class NumPy:
         if isinstance(x, np.ma.MaskedArray):
             raise TypeError("masked arrays are not supported; put -inf into masked logits and pass the plain array")
         a = np.asarray(x)
-        return a.view(BFLOAT16) if a.dtype.name == "bfloat16" else a
+        return a.view(BFLOAT16) if a.dtype.kind == "V" and a.dtype.name == "bfloat16" else a
 
     @staticmethod
     def wrap(a: np.ndarray, like: Any) -> Any:
@@ -133,6 +133,11 @@ def device_of(x: Any) -> str:
 def view_of(x: Any) -> np.ndarray:
     """The array's own memory, as a NumPy array."""
     return library_of(x).view(x)
+
+
+def constant(value: Any, shape: tuple[int, ...], dtype: Any = np.float64) -> np.ndarray:
+    """One number for every place, in the memory of one: `np.broadcast_to` at a tenth of its price."""
+    return np.ndarray(shape, dtype, np.array(value, dtype), strides=(0,) * len(shape))
 
 
 def fresh(like: np.ndarray, dtype: Any = None) -> np.ndarray:

@@ -35,10 +35,13 @@ class Call:
     def real(self, name: str, argument: Any) -> np.ndarray | None:
         return None if argument is None else check.real(name, self.view(name, argument))
 
-    def upstream(self, grad_output: Any, reduction: str, shape: tuple[int, ...], normaliser: float) -> np.ndarray:
+    def upstream(
+        self, grad_output: Any, reduction: str, shape: tuple[int, ...], normaliser: float
+    ) -> np.ndarray | float:
         """grad_output ÷ normaliser in float64: one number, or an array of the loss's shape."""
-        g = self.real("grad_output", 1.0 if grad_output is None else grad_output)
-        assert g is not None
+        if grad_output is None:
+            return 1.0 / normaliser if normaliser else float("inf")
+        g = check.real("grad_output", self.view("grad_output", grad_output))
         if g.shape != ():
             if reduction != "none":
                 raise ValueError(f"grad_output must be a number with reduction={reduction!r}, got shape {g.shape}")
@@ -88,12 +91,16 @@ class Problem(Call):
         return self.target is not None and self.target.ndim < self.x.ndim
 
     def classes_last(self, a: np.ndarray) -> np.ndarray:
-        return np.moveaxis(a, self.axis, -1)
+        return a if self.axis == a.ndim - 1 else np.moveaxis(a, self.axis, -1)
 
     def row_scale(self, grad_output: Any = None) -> np.ndarray:
         """What a row's gradient is multiplied by: sample_weight × grad_output ÷ normaliser."""
         scale = self.upstream(grad_output, self.spec.reduction, self.rows, self.normaliser)
-        return np.broadcast_to(scale if self.sample_weight is None else scale * self.sample_weight, self.rows)
+        if self.sample_weight is not None:
+            scale = scale * self.sample_weight
+        if isinstance(scale, np.ndarray) and scale.ndim:
+            return scale
+        return arrays.constant(scale, self.rows)
 
     def gradient_buffer(self, name: str, out: Any) -> np.ndarray:
         return self.buffer(name, out, target=self.target)

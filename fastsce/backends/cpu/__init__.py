@@ -11,7 +11,7 @@ import numpy as np
 
 from fastsce.backends.cpu import columns, elementwise, rows
 from fastsce.backends.cpu.labels import scan_labels
-from fastsce.backends.cpu.layout import blocks, compute_dtype, contiguous, stored
+from fastsce.backends.cpu.layout import blocks, compute_dtype, constant, contiguous, stored
 from fastsce.backends.cpu.plan import GRADIENT, HESSIAN, LOG_SOFTMAX, NOTHING, Law, Plan
 from fastsce.backends.cpu.threads import cache_directory, thread_count, threading_layer
 from fastsce.spec import BFLOAT16, Spec
@@ -47,7 +47,7 @@ def backward(spec, logits, target, weight, row_scale, *, lse, grad):
 
 def log_softmax(logits, *, out):
     shape = logits.shape[:-1]
-    loss, lse, scale = np.empty(shape), np.empty(shape), np.broadcast_to(1.0, shape)
+    loss, lse, scale = np.empty(shape), np.empty(shape), constant(1.0, shape)
     run(Spec(), logits, None, None, scale, loss, lse, out, None, write=LOG_SOFTMAX, saved=False)
 
 
@@ -78,7 +78,7 @@ def run(spec, logits, target, weight, row_scale, loss, lse, grad, hess, *, write
     )
     untargeted = target is None
     if untargeted:
-        target = np.broadcast_to(0, logits.shape[:-1])
+        target = constant(0, logits.shape[:-1], np.int64)
     stream = write != NOTHING and logits.nbytes >= STREAM_BYTES
     wide = [stored(a) for a in (logits, grad, hess, target if soft else None)]
     narrow = (row_scale, loss, lse, None if soft else target)

@@ -35,7 +35,7 @@ from fastsce.backends.cpu.vectors import first, lane_numbers, narrow, same_integ
 
 LANES = 16
 SQUARE = 16 * 16 * 8 + 64  # bytes of a square of numbers on its way
-ROW_BYTES = 32 << 10  # of a tile, wished for where rows are read: it stays in the L1 cache
+ROW_BYTES = 16 << 10  # of a tile, wished for where rows are read: it stays in the L1 cache
 COLUMN_BYTES = 256 << 10  # where columns are read: the longer its lines, the better for memory; L2 holds it
 TILE_LANES = 256  # at most: 1 KB in a row of float32, enough for the memory to read it at full speed
 GROUP = 8  # terms added up in the working precision before they go into a float64 sum

@@ -15,7 +15,7 @@ from numba import types
 from numba.core.caching import FunctionCache, IndexDataCacheFile
 from numba.extending import register_jitable
 
-OPTIONS = {"parallel": True, "nogil": True, "error_model": "numpy"}
+OPTIONS = {"nogil": True, "error_model": "numpy"}
 SOURCES = [Path(__file__).parents[2] / "maths.py", *sorted(Path(__file__).parent.glob("*.py"))]
 
 device = register_jitable(forceinline=True, no_cfunc_wrapper=True, no_cpython_wrapper=True)
@@ -28,9 +28,9 @@ class Kernel:
     writes nothing but its outputs.
     """
 
-    def __init__(self, function):
+    def __init__(self, function, parallel=True):
         self.function = function
-        self.dispatcher = numba.njit(**OPTIONS)(function)
+        self.dispatcher = numba.njit(parallel=parallel, **OPTIONS)(function)
         self.cached = False
         self.entries = {}
 

@@ -2,38 +2,56 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import numpy as np
 from numba import prange
 
 from fastsce.backends.cpu.jit import device, kernel
+from fastsce.backends.cpu.layout import constant
 from fastsce.backends.cpu.memory import pointer
 
+ALONE = 16  # pieces up to which waking another thread takes longer than it saves
 PIECE = 16384  # labels summed one after the other; sums of pieces are added in their order, whoever made them
 
 
 def scan_labels(labels, classes, ignore_index, weight, sample_weight):
     """The first bad row (or −1), and Σ w_y·sample_weight over the rows that are not ignored."""
-    flat = labels.reshape(-1)
-    pieces = -(-flat.size // PIECE)
-    bad, total = np.full(pieces, -1), np.zeros(pieces)
-    w = np.broadcast_to(1.0, classes) if weight is None else weight
-    s = np.broadcast_to(1.0, flat.size) if sample_weight is None else sample_weight.reshape(-1)
+    size = labels.size
+    pieces = -(-size // PIECE)
+    bad, total = np.empty(pieces, np.int64), np.empty(pieces)
+    w = constant(1.0, (classes,)) if weight is None else weight
+    s = constant(1.0, (size,)) if sample_weight is None else sample_weight.reshape(-1)
     plain = weight is None and sample_weight is None
-    scan(flat, classes, ignore_index, w, s, plain, bad, total)
+    scan = scan_with_threads if pieces > ALONE else scan_alone
+    scan(labels.reshape(-1), classes, ignore_index, w, s, plain, bad, total)
+    if pieces == 1:
+        return int(bad[0]), float(total[0])
     found = bad[bad >= 0]
     return int(found[0]) if found.size else -1, float(total.sum())
 
 
 @kernel
-def scan(labels, classes, ignore_index, weight, sample_weight, plain, bad, total):
-    p = pointer(labels)
+def scan_with_threads(labels, classes, ignore_index, weight, sample_weight, plain, bad, total):
     for piece in prange(bad.shape[0]):
-        start, stop = piece * PIECE, min((piece + 1) * PIECE, labels.shape[0])
-        valid, ignored = count(p, start, stop, classes, ignore_index)
-        if valid + ignored < stop - start:
-            bad[piece] = first_bad(p, start, stop, classes, ignore_index)
-            continue
-        total[piece] = valid if plain else weigh(p, start, stop, ignore_index, weight, sample_weight)
+        scan_piece(piece, labels, classes, ignore_index, weight, sample_weight, plain, bad, total)
+
+
+@partial(kernel, parallel=False)
+def scan_alone(labels, classes, ignore_index, weight, sample_weight, plain, bad, total):
+    for piece in range(bad.shape[0]):
+        scan_piece(piece, labels, classes, ignore_index, weight, sample_weight, plain, bad, total)
+
+
+@device
+def scan_piece(piece, labels, classes, ignore_index, weight, sample_weight, plain, bad, total):
+    p, start, stop = pointer(labels), piece * PIECE, min((piece + 1) * PIECE, labels.shape[0])
+    valid, ignored = count(p, start, stop, classes, ignore_index)
+    bad[piece], total[piece] = -1, valid
+    if valid + ignored < stop - start:
+        bad[piece] = first_bad(p, start, stop, classes, ignore_index)
+    elif not plain:
+        total[piece] = weigh(p, start, stop, ignore_index, weight, sample_weight)
 
 
 @device

@@ -77,6 +77,13 @@ def merged(rows, strides):
 
 def flat(values):
     """One value a row, side by side, or one for all."""
+    if values.ndim == 1:
+        return values
     if not any(values.strides) and values.size:
-        return np.broadcast_to(values.reshape(-1)[:1], values.size)
+        return constant(values[(0,) * values.ndim], (values.size,), values.dtype)
     return values.reshape(-1)
+
+
+def constant(value, shape, dtype=np.float64):
+    """One number for every place, in the memory of one."""
+    return np.ndarray(shape, dtype, np.array(value, dtype), strides=(0,) * len(shape))
