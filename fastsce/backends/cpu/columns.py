@@ -58,7 +58,13 @@ def padded(classes):
 
 @device
 def tile_bytes(classes, lanes):
-    return 8 * padded(classes) * lanes + 64
+    return 8 * padded(classes) * stride(lanes) + 64
+
+
+@device
+def stride(lanes):
+    """From a class to the next in a tile: not a power of two, for then all of them would meet in a few cache sets."""
+    return lanes + LANES
 
 
 @kernel
@@ -83,9 +89,9 @@ def share(part, job, soft, softcap, scratch):
 @device
 def tile(a, b, job, soft, softcap, scratch):
     """Samples b … b + plan.lanes of block a."""
-    classes, width = job.logits.shape[2], job.plan.lanes
-    n = min(width, job.logits.shape[1] - b)
-    size = tile_bytes(classes, width)
+    classes, width = job.logits.shape[2], stride(job.plan.lanes)
+    n = min(job.plan.lanes, job.logits.shape[1] - b)
+    size = tile_bytes(classes, job.plan.lanes)
     square = workspace(scratch, 0, job.logits.data)
     x = workspace(scratch, SQUARE, job.logits.data)
     e = workspace(scratch, SQUARE + size, job.logits.data)
@@ -95,7 +101,7 @@ def tile(a, b, job, soft, softcap, scratch):
         bring(job.soft, a, b, n, q, width, square)
     i = a * job.logits.shape[1] + b
     for lane in range(0, n, LANES):
-        ask(job.logits, a, b + width + lane)
+        ask(job.logits, a, b + job.plan.lanes + lane)
         if job.plan.write != NOTHING and not job.plan.stream:
             ask(job.grad, a, b + lane)
         strip(i + lane, min(LANES, n - lane), lane, x, e, q, job, soft, softcap)
@@ -108,7 +114,7 @@ def tile(a, b, job, soft, softcap, scratch):
 @device
 def strip(i, n, lane, x, e, q, job, soft, softcap):
     """n rows from row i on, in a tile's lanes from `lane` on. The gradient is left in x, the Hessian in e."""
-    law, plan, w, classes, width = job.law, job.plan, job.weight, job.logits.shape[2], job.plan.lanes
+    law, plan, w, classes, width = job.law, job.plan, job.weight, job.logits.shape[2], stride(job.plan.lanes)
     here = lane_numbers(LANES) + lane  # x[c·width + here]: class c of these rows
     zero = narrow(splat(0.0, LANES), load(x, 0, 0))
     y = labels_at(job.labels, i, n, classes, plan)
@@ -306,7 +312,7 @@ def bring(v, a, b, n, x, width, square):
         bring_rows(v, a, b, n, x, width, square)
         return
     for c in range(v.shape[2]):
-        for j in range(0, width, LANES):
+        for j in range(0, n, LANES):
             if v.strides[1] == v.item:
                 store(x, c * width + j, load_part(at(v, a, b, c), j, n - j, 0.0, LANES))
             else:
@@ -318,7 +324,7 @@ def bring(v, a, b, n, x, width, square):
 def bring_rows(v, a, b, n, x, width, square):
     """By squares of 16 samples and 16 classes."""
     classes, step = v.shape[2], v.strides[1]
-    for j in range(0, width, LANES):
+    for j in range(0, n, LANES):
         start, whole = at(v, a, b + min(j, n - 1), 0), n - j >= LANES
         for c in range(0, classes, LANES):
             p = moved(start, c)
