@@ -79,7 +79,7 @@ def flat(values):
     """One value a row, side by side, or one for all."""
     if values.ndim == 1:
         return values
-    if not any(values.strides) and values.size:
+    if values.size > 1 and not any(values.strides):
         return constant(values[(0,) * values.ndim], (values.size,), values.dtype)
     return values.reshape(-1)
 
