@@ -185,6 +185,10 @@ def cross_entropy_backward(
 ) -> Any:
     """The gradient of `cross_entropy` from a saved lse, as an autograd system asks for it later.
 
+    A float64 lse cannot tell a row's loss from 0 below some |lse|·1e-16; there the target's gradient is 0, where the
+    fused `cross_entropy_value_and_grad` still has it. JAX arrays cannot hold float64 unless x64 is enabled: their lse
+    is rounded to float32, and what follows from it is no better.
+
     Parameters
     ----------
     logits, target, weight, sample_weight, ignore_index, label_smoothing, z_loss, softcap, logit_scale, reduction, \
