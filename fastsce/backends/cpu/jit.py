@@ -55,7 +55,20 @@ class Kernel:
 class StampedCache(FunctionCache):
     def __init__(self, function):
         super().__init__(function)
-        self._cache_file = IndexDataCacheFile(self._cache_path, self._impl.filename_base, source_stamp())
+        self._cache_file = FilesByKey(self._cache_path, self._impl.filename_base, source_stamp())
+
+
+class FilesByKey(IndexDataCacheFile):
+    """Names a file of machine code after what is in it.
+
+    numba counts: two processes that compile different forms at once may then take the same name, and one of them load
+    the other's code. Here the worst that can happen is that a form is forgotten and compiled again.
+    """
+
+    def save(self, key, data):
+        name = f"{self._index_name}.{hashlib.sha256(repr(key).encode()).hexdigest()[:24]}.nbc"
+        self._save_data(name, data)
+        self._save_index({**self._load_index(), key: name})
 
 
 def source_stamp() -> str:
