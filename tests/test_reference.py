@@ -135,7 +135,7 @@ def test_near_uniform_rows_to_the_last_places(label):
     assert (ulp_error(fastsce.softmax(x[0], **REFERENCE), p, "float64") <= 6).all()
 
 
-@pytest.mark.parametrize("given", [{"smoothing": 0.1}, {"zeta": 0.25}, {"cap": 15.0}, {"scale": -0.5}])
+@pytest.mark.parametrize("given", [{"smoothing": 0.1}, {"zeta": 0.25}, {"cap": 15.0}, {"scale": 0.5}])
 def test_confident_rows_with_options(given):
     x, target = EXTREMES["confident"]()
     names = {"smoothing": "label_smoothing", "zeta": "z_loss", "cap": "softcap", "scale": "logit_scale"}

@@ -143,7 +143,7 @@ BAD_ARRAYS = [
         (X.astype(int), Y),
         {},
         TypeError,
-        "logits must be float32, float64, float16 or bfloat16, got int64; convert with",
+        "logits must be float32, float64, float16 or bfloat16, got int64; convert it to float32",
     ),
     ((X.astype(complex), Y), {}, TypeError, "logits must be float32, float64, float16 or bfloat16, got complex128"),
     ((X.astype(">f4"), Y), {}, TypeError, "logits must be float32, float64, float16 or bfloat16, got >f4"),
