@@ -154,9 +154,8 @@ def runner(name, batch):
 
 
 def check(name, result, batch) -> None:
-    """Against float64: our gradient to 2e-6 of every element, a peer's to 1e-4 of the largest.
-
-    Peers lose the gradient of confident rows, so nothing finer can be asked of them.
+    """Against float64: the loss to 1e-5, and of 32 rows, confident ones among them, the gradient to 1e-4 of its largest
+    element, ours to 1e-5 of every element: peers lose the gradient of confident rows.
     """
     loss, grad = result
     some = np.r_[0:16, len(batch.target) - 16 : len(batch.target)]
@@ -172,7 +171,7 @@ def check(name, result, batch) -> None:
         normal = np.abs(truth) > 1e-36
         np.testing.assert_allclose(found[normal], truth[normal], rtol=1e-5)
     np.testing.assert_allclose(found, truth, atol=1e-4 / n, rtol=0)
-    assert np.isfinite(loss)
+    np.testing.assert_allclose(float(loss), batch.loss, rtol=1e-5)
 
 
 def pin_threads() -> None:

@@ -1,14 +1,12 @@
-"""What the machine can do: reading the logits, and copying them with ordinary and with streaming stores."""
+"""What the machine can do: copying the logits with ordinary and with streaming stores."""
 
 from __future__ import annotations
 
 import numba
-import numpy as np
 from numba import prange
 
 from fastsce.backends.cpu.jit import device, kernel
 from fastsce.backends.cpu.memory import fence, load, pointer, store, stream
-from fastsce.backends.cpu.vectors import total
 
 LANES = 64
 
@@ -23,12 +21,6 @@ def copy_ordinary(source, target, parts):
 def copy_streaming(source, target, parts):
     for part in prange(parts):
         stream_share(pointer(source), pointer(target), part, parts, source.size)
-
-
-@kernel
-def read_all(source, sums, parts):
-    for part in prange(parts):
-        sums[part] = sum_share(pointer(source), part, parts, source.size)
 
 
 @device
@@ -49,14 +41,6 @@ def stream_share(source, target, part, parts, size):
     fence()
 
 
-@device
-def sum_share(source, part, parts, size):
-    sums = load(source, start_of(part, parts, size), LANES) * 0.0
-    for j in range(start_of(part, parts, size), start_of(part + 1, parts, size), LANES):
-        sums = sums + load(source, j, LANES)
-    return total(sums)
-
-
 def copy(logits, out) -> None:
     """Ordinary stores, all threads: what every ratio is taken against."""
     copy_ordinary(logits.reshape(-1), out.reshape(-1), numba.get_num_threads())
@@ -65,7 +49,3 @@ def copy(logits, out) -> None:
 def stream_copy(logits, out) -> None:
     """Stores past the caches, all threads: the floor for batches that no cache holds."""
     copy_streaming(logits.reshape(-1), out.reshape(-1), numba.get_num_threads())
-
-
-def read(logits) -> None:
-    read_all(logits.reshape(-1), np.empty(numba.get_num_threads()), numba.get_num_threads())

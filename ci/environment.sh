@@ -2,12 +2,7 @@
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
-# numba's cache does not notice an edited callee in another file, so every state of the sources has a cache of its own.
-sources=$(find fastsce -name '*.py' -print0 | sort -z | xargs -0 cat | cksum | tr ' ' -)
-export NUMBA_CACHE_DIR="$PWD/.cache/numba-$sources"
-for old in .cache/numba-*; do
-    [ "$old" = ".cache/numba-$sources" ] || rm -rf "$old"
-done
+export NUMBA_CACHE_DIR="$PWD/.cache/numba" # compiled kernels, kept with the checkout
 
 # install NAME REQUIREMENT...: install into .venv, unless that was already done for this pyproject.toml
 install() {

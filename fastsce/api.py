@@ -13,7 +13,7 @@ class ValueAndGrad(NamedTuple):
 
     loss: Any  #: () or, with reduction="none", one a row
     grad: Any  #: the logits' shape and dtype
-    lse: Any  #: float64, one a row: log Σ exp z, which `cross_entropy_backward` takes
+    lse: Any  #: float64 (float32 in JAX without x64), one a row: log Σ exp z, which `cross_entropy_backward` takes
 
 
 class GradAndHess(NamedTuple):
@@ -64,7 +64,7 @@ def cross_entropy(
     softcap : float, positive, optional
         Replaces z by softcap·tanh(z/softcap).
     logit_scale : float, positive
-        The inverse temperature s: z = s·logits.
+        The inverse temperature s: z = s·logits, which must not overflow the working precision.
     reduction : {"mean", "sum", "none"}
         "mean" divides the sum by `denominator` if given, else by Σ w_y·sample_weight over the rows not ignored
         (class indices) or by the number of rows (probabilities).
@@ -195,7 +195,7 @@ def cross_entropy_backward(
 denominator, axis, backend, out
         As for `cross_entropy_value_and_grad`, and the same as in the call that gave `lse`.
     lse : array, the logits' shape without the class axis
-        log Σ exp z of every row: of these logits, or of all shards of the classes if `logits` holds one of them.
+        log Σ exp z of every row of these logits: at least as large as the largest z.
     grad_output : number or array, optional
         The gradient of what follows: one number, or with reduction="none" one a row.
 
@@ -263,7 +263,7 @@ backend, grad_output
     z_loss, softcap
         Must be left out: the diagonal is defined for the plain loss.
     out : pair of arrays, optional
-        Where to write the gradient and the Hessian's diagonal.
+        Where to write the gradient and the Hessian's diagonal; neither may be the logits, which both are made from.
 
     Returns
     -------
@@ -288,7 +288,7 @@ backend, grad_output
     problem = prepare(spec, logits, target, weight, sample_weight, axis, backend)
     row_scale = problem.row_scale(grad_output)
     outs = check.pair("out", out)
-    grad, hess = problem.gradient_buffer("out[0]", outs[0]), problem.gradient_buffer("out[1]", outs[1])
+    grad, hess = (problem.gradient_buffer(f"out[{i}]", given, in_place=False) for i, given in enumerate(outs))
     check.apart(grad, hess)
     problem.forward_backward(row_scale, grad, hess)
     return GradAndHess(problem.wrap(grad, outs[0]), problem.wrap(hess, outs[1]))

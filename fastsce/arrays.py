@@ -6,7 +6,6 @@ so no library is imported that the caller has not imported. bfloat16 is `spec.BF
 
 from __future__ import annotations
 
-import sys
 from typing import Any
 
 import numpy as np
@@ -117,7 +116,7 @@ LIBRARIES: dict[str, Any] = {"numpy": NumPy, "torch": Torch, "jax": Jax, "jaxlib
 
 def library_of(x: Any) -> Any:
     root = type(x).__module__.partition(".")[0]
-    if root in LIBRARIES and (root in sys.modules):
+    if root in LIBRARIES:
         return LIBRARIES[root]
     for base in type(x).__mro__[1:-1]:  # a subclass of a known array type
         if base.__module__.partition(".")[0] in LIBRARIES:

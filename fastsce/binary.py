@@ -179,12 +179,13 @@ class BinaryProblem(Call):
     def run(self, grad_output: Any, **results: np.ndarray) -> Any:
         """Run the backend on the results asked for; the loss, reduced."""
         up = self.upstream(grad_output, self.reduction, self.x.shape, self.normaliser)
-        loss = np.empty(self.x.shape, np.float64 if self.x.dtype == np.float64 else np.float32)
-        each = {"loss": loss} if self.reduction == "none" else {}
+        each = {}
+        if self.reduction == "none":
+            each["loss"] = np.empty(self.x.shape, np.float64 if self.x.dtype == np.float64 else np.float32)
         factors = (self.weight, self.sample_weight, self.pos_weight, np.broadcast_to(up, self.x.shape))
         total = self.backend.binary(self.x, self.target, *factors, **each, **results)
         with np.errstate(all="ignore"):
-            return self.wrap_loss(loss if each else total / np.float64(self.normaliser))
+            return self.wrap_loss(each.get("loss", total / np.float64(self.normaliser)))
 
 
 def prepare(logits, target, weight, pos_weight, sample_weight, reduction, denominator, backend) -> BinaryProblem:

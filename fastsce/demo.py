@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from fastsce import cross_entropy_value_and_grad
+from fastsce import cross_entropy_value_and_grad, dispatch
 
 WIDTH = 64  # of a word's embedding
 TOKENS = 3_000_000  # more are not read: training sees fewer
@@ -196,9 +196,7 @@ def measure(
 def thread_count(backend: str) -> int:
     if backend != "cpu":
         return 1
-    from fastsce.backends import cpu
-
-    return cpu.thread_count()
+    return dispatch.load("cpu").thread_count()
 
 
 def copy(source: np.ndarray, to: np.ndarray, pool: ThreadPoolExecutor, threads: int) -> None:

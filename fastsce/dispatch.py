@@ -64,6 +64,8 @@ def choose(device: str, name: str | None) -> str:
         return DEFAULT[device]
     if name not in BACKENDS:
         raise ValueError(f"backend must be None or one of {', '.join(map(repr, BACKENDS))}, got {name!r}")
+    if BACKENDS[name].device != device and why_missing(name):
+        raise RuntimeError(why_missing(name))
     if BACKENDS[name].device != device:
         raise TypeError(f"backend {name!r} works on {BACKENDS[name].device} arrays, but the logits are on {device}")
     return name
@@ -73,7 +75,7 @@ def why_missing(name: str) -> str | None:
     """None if the backend can be used, else why not and what to do."""
     backend = BACKENDS[name]
     if importlib.util.find_spec(backend.module) is None:
-        return f"backend {name!r} is not part of this version of fastsce; move the arrays to the CPU"
+        return f"backend {name!r} is not part of this version of fastsce; use arrays on the CPU"
     if importlib.util.find_spec(backend.needs) is None:
         return f"backend {name!r} needs {backend.needs}, which is not installed: {backend.install}"
     return None

@@ -154,6 +154,13 @@ def carried(scale):
 # --- the law of an element: u is the logit, or tanh(s·x/softcap); z = gain·u ------------------------------------------
 
 
+def angle(x, inner):
+    """inner·x, held where tanh is ±1 anyway, so that only a masked logit is −∞."""
+    a = x * inner
+    a = where(a > 1e4, 1e4, where(a < -1e4, -1e4, a))
+    return where(x == -np.inf, -np.inf, a)
+
+
 def capped(a):
     """tanh a, with −∞ left as it is: a mask stays a mask."""
     return where(a == -np.inf, -np.inf, tanh(a)[0])
@@ -162,6 +169,16 @@ def capped(a):
 def slope(a):
     """The derivative of tanh a, and 0 at −∞."""
     return where(a == -np.inf, 0.0, tanh(a)[1])
+
+
+def class_gradient(e, push, q, pull):
+    """(mass + 2ζ·lse)·p − q, of a term e."""
+    return fma(e, push, -(q * pull))
+
+
+def curvature(p):
+    """p·(1 − p)."""
+    return fma(-p, p, p)
 
 
 def soft_mass(w, t, keep, off):
@@ -230,6 +247,14 @@ def sigmoid(x):
     large = 1.0 / (u + 1.0)
     small = u * large
     return where(x < 0.0, small, large), where(x < 0.0, large, small), log1p(u, large)
+
+
+def binary_gradient(p, not_p, positive, negative):
+    return negative * p - positive * not_p
+
+
+def binary_curvature(p, not_p, positive, negative):
+    return (positive + negative) * (p * not_p)
 
 
 def binary_loss(x, positive, negative, log_u):

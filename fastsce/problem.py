@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from fastsce import arrays, check, dispatch
-from fastsce.spec import Spec
+from fastsce.spec import BFLOAT16, Spec
 
 
 @dataclass
@@ -27,13 +27,18 @@ class Call:
 
     def view(self, name: str, argument: Any) -> np.ndarray:
         """Another argument's memory, which must be on the logits' device."""
+        if isinstance(argument, (int, float)):
+            return np.asarray(argument)
         found = arrays.device_of(argument)
         if found != self.device:
             raise TypeError(f"{name} is on {found}, but the logits are on {self.device}; move one of them")
         return arrays.view_of(argument)
 
     def real(self, name: str, argument: Any) -> np.ndarray | None:
-        return None if argument is None else check.real(name, self.view(name, argument))
+        if argument is None:
+            return None
+        a = self.view(name, argument)
+        return arrays.float64(a) if a.dtype == BFLOAT16 else check.real(name, a)
 
     def upstream(
         self, grad_output: Any, reduction: str, shape: tuple[int, ...], normaliser: float
@@ -41,7 +46,8 @@ class Call:
         """grad_output ÷ normaliser in float64: one number, or an array of the loss's shape."""
         if grad_output is None:
             return 1.0 / normaliser if normaliser else float("inf")
-        g = check.real("grad_output", self.view("grad_output", grad_output))
+        g = self.real("grad_output", grad_output)
+        assert g is not None
         if g.shape != ():
             if reduction != "none":
                 raise ValueError(f"grad_output must be a number with reduction={reduction!r}, got shape {g.shape}")
@@ -102,8 +108,8 @@ class Problem(Call):
             return scale
         return arrays.constant(scale, self.rows)
 
-    def gradient_buffer(self, name: str, out: Any) -> np.ndarray:
-        return self.buffer(name, out, target=self.target)
+    def gradient_buffer(self, name: str, out: Any, in_place: bool = True) -> np.ndarray:
+        return self.buffer(name, out, target=self.target, **({} if in_place else {"the logits": self.x}))
 
     def forward_backward(self, row_scale, grad=None, hess=None) -> tuple[np.ndarray, np.ndarray]:
         """Run the backend; loss (without sample_weight) and lse of every row."""
@@ -148,6 +154,8 @@ def prepare(spec: Spec, logits, target, weight, sample_weight, axis, backend) ->
     axis = check.axis(axis, call.x.ndim)
     classes = check.classes(call.x.shape, axis)
     problem = Problem(**vars(call), spec=spec, axis=axis)
+    if target is None:
+        raise TypeError("target is required: class indices, or class probabilities of the logits' shape")
     t = call.view("target", target)
     kind = check.target_kind(t, call.x.shape, axis, spec.ignore_index)
     w = call.real("weight", weight)

@@ -63,8 +63,7 @@ def describe_cpu() -> None:
     """Print the CPU, its vector instructions, and the threads and cache of the cpu backend."""
     from llvmlite import binding
 
-    from fastsce.backends import cpu
-
+    cpu = dispatch.load("cpu")
     found = binding.get_host_cpu_features()
     has = [name for name in FEATURES if found.get(name)]
     lacks = [name for name in FEATURES if not found.get(name)]

@@ -30,9 +30,7 @@ __all__ = [
 
 STREAM_BYTES = 32 << 20  # of logits: from here on the gradient is written past the caches
 SHORT = 192  # classes: rows with fewer are worked on side by side
-LONGEST_COLUMN = (
-    65536  # classes: the tile of 16 longer columns would leave the caches, and their rows are copied instead
-)
+LONGEST_COLUMN = 16384  # classes: tiles of 16 longer columns would leave the caches; their rows are copied instead
 PIECE_BYTES = 4 << 20  # of a soft target whose dtype has to be converted on the way
 
 
@@ -59,7 +57,7 @@ def run(spec, logits, target, weight, row_scale, loss, lse, grad, hess, *, write
     dtype = compute_dtype(logits)
     soft = target is not None and target.ndim == logits.ndim
     if soft and not native(target, logits):
-        for piece in pieces(logits.shape):
+        for piece in pieces(logits.shape[:-1], classes):
             t = float_copy(target[piece], dtype)
             out = {"loss": loss, "lse": lse, "grad": grad, "hess": hess}
             out = {name: None if a is None else a[piece] for name, a in out.items()}
@@ -89,7 +87,7 @@ def run(spec, logits, target, weight, row_scale, loss, lse, grad, hess, *, write
         plan = Plan(
             write=write,
             saved=saved,
-            stream=stream and not how.get("copies"),
+            stream=stream and not how.get("copies") and all(a.flags.aligned for a in arrays),
             weighted=weight is not None,
             untargeted=untargeted,
             ignore_index=spec.ignore_index,
@@ -134,22 +132,22 @@ def binary(logits, target, weight, sample_weight, pos_weight, upstream, *, loss=
         return 0.0
     if not native(target, logits):
         total = 0.0
-        for piece in pieces(logits.shape):
+        for piece in pieces(logits.shape, 1):
             inputs = [a[piece] for a in (weight, sample_weight, pos_weight, upstream)]
             outputs = {n: a[piece] for n, a in (("loss", loss), ("grad", grad), ("hess", hess)) if a is not None}
             total += binary(logits[piece], float_copy(target[piece], compute_dtype(logits)), *inputs, **outputs)
         return total
-    shape = logits.shape or (1,)
     dtype = compute_dtype(logits)
     factors = [as_dtype(a, dtype) for a in (weight, sample_weight, pos_weight, upstream)]
-    wide = [None if a is None else stored(a).reshape(shape) for a in (logits, target, *factors, loss, grad, hess)]
+    elements = [None if a is None else stored(a)[..., None] for a in (logits, target, *factors, loss, grad, hess)]
     nothing = [np.empty((0, 0, 0), d) for d in (dtype, stored(logits).dtype, stored(logits).dtype)]
     total = 0.0
-    for views, _ in blocks(wide, []):
-        written = [empty if a is None else a for a, empty in zip(views[6:], nothing, strict=True)]
-        a, b, n = views[0].shape
-        sums = np.empty(a * b * -(-n // elementwise.RUN))
-        elementwise.binary(*views[:6], *written, sums, min(thread_count(), sums.size))
+    for views, _ in blocks(elements, []):  # of shape (A, B, 1): every element is a row
+        runs = [None if a is None else a.transpose(0, 2, 1) for a in views]
+        written = [empty if a is None else a for a, empty in zip(runs[6:], nothing, strict=True)]
+        a, b, _ = np.shape(views[0])
+        sums = np.empty(a * -(-b // elementwise.RUN))
+        elementwise.binary(*runs[:6], *written, sums, min(thread_count(), sums.size))
         total += float(sums.sum())
     return total
 
@@ -167,12 +165,16 @@ def bfloat16_values(a):
     return (a.view(np.uint16).astype(np.uint32) << 16).view(np.float32)
 
 
-def pieces(shape):
-    """Slices of the first axis, each of some PIECE_BYTES as float64."""
-    if len(shape) < 1:
-        return [...]
-    step = max(1, PIECE_BYTES * shape[0] // (8 * math.prod(shape)))
-    return [slice(start, start + step) for start in range(0, shape[0], step)]
+def pieces(rows, width):
+    """Indices that cut arrays of shape (*rows, width) into parts of some PIECE_BYTES as float64."""
+    if not rows:
+        yield (...,)
+        return
+    step = PIECE_BYTES // (8 * width * math.prod(rows[1:]))
+    for start in range(0, rows[0], max(step, 1)):
+        part = slice(start, start + max(step, 1))
+        for rest in [(...,)] if step else pieces(rows[1:], width):
+            yield (part, *rest)
 
 
 def as_dtype(a, dtype):

@@ -30,7 +30,18 @@ from fastsce.backends.cpu.memory import (
     transpose,
     workspace,
 )
-from fastsce.backends.cpu.plan import HESSIAN, IGNORED, LOG_SOFTMAX, NO_TARGET, NOTHING, SOFT, job_of, softness, unit
+from fastsce.backends.cpu.plan import (
+    HESSIAN,
+    IGNORED,
+    LOG_SOFTMAX,
+    NO_TARGET,
+    NOTHING,
+    SOFT,
+    direction,
+    job_of,
+    softness,
+    unit,
+)
 from fastsce.backends.cpu.vectors import first, lane_numbers, narrow, same_integer, splat, widen
 
 LANES = 16
@@ -178,7 +189,7 @@ def strip(i, n, lane, x, e, q, job, soft, softcap):
         special = narrow(scale * maths.place_gradient(mass, q_y, others, log_sum, law.z_loss, p, p_minus_1), zero)
         index = place * width + here
         if softcap is not None:
-            special = special * maths.slope(gather(x, index) * law.inner)
+            special = special * maths.slope(maths.angle(gather(x, index), law.inner))
         write_gradient(x, e, q, w, lane, width, classes, push, pull, weighed, law, soft, softcap)
         scatter(x, index, special)
         if plan.write == HESSIAN:
@@ -197,7 +208,7 @@ def largest_logit(x, lane, width, classes, zero, law, softcap):
     """The largest z in the working precision, and the first class that has it."""
     m, k = zero - np.inf, maths.bits(zero)
     for c in range(classes):
-        a = load(x, c * width + lane, LANES) * law.inner
+        a = direction(load(x, c * width + lane, LANES), law.inner, softcap)
         higher = a > m
         m, k = maths.where(higher, a, m), maths.where(higher, c, k)
     if softcap is not None:
@@ -248,11 +259,10 @@ def write_gradient(x, e, q, w, lane, width, classes, push, pull, weighed, law, s
     for c in range(classes):
         v = load(e, c * width + lane, LANES) * push
         if weighed:
-            v = maths.fma(
-                load(e, c * width + lane, LANES), push, -(target_share(w, q, c, lane, width, law, soft) * pull)
-            )
+            shares = target_share(w, q, c, lane, width, law, soft)
+            v = maths.class_gradient(load(e, c * width + lane, LANES), push, shares, pull)
         if softcap is not None:
-            v = v * maths.slope(load(x, c * width + lane, LANES) * law.inner)
+            v = v * maths.slope(maths.angle(load(x, c * width + lane, LANES), law.inner))
         store(x, c * width + lane, v)
 
 
@@ -261,7 +271,7 @@ def write_hessian(e, lane, width, classes, divide, curve):
     """curve·p·(1 − p)."""
     for c in range(classes):
         p = load(e, c * width + lane, LANES) * divide
-        store(e, c * width + lane, maths.fma(-p, p, p) * curve)
+        store(e, c * width + lane, maths.curvature(p) * curve)
 
 
 @device

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import inspect
 from pathlib import Path
 
 import numba
@@ -55,7 +56,7 @@ class Kernel:
 class StampedCache(FunctionCache):
     def __init__(self, function):
         super().__init__(function)
-        self._cache_file = FilesByKey(self._cache_path, self._impl.filename_base, source_stamp())
+        self._cache_file = FilesByKey(self._cache_path, self._impl.filename_base, source_stamp(function))
 
 
 class FilesByKey(IndexDataCacheFile):
@@ -66,13 +67,14 @@ class FilesByKey(IndexDataCacheFile):
     """
 
     def save(self, key, data):
-        name = f"{self._index_name}.{hashlib.sha256(repr(key).encode()).hexdigest()[:24]}.nbc"
+        name = f"{self._index_name}.{hashlib.sha256(repr((self._source_stamp, key)).encode()).hexdigest()[:24]}.nbc"
         self._save_data(name, data)
         self._save_index({**self._load_index(), key: name})
 
 
-def source_stamp() -> str:
-    return hashlib.sha256(b"".join(path.read_bytes() for path in SOURCES)).hexdigest()
+def source_stamp(function) -> str:
+    paths = [Path(inspect.getfile(function)), *SOURCES]
+    return hashlib.sha256(b"".join(path.read_bytes() for path in paths)).hexdigest()
 
 
 def numba_type(value):

@@ -77,6 +77,7 @@ def first_bad(p, start, stop, classes, ignore_index):
 def weigh(p, start, stop, ignore_index, weight, sample_weight):
     total = 0.0
     for i in range(start, stop):
-        if p[i] != ignore_index:
-            total += weight[p[i]] * sample_weight[i]
+        y = p[i]  # read once: the caller's memory may change meanwhile
+        if y != ignore_index and 0 <= y < weight.shape[0]:
+            total += weight[y] * sample_weight[i]
     return total

@@ -49,7 +49,15 @@ def unit(x, inner, softcap):
     """u, from which z = gain·u."""
     if softcap is None:
         return x
-    return maths.capped(x * inner)
+    return maths.capped(maths.angle(x, inner))
+
+
+@device
+def direction(x, inner, softcap):
+    """A number that grows with z, and costs less than z."""
+    if softcap is None:
+        return x * inner
+    return maths.angle(x, inner)
 
 
 @device
@@ -57,7 +65,7 @@ def one_slope(x, law, softcap):
     """dz/dx ÷ s, in float64, of one number."""
     if softcap is None:
         return 1.0
-    return np.float64(largest(maths.slope(splat(x, 1) * law.inner)))
+    return np.float64(largest(maths.slope(maths.angle(splat(x, 1), law.inner))))
 
 
 @device
@@ -68,7 +76,7 @@ def one_logit(x, law, softcap):
 
 @device
 def rounded_logit(a, law, softcap):
-    """z in the working precision, where inner·x is a."""
+    """z in the working precision, where `direction` is a."""
     if softcap is None:
         return a
     return largest(maths.capped(splat(a, 1)) * law.gain)

@@ -35,6 +35,7 @@ from fastsce.backends.cpu.plan import (
     NO_TARGET,
     NOTHING,
     SOFT,
+    direction,
     job_of,
     one_logit,
     one_slope,
@@ -172,7 +173,7 @@ def statistics(x, q, w, t, maxima, classes, m, power, law, soft, softcap):
     for start in range(0, classes, BLOCK):
         stop = min(start + BLOCK, classes)
         base = start if classes <= KEEP else 0
-        edge = block_largest(x, start, stop, law.inner)
+        edge = block_largest(x, start, stop, law.inner, softcap)
         m_block = rounded_logit(edge, law, softcap)
         raised = m_block > m
         if raised:
@@ -190,7 +191,7 @@ def statistics(x, q, w, t, maxima, classes, m, power, law, soft, softcap):
         else:
             plain_terms(x, t, base, start, stop, safe, power, law, softcap)
         if raised:  # the largest term is kept out of the sum, so that a confident row loses nothing
-            k = find(x, start, stop, edge, law.inner)
+            k = find(x, start, stop, edge, law.inner, softcap)
             top = np.float64(load(t, base + k - start, 0))
             store(t, base + k - start, 0.0)
         rest += block_sum(t, base, stop - start)
@@ -200,19 +201,19 @@ def statistics(x, q, w, t, maxima, classes, m, power, law, soft, softcap):
 
 
 @device
-def block_largest(x, start, stop, inner):
-    """The largest inner·x."""
-    v = fetch(x, start, stop - start, -np.inf) * inner
+def block_largest(x, start, stop, inner, softcap):
+    """The largest `direction`."""
+    v = direction(fetch(x, start, stop - start, -np.inf), inner, softcap)
     for j in range(start + LANES, stop, LANES):
-        v = maths.maximum(fetch(x, j, stop - j, -np.inf) * inner, v)
+        v = maths.maximum(direction(fetch(x, j, stop - j, -np.inf), inner, softcap), v)
     return largest(v)
 
 
 @device
-def find(x, start, stop, edge, inner):
-    """The first place where inner·x is `edge`."""
+def find(x, start, stop, edge, inner, softcap):
+    """The first place where `direction` is `edge`."""
     for j in range(start, stop, LANES):
-        lane = first(fetch(x, j, stop - j, np.nan) * inner == edge)
+        lane = first(direction(fetch(x, j, stop - j, np.nan), inner, softcap) == edge)
         if lane < LANES:
             return j + lane
     return -1
@@ -288,9 +289,9 @@ def write_gradient(x, q, w, t, maxima, g, classes, kept, m, power, factor, scale
             e = term(x, t, j, n, kept, m, power, law, softcap)
             v = e * push
             if weighed:
-                v = maths.fma(e, push, -(target_share(w, q, j, n, law, soft) * pull))
+                v = maths.class_gradient(e, push, target_share(w, q, j, n, law, soft), pull)
             if softcap is not None:
-                v = v * maths.slope(fetch(x, j, n, 0.0) * law.inner)
+                v = v * maths.slope(maths.angle(fetch(x, j, n, 0.0), law.inner))
             put(g, j, n, v, plan.stream and (place < j or place >= j + n))  # what follows there wants the cache line
             j, n = j + n, min(LANES, stop - j - n)
 
@@ -304,7 +305,7 @@ def write_hessian(x, t, maxima, h, classes, kept, m, power, divide, curve, law, 
         j, n = start, first_step(h, start, stop, plan)
         while j < stop:
             p = term(x, t, j, n, kept, m, power, law, None) * to_p
-            put(h, j, n, maths.fma(-p, p, p) * curve, plan.stream)
+            put(h, j, n, maths.curvature(p) * curve, plan.stream)
             j, n = j + n, min(LANES, stop - j - n)
 
 

@@ -235,10 +235,15 @@ for _function in (
     maths.place_gradient,
     maths.share,
     maths.carried,
+    maths.angle,
     maths.capped,
+    maths.class_gradient,
+    maths.curvature,
     maths.slope,
     maths.soft_mass,
     maths.sigmoid,
+    maths.binary_gradient,
+    maths.binary_curvature,
     maths.binary_loss,
 ):
     device(_function)

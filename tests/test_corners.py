@@ -1,0 +1,97 @@
+"""Corners that a review found: each was wrong once."""
+
+import numpy as np
+import pytest
+
+import fastsce
+from fastsce import cross_entropy, cross_entropy_value_and_grad
+
+
+def both(*args, **options):
+    fast = cross_entropy_value_and_grad(*args, backend="cpu", **options)
+    return fast, cross_entropy_value_and_grad(*args, backend="reference", **options)
+
+
+@pytest.mark.parametrize("offset", [1, 2, 4, 61, 63])
+def test_streamed_columns_at_any_address(offset, monkeypatch):
+    from fastsce.backends import cpu
+
+    monkeypatch.setattr(cpu, "STREAM_BYTES", 0)
+    logits = np.random.default_rng(0).standard_normal((21, 512), np.float32)
+    memory = np.zeros(logits.nbytes + 128, np.uint8)
+    start = -memory.ctypes.data % 64 + offset
+    out = memory[start : start + logits.nbytes].view(np.float32).reshape(logits.shape)
+    target = np.zeros(512, np.int64)
+    cross_entropy_value_and_grad(logits, target, axis=0, out=out, backend="cpu")
+    expected = cross_entropy_value_and_grad(logits, target, axis=0, backend="cpu").grad
+    np.testing.assert_array_equal(out, expected)
+    assert not memory[:start].any() and not memory[start + logits.nbytes :].any()
+
+
+@pytest.mark.parametrize("dtype", [np.int64, np.float64, np.bool_])
+@pytest.mark.parametrize("axis", [0, -1])
+def test_one_row_of_probabilities_of_another_dtype(dtype, axis):
+    fast, exact = both(np.array([1, 2, 3], np.float32), np.array([0, 0, 1], dtype), axis=axis)
+    np.testing.assert_allclose(fast.loss, exact.loss, rtol=1e-6)
+    np.testing.assert_allclose(fast.grad, exact.grad, rtol=1e-6)
+
+
+@pytest.mark.parametrize(("cap", "scale"), [(0.5, 1.0), (30.0, 100.0)])
+@pytest.mark.parametrize("classes", [3, 300])
+def test_a_huge_logit_under_a_softcap_is_no_mask(cap, scale, classes):
+    logits = np.zeros((1, classes), np.float32)
+    logits[0, :3] = -3e38, 3e38, 0
+    fast, exact = both(logits, np.array([0]), softcap=cap, logit_scale=scale)
+    np.testing.assert_allclose(fast.loss, exact.loss, rtol=1e-6)
+    np.testing.assert_allclose(fast.grad, exact.grad, rtol=1e-5, atol=1e-30)
+
+
+def test_neither_gradient_nor_hessian_may_replace_the_logits():
+    x, other = np.zeros((2, 3)), np.zeros((2, 3))
+    for out in ((x, other), (other, x)):
+        with pytest.raises(ValueError, match="overlaps the logits"):
+            fastsce.cross_entropy_grad_and_hess(x, np.array([0, 1]), out=out)
+
+
+def test_an_image_batch_converts_its_target_in_pieces(monkeypatch):
+    from fastsce.backends import cpu
+
+    monkeypatch.setattr(cpu, "PIECE_BYTES", 4096)
+    random = np.random.default_rng(0)
+    logits, target = random.standard_normal((1, 5, 40, 30), np.float32), random.random((1, 5, 40, 30))
+    fast, exact = both(logits, target, axis=1)
+    np.testing.assert_allclose(fast.loss, exact.loss, rtol=1e-6)
+    np.testing.assert_allclose(fast.grad, exact.grad, rtol=1e-4, atol=1e-8)
+
+
+@pytest.mark.parametrize("shape", [(70, 1), (70, 3), (), (1, 1), (5, 7, 600)])
+def test_binary_of_any_shape(shape):
+    random = np.random.default_rng(0)
+    x, t = np.asarray(random.standard_normal(shape)), np.asarray(random.random(shape))
+    fast = fastsce.binary_cross_entropy_value_and_grad(x, t, backend="cpu")
+    exact = fastsce.binary_cross_entropy_value_and_grad(x, t, backend="reference")
+    np.testing.assert_allclose(fast.loss, exact.loss, rtol=1e-13)
+    np.testing.assert_allclose(fast.grad, exact.grad, rtol=1e-12, atol=1e-17)
+
+
+def test_in_place_where_only_an_axis_of_length_one_differs():
+    x = np.zeros((3, 4), np.float32)
+    one = x[1:2]
+    out = np.lib.stride_tricks.as_strided(one, (1, 4), (999, 4))
+    assert cross_entropy_value_and_grad(one, np.array([0]), out=out).grad is out
+
+
+def test_bfloat16_weights():
+    ml_dtypes = pytest.importorskip("ml_dtypes")
+    x, w = np.zeros((2, 2)), np.array([0.5, 1.0])
+    target = np.array([0, 1])
+    assert cross_entropy(x, target, weight=w.astype(ml_dtypes.bfloat16)) == cross_entropy(x, target, weight=w)
+
+
+def test_what_is_missing_is_said():
+    with pytest.raises(TypeError, match="target is required"):
+        cross_entropy(np.zeros((2, 3)), None)
+    with pytest.raises(RuntimeError, match="'cuda' is not part of this version"):
+        cross_entropy(np.zeros((2, 3)), np.array([0, 1]), backend="cuda")
+    with pytest.raises(ValueError, match="64 signed bits"):
+        cross_entropy(np.zeros((2, 3)), np.array([0, 1]), ignore_index=2**64)
