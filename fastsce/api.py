@@ -263,7 +263,7 @@ backend, grad_output
     z_loss, softcap
         Must be left out: the diagonal is defined for the plain loss.
     out : pair of arrays, optional
-        Where to write the gradient and the Hessian's diagonal; neither may be the logits, which both are made from.
+        Where to write the gradient and the Hessian's diagonal; one of them may be the logits.
 
     Returns
     -------
@@ -288,7 +288,7 @@ backend, grad_output
     problem = prepare(spec, logits, target, weight, sample_weight, axis, backend)
     row_scale = problem.row_scale(grad_output)
     outs = check.pair("out", out)
-    grad, hess = (problem.gradient_buffer(f"out[{i}]", given, in_place=False) for i, given in enumerate(outs))
+    grad, hess = (problem.gradient_buffer(f"out[{i}]", given) for i, given in enumerate(outs))
     check.apart(grad, hess)
     problem.forward_backward(row_scale, grad, hess)
     return GradAndHess(problem.wrap(grad, outs[0]), problem.wrap(hess, outs[1]))

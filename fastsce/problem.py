@@ -108,8 +108,8 @@ class Problem(Call):
             return scale
         return arrays.constant(scale, self.rows)
 
-    def gradient_buffer(self, name: str, out: Any, in_place: bool = True) -> np.ndarray:
-        return self.buffer(name, out, target=self.target, **({} if in_place else {"the logits": self.x}))
+    def gradient_buffer(self, name: str, out: Any) -> np.ndarray:
+        return self.buffer(name, out, target=self.target)
 
     def forward_backward(self, row_scale, grad=None, hess=None) -> tuple[np.ndarray, np.ndarray]:
         """Run the backend; loss (without sample_weight) and lse of every row."""

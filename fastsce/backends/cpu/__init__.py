@@ -83,7 +83,7 @@ def run(spec, logits, target, weight, row_scale, loss, lse, grad, hess, *, write
     for (x, g, h, q), (scale, losses, sums, labels) in blocks(wide, narrow):
         nothing = np.empty((0, 0, 0), x.dtype)
         arrays = [a for a in (x, g, h, q) if a is not None]
-        kernel, how = choose(arrays)
+        kernel, how = choose(arrays, write)
         plan = Plan(
             write=write,
             saved=saved,
@@ -108,7 +108,7 @@ def run(spec, logits, target, weight, row_scale, loss, lse, grad, hess, *, write
         )
 
 
-def choose(arrays):
+def choose(arrays, write):
     """The kernel for a block of rows, and the part of its plan that depends on their layout."""
     a, b, classes = arrays[0].shape
     side_by_side = all(contiguous(x) for x in arrays)
@@ -117,8 +117,10 @@ def choose(arrays):
         lanes = columns.tile_lanes(classes, b, compute_dtype(arrays[0]).itemsize, side_by_side)
         parts = min(thread_count(), a * -(-b // lanes))
         return columns.columns, {"parts": parts, "scratch": columns.scratch_bytes(classes, lanes), "lanes": lanes}
-    scratch = rows.scratch_bytes(classes, not side_by_side)
-    return rows.rows, {"parts": min(thread_count(), a * b), "scratch": scratch, "copies": not side_by_side}
+    keep = classes <= rows.KEEP or write == HESSIAN  # gradient and Hessian are both written, one may be on the logits
+    scratch = rows.scratch_bytes(classes, keep, not side_by_side)
+    parts = min(thread_count(), a * b)
+    return rows.rows, {"parts": parts, "scratch": scratch, "keep": keep, "copies": not side_by_side}
 
 
 def softmax_vjp(p, v, *, out):

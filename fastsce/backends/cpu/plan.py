@@ -40,6 +40,7 @@ class Plan(NamedTuple):
     weighted: bool  # classes have weights that are not 1
     untargeted: bool  # there are no labels
     ignore_index: int
+    keep: bool = False  # rows.py: the terms of a row are kept until it is written
     copies: bool = False  # rows.py: rows are not contiguous, and are worked on in copies
     lanes: int = 0  # columns.py: samples in a tile
 

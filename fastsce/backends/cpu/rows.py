@@ -48,7 +48,7 @@ from fastsce.backends.cpu.vectors import first, largest, narrow, total
 LANES = 64  # four 512-bit registers of float32: enough independent work to hide the latency of each operation
 BLOCK = 2048  # classes: with their terms 16 KB of a 32 KB L1 cache
 AHEAD = 4096  # classes: memory is asked for this far ahead while terms are computed
-KEEP = 65536  # classes up to which a row's terms are kept: 256 KB beside the row's 256 KB
+KEEP = 65536  # classes up to which a row's terms are kept: 256 KB beside the row's 256 KB; with a Hessian always
 
 
 @device
@@ -57,8 +57,8 @@ def slot_bytes(classes):
 
 
 @device
-def terms_bytes(classes):
-    return slot_bytes(classes if classes <= KEEP else BLOCK)
+def terms_bytes(classes, keep):
+    return slot_bytes(classes if keep else BLOCK)
 
 
 @device
@@ -66,9 +66,9 @@ def maxima_bytes(classes):
     return 8 * (classes // BLOCK + 1) + 64
 
 
-def scratch_bytes(classes, copies):
+def scratch_bytes(classes, keep, copies):
     """A row's terms, the maximum of each of its blocks, and copies of the rows that are not contiguous."""
-    return terms_bytes(classes) + maxima_bytes(classes) + (4 * slot_bytes(classes) if copies else 0)
+    return terms_bytes(classes, keep) + maxima_bytes(classes) + (4 * slot_bytes(classes) if copies else 0)
 
 
 @kernel
@@ -100,8 +100,9 @@ def one_row(i, job, soft, softcap, scratch):
     if y == IGNORED:
         ignore(i, a, b, job)
         return
-    t, maxima = workspace(scratch, 0, job.logits.data), workspace(scratch, terms_bytes(classes), job.lse)
-    copies = terms_bytes(classes) + maxima_bytes(classes)
+    copies = terms_bytes(classes, plan.keep)
+    t, maxima = workspace(scratch, 0, job.logits.data), workspace(scratch, copies, job.lse)
+    copies += maxima_bytes(classes)
     x = input_row(job.logits, a, b, scratch, copies, plan.copies)
     q = input_row(job.soft, a, b, scratch, copies + slot_bytes(classes), plan.copies and y == SOFT)
     scale = job.row_scale.data[i * job.row_scale.step] * law.scale
@@ -109,7 +110,9 @@ def one_row(i, job, soft, softcap, scratch):
 
     m, k, top, rest, mass, distance = narrow(-np.inf, load(x, 0, 0)), -1, np.nan, 0.0, 0.0, 0.0
     if y == SOFT or not plan.saved:
-        m, k, top, rest, mass, distance = statistics(x, q, w, t, maxima, classes, m, power, law, soft, softcap)
+        m, k, top, rest, mass, distance = statistics(
+            x, q, w, t, maxima, classes, plan.keep, m, power, law, soft, softcap
+        )
     z_top = np.nan if k < 0 else one_logit(load(x, k, 0), law, softcap)
     distance += mass * (z_top - np.float64(m))  # m is z_top rounded
     log_sum, log_s, p_top, p_top_minus_1, to_p = maths.row_sums(z_top, top, rest)  # a term times to_p is a probability
@@ -140,7 +143,7 @@ def one_row(i, job, soft, softcap, scratch):
     if plan.write == NOTHING:
         return
     g = output_row(job.grad, a, b, scratch, copies + 2 * slot_bytes(classes), plan)
-    kept = classes <= KEEP and not plan.saved
+    kept = plan.keep and not plan.saved
     if plan.write != LOG_SOFTMAX:
         factor = maths.row_factor(scale, mass, log_sum, law.z_loss, to_p)
         special = scale * maths.place_gradient(mass, q_y, others, log_sum, law.z_loss, p, p_minus_1)
@@ -165,14 +168,14 @@ def one_row(i, job, soft, softcap, scratch):
 
 
 @device
-def statistics(x, q, w, t, maxima, classes, m, power, law, soft, softcap):
+def statistics(x, q, w, t, maxima, classes, keep, m, power, law, soft, softcap):
     """Of a row: m, the largest z; its first place k; its term; the sum of the other terms; and, where the target is
     soft or smoothed, Σ q and Σ q·(m − z). The terms are left in t, each block's relative to its entry in `maxima`.
     """
     k, top, rest, mass, distance = -1, 0.0, 0.0, 0.0, 0.0
     for start in range(0, classes, BLOCK):
         stop = min(start + BLOCK, classes)
-        base = start if classes <= KEEP else 0
+        base = start if keep else 0
         edge = block_largest(x, start, stop, law.inner, softcap)
         m_block = rounded_logit(edge, law, softcap)
         raised = m_block > m
