@@ -9,6 +9,8 @@ import pytest
 from bench import providers
 from bench.cases import CASES, batch
 
+pytestmark = pytest.mark.filterwarnings("ignore")  # peers warn about themselves
+
 
 @pytest.fixture(scope="module", params=CASES, ids=lambda case: case.name)
 def workload(request):
