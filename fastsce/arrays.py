@@ -135,7 +135,7 @@ def view_of(x: Any) -> np.ndarray:
 
 
 def constant(value: Any, shape: tuple[int, ...], dtype: Any = np.float64) -> np.ndarray:
-    """One number for every place, in the memory of one: `np.broadcast_to` at a tenth of its price."""
+    """One number for every place, in the memory of one; tiny calls feel the price of `np.broadcast_to`."""
     return np.ndarray(shape, dtype, np.array(value, dtype), strides=(0,) * len(shape))
 
 

@@ -133,7 +133,7 @@ def log1p(t, reciprocal):
     return fma(k, LN2_HI, f - (half - (s * (half + tail) + fma(k, LN2_LO, lost))))
 
 
-LN2_HI = 0.693145751953125  # 13 bits: k times it is exact in float32
+LN2_HI = 0.693145751953125  # 15 bits: k times it is exact in float32
 LN2_LO = 1.4286068203094172e-06
 
 
