@@ -118,9 +118,11 @@ def choose(arrays, write):
         parts = min(thread_count(), a * -(-b // lanes))
         return columns.columns, {"parts": parts, "scratch": columns.scratch_bytes(classes, lanes), "lanes": lanes}
     keep = classes <= rows.KEEP or write == HESSIAN  # gradient and Hessian are both written, one may be on the logits
-    scratch = rows.scratch_bytes(classes, keep, not side_by_side)
+    copies = not side_by_side
+    group = rows.group_rows(classes, keep, copies)
+    scratch = rows.scratch_bytes(classes, keep, group, copies)
     parts = min(thread_count(), a * b)
-    return rows.rows, {"parts": parts, "scratch": scratch, "keep": keep, "copies": not side_by_side}
+    return rows.rows, {"parts": parts, "scratch": scratch, "keep": keep, "copies": copies, "group": group}
 
 
 def softmax_vjp(p, v, *, out):
