@@ -1,0 +1,76 @@
+"""What a case is to reach. A goal is judged by the medians of one run, never by times of another."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+OURS, FRESH, LOSS, PLAIN = "fastsce, out=", "fastsce, fresh", "fastsce, loss only", "fastsce, no options"
+COPY, STREAM, READ, COPY_BOTH = "copy", "stream copy", "read", "copy, reading targets too"
+EAGER, COMPILED, JAX, SKLEARN, NUMPY = "torch eager", "torch.compile", "JAX jit", "scikit-learn", "NumPy"
+TORCH = (EAGER, COMPILED)
+PEERS = (*TORCH, JAX, SKLEARN)
+
+
+class AtMost(NamedTuple):
+    """So many times the time of another contestant."""
+
+    limit: float
+    of: str
+    who: str = OURS
+
+    def __str__(self) -> str:
+        return f"{self.who} <= {self.limit:g} x {self.of}"
+
+    def measured(self, medians: dict[str, float]) -> float | None:
+        return medians[self.who] / medians[self.of] if self.of in medians else None
+
+    def met(self, ratio: float) -> bool:
+        return ratio <= self.limit
+
+
+class Faster(NamedTuple):
+    """At least so many times as fast as the fastest of some peers."""
+
+    limit: float
+    than: tuple[str, ...] = PEERS
+    who: str = OURS
+
+    def __str__(self) -> str:
+        return f"{self.who} >= {self.limit:g} x as fast as {', '.join(self.than)}"
+
+    def measured(self, medians: dict[str, float]) -> float | None:
+        peers = [medians[name] for name in self.than if name in medians]
+        return min(peers) / medians[self.who] if peers else None
+
+    def met(self, ratio: float) -> bool:
+        return ratio >= self.limit
+
+
+class Within(NamedTuple):
+    """At most so many seconds."""
+
+    limit: float
+    who: str = OURS
+
+    def __str__(self) -> str:
+        return f"{self.who} <= {seconds(self.limit)}"
+
+    def measured(self, medians: dict[str, float]) -> float | None:
+        return medians.get(self.who)
+
+    def met(self, time: float) -> bool:
+        return time <= self.limit
+
+
+Goal = AtMost | Faster | Within
+
+
+def judge(goals: tuple[Goal, ...], medians: dict[str, float]) -> list[dict]:
+    """The goals that this run could measure, as they go into a result."""
+    found = [(goal, goal.measured(medians)) for goal in goals]
+    return [{"goal": str(g), "measured": value, "met": g.met(value)} for g, value in found if value is not None]
+
+
+def seconds(time: float) -> str:
+    unit, factor = next(u for u in (("s", 1), ("ms", 1e3), ("µs", 1e6)) if time * u[1] >= 0.1 or u[0] == "µs")
+    return f"{time * factor:.3g} {unit}"
