@@ -14,11 +14,23 @@ providers.pin_threads()
 
 import numba  # noqa: E402  after the threads are pinned
 
-from bench.cases import GROUPS  # noqa: E402
-from bench.measure import measure  # noqa: E402
+from bench import cases, processes  # noqa: E402
+from bench.measure import each, sweep  # noqa: E402
 from bench.show import console, show, summary  # noqa: E402
 from fastsce.system import cpu_name  # noqa: E402
 
+GROUPS = {
+    "rows": each(cases.rows),
+    "sweep": sweep,
+    "short": each(cases.short),
+    "strided": each(cases.strided),
+    "dtypes": each(cases.dtypes),
+    "options": each(cases.options),
+    "fresh": each(cases.fresh),
+    "latency": each(cases.latency),
+    "start": processes.start,
+    "targets": processes.targets,
+}
 PACKAGES = ("numpy", "numba", "torch", "jax", "scikit-learn")
 
 
@@ -42,15 +54,13 @@ def main() -> None:
     if unknown := set(options.groups) - set(GROUPS):
         parser.error(f"no group is called {', '.join(unknown)}; there are {', '.join(GROUPS)}")
     machine = {"cpu": cpu_name(), "threads": numba.get_num_threads()}
-    console.print(
-        f"{machine['cpu']}, {machine['threads']} threads,", *(f"{k} {v}" for k, v in versions().items()), "\n"
-    )
+    console.print(machine["cpu"], "-", machine["threads"], "threads -", *(f"{k} {v}" for k, v in versions().items()))
     results: dict[str, list[dict]] = {}
     for group in options.groups or GROUPS:
         results[group] = []
-        for case in GROUPS[group]():
-            results[group].append(measure(case, options.rounds, not options.no_peers))
-            show(results[group][-1])
+        for result in GROUPS[group](options.rounds, not options.no_peers):
+            results[group].append(result)
+            show(result)
     summary(results)
     if options.json:
         content = {"machine": machine, "versions": versions(), "rounds": options.rounds, "groups": results}

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import statistics
+from collections.abc import Iterable
 from typing import NamedTuple
 
 OURS, FRESH, LOSS, PLAIN = "fastsce, out=", "fastsce, fresh", "fastsce, loss only", "fastsce, no options"
@@ -27,6 +29,9 @@ class AtMost(NamedTuple):
     def met(self, ratio: float) -> bool:
         return ratio <= self.limit
 
+    def figure(self, ratio: float) -> str:
+        return f"{ratio:.2f}"
+
 
 class Faster(NamedTuple):
     """At least so many times as fast as the fastest of some peers."""
@@ -45,6 +50,9 @@ class Faster(NamedTuple):
     def met(self, ratio: float) -> bool:
         return ratio >= self.limit
 
+    def figure(self, ratio: float) -> str:
+        return f"{ratio:.2f}"
+
 
 class Within(NamedTuple):
     """At most so many seconds."""
@@ -61,14 +69,41 @@ class Within(NamedTuple):
     def met(self, time: float) -> bool:
         return time <= self.limit
 
+    def figure(self, time: float) -> str:
+        return seconds(time)
 
-Goal = AtMost | Faster | Within
+
+class Steady(NamedTuple):
+    """At least so much of the mean throughput of its neighbours, of batches of one size."""
+
+    limit: float
+    who: str
+    neighbours: tuple[str, ...]
+
+    def __str__(self) -> str:
+        return f"{self.who} >= {self.limit:g} of the throughput of {' and '.join(self.neighbours)}"
+
+    def measured(self, medians: dict[str, float]) -> float:
+        return 1 / medians[self.who] / statistics.mean(1 / medians[name] for name in self.neighbours)
+
+    def met(self, ratio: float) -> bool:
+        return ratio >= self.limit
+
+    def figure(self, ratio: float) -> str:
+        return f"{ratio:.2f}"
 
 
-def judge(goals: tuple[Goal, ...], medians: dict[str, float]) -> list[dict]:
+Goal = AtMost | Faster | Within | Steady
+
+
+def judge(goals: Iterable[Goal], medians: dict[str, float]) -> list[dict]:
     """The goals that this run could measure, as they go into a result."""
     found = [(goal, goal.measured(medians)) for goal in goals]
-    return [{"goal": str(g), "measured": value, "met": g.met(value)} for g, value in found if value is not None]
+    return [
+        {"goal": str(g), "measured": value, "figure": g.figure(value), "met": g.met(value)}
+        for g, value in found
+        if value is not None
+    ]
 
 
 def seconds(time: float) -> str:

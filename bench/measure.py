@@ -7,36 +7,55 @@ import statistics
 import time
 from pathlib import Path
 
-from bench import providers
+from bench import cases, providers
 from bench.batches import Check, batch
-from bench.goals import PLAIN, judge
+from bench.goals import COPY, OURS, PLAIN, Steady, judge
 
 PAUSE = 0.01  # seconds: threads of the one before may still be spinning
+
+
+def each(cases):
+    """A group whose cases are measured one after the other."""
+    return lambda rounds, with_peers: (measure(case, rounds, with_peers) for case in cases())
 
 
 def measure(case, rounds: int, with_peers: bool) -> dict:
     """One case, each result checked before it is timed."""
     given = batch(case)
-    runners = checked(given, with_peers)
+    runners = checked(given, providers.available(case, with_peers))
     times = interleave(runners, rounds, case.repeat)
     memory = {name: peak(run) for name, run in runners.items()}
-    return result(str(case), times, case.goals, memory)
+    return result(case.name, str(case), times, case.goals, memory)
 
 
-def result(title: str, times: dict[str, list[float]], goals, memory=None) -> dict:
-    found = {name: dict(zip(("low", "median", "high"), quartiles(t), strict=True)) for name, t in times.items()}
-    judged = judge(goals, {name: f["median"] for name, f in found.items()})
-    return {"title": title, "seconds": found, "goals": judged, "peak": memory or {}}
+def sweep(rounds: int, with_peers: bool):
+    """One number of classes against the next: all batches take turns, writing into one buffer."""
+    runners, out = {}, None
+    for case in cases.sweep():
+        given = batch(case)
+        out = given.out.reshape(-1) if out is None else out
+        given = given._replace(out=out[: given.out.size].reshape(case.shape))
+        runners[case.name] = checked(given, [OURS])[OURS]
+    names = list(runners)
+    goals = [Steady(0.8, name, (*names[max(i - 1, 0) : i], *names[i + 1 : i + 2])) for i, name in enumerate(names)]
+    runners[COPY] = providers.PROVIDERS[COPY][0](given)
+    yield result("sweep", "float32, 64 MiB of logits", interleave(runners, rounds), goals)
+
+
+def result(name: str, batch: str, times: dict[str, list[float]], goals, memory=None) -> dict:
+    found = {who: dict(zip(("low", "median", "high"), quartiles(t), strict=True)) for who, t in times.items()}
+    judged = judge(goals, {who: f["median"] for who, f in found.items()})
+    return {"name": name, "batch": batch, "seconds": found, "goals": judged, "peak": memory or {}}
 
 
 def quartiles(times: list[float]) -> list[float]:
     return statistics.quantiles(times, n=4, method="inclusive") if len(times) > 1 else times * 3
 
 
-def checked(given, with_peers: bool) -> dict:
+def checked(given, names) -> dict:
     """The contestants by name, compiled and found right."""
     check, runners = Check(given), {}
-    for name in providers.available(given.case, with_peers):
+    for name in names:
         its = providers.given_to(name, given)
         runners[name] = run = providers.PROVIDERS[name][0](its)
         if name not in providers.ROOFS:

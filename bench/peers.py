@@ -7,44 +7,61 @@ import numpy as np
 
 
 def torch_eager(given):
-    return torch_run(given, lambda function: function)
-
-
-def torch_compile(given):
     import torch
 
-    torch._dynamo.reset()  # else compiled for shapes of earlier cases, it would come to compile for any shape
-    return torch_run(given, torch.compile)
-
-
-def torch_run(given, make):
-    import torch
-    from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy
-
-    torch.set_num_threads(numba.get_num_threads())
-    logits, target, back = torch_form(given)
+    function, logits, target, scale, back = torch_form(given)
     logits.requires_grad_()
-    loss_of = make(binary_cross_entropy_with_logits if given.case.target == "binary" else cross_entropy)
-    scale = None if given.scale is None else torch.tensor(given.scale, dtype=logits.dtype)
 
     def run():
-        loss = loss_of(logits, target)
+        loss = function(logits, target)
         (grad,) = torch.autograd.grad(loss, logits, scale)
         return loss.detach(), back(grad)
 
     return run
 
 
-def torch_form(given):
-    """Logits and target as torch likes them best, and the way back: classes not last are its second axis."""
+def torch_compile(given):
+    """Loss and gradient as one graph, never slower than a compiled loss whose gradient is left to autograd."""
     import torch
 
+    function, logits, target, scale, back = torch_form(given)
+
+    def scaled(logits, target):
+        loss = function(logits, target)
+        return loss if scale is None else loss * scale, loss
+
+    torch._dynamo.reset()  # else it finds shapes of earlier cases and compiles for any shape
+    step = torch.compile(torch.func.grad(scaled, has_aux=True))
+
+    def run():
+        grad, loss = step(logits, target)
+        return loss, back(grad)
+
+    return run
+
+
+def torch_form(given):
+    """What torch is called with in its best form, and the way back: classes that are not last are its second axis."""
+    import torch
+    from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy
+
+    torch.set_num_threads(numba.get_num_threads())
+    function = binary_cross_entropy_with_logits if given.case.target == "binary" else cross_entropy
+    if np.dtype(given.case.dtype).itemsize == 2:  # its own mean sums in 16 bits, and overflows in float16
+        function = mean_in_float32
     logits, target = as_tensor(given.logits), torch.from_numpy(given.target)
+    scale = None if given.scale is None else torch.tensor(given.scale)
     if given.case.order == "F":
-        return logits.T[None], target[None], lambda grad: grad[0].T
+        return function, logits.T[None], target[None], scale, lambda grad: grad[0].T
     if given.case.axis == 0:
-        return logits[None], target[None], lambda grad: grad[0]
-    return logits, target, lambda grad: grad
+        return function, logits[None], target[None], scale, lambda grad: grad[0]
+    return function, logits, target, scale, lambda grad: grad
+
+
+def mean_in_float32(logits, target):
+    from torch.nn.functional import cross_entropy
+
+    return cross_entropy(logits, target, reduction="none").float().mean()
 
 
 def as_tensor(a):

@@ -14,7 +14,7 @@ def show(result: dict) -> None:
     found = result["seconds"]
     medians = {name: f["median"] for name, f in found.items()}
     fastest = min((medians[name] for name in PEERS if name in medians), default=None)
-    table = Table("", title=result["title"], title_justify="left", title_style="bold", box=None)
+    table = Table("", title=f"{result['name']}: {result['batch']}", title_justify="left", title_style="bold", box=None)
     for heading in ("median", "quartiles", "x copy", "x fastest peer", "peak memory"):
         table.add_column(heading, justify="right")
     for name, f in found.items():
@@ -33,19 +33,17 @@ def show(result: dict) -> None:
     console.print()
 
 
-def show_goal(goal: dict, title: str = "") -> None:
-    unit = goal["goal"].split()[-1]
-    value = seconds(goal["measured"]) if unit in ("s", "ms", "µs") else f"{goal['measured']:.2f}"
+def show_goal(goal: dict, before: str = "") -> None:
     met = "[green]met" if goal["met"] else "[red]NOT MET"
-    console.print(f"{title}goal: {goal['goal']}   measured {value}   {met}")
+    console.print(f"{before}goal: {goal['goal']}   measured {goal['figure']}   {met}")
 
 
 def summary(results: dict[str, list[dict]]) -> None:
     """How many goals of each group are met, and those that are not."""
     console.print("[bold]goals")
     for group, cases in results.items():
-        goals = [(case["title"], goal) for case in cases for goal in case["goals"]]
+        goals = [(case["name"], goal) for case in cases for goal in case["goals"]]
         console.print(f"{group}: {sum(goal['met'] for _, goal in goals)} of {len(goals)} met")
-        for title, goal in goals:
+        for name, goal in goals:
             if not goal["met"]:
-                show_goal(goal, f"  {title.split(':')[0]}: ")
+                show_goal(goal, f"  {name}: ")
