@@ -90,7 +90,7 @@ def normaliser(given: Batch) -> float:
     if not given.case.weighted:
         return given.case.rows
     counts = given.target >= 0
-    return (given.options["weight"][given.target] * given.options["sample_weight"])[counts].sum()
+    return given.options["weight"][given.target[counts]] @ given.options["sample_weight"][counts]
 
 
 def sampled(given: Batch) -> tuple[np.ndarray, ...]:
@@ -113,9 +113,9 @@ class Check:
         self.given, self.loss, self.gradient = given, true_loss(given), true_gradient(given)
 
     def __call__(self, name: str, loss, grad) -> None:
-        """Ours to a relative error of 1e-5 in the loss and in every element of the gradient. Peers, which lose confident
-        rows, to an absolute one of 1e-5 in the loss and of 1e-4 of a row's largest possible gradient. With 16 bits all
-        are allowed a few roundings.
+        """Ours to a relative error of 1e-5 in the loss and in every element of the gradient. Peers, which lose
+        confident rows, to an absolute one of 1e-5 in the loss and of 1e-4 of a row's largest possible gradient. With
+        16 bits a few roundings are allowed.
         """
         limits = ml_dtypes.finfo(self.given.case.dtype)
         eps, smallest = float(limits.eps), float(limits.smallest_subnormal)
