@@ -21,7 +21,7 @@ class AtMost(NamedTuple):
     who: str = OURS
 
     def __str__(self) -> str:
-        return f"{self.who} <= {self.limit:g} x {self.of}"
+        return f"<= {self.limit:g} x {self.of}"
 
     def measured(self, medians: dict[str, float]) -> float | None:
         return medians[self.who] / medians[self.of] if self.of in medians else None
@@ -41,7 +41,7 @@ class Faster(NamedTuple):
     who: str = OURS
 
     def __str__(self) -> str:
-        return f"{self.who} >= {self.limit:g} x as fast as {', '.join(self.than)}"
+        return f">= {self.limit:g} x as fast as {'the fastest peer' if self.than == PEERS else ' and '.join(self.than)}"
 
     def measured(self, medians: dict[str, float]) -> float | None:
         peers = [medians[name] for name in self.than if name in medians]
@@ -61,7 +61,7 @@ class Within(NamedTuple):
     who: str = OURS
 
     def __str__(self) -> str:
-        return f"{self.who} <= {seconds(self.limit)}"
+        return f"<= {seconds(self.limit)}"
 
     def measured(self, medians: dict[str, float]) -> float | None:
         return medians.get(self.who)
@@ -81,7 +81,7 @@ class Steady(NamedTuple):
     neighbours: tuple[str, ...]
 
     def __str__(self) -> str:
-        return f"{self.who} >= {self.limit:g} of the throughput of {' and '.join(self.neighbours)}"
+        return f">= {self.limit:g} x the throughput of its neighbours"
 
     def measured(self, medians: dict[str, float]) -> float:
         return 1 / medians[self.who] / statistics.mean(1 / medians[name] for name in self.neighbours)
@@ -100,7 +100,7 @@ def judge(goals: Iterable[Goal], medians: dict[str, float]) -> list[dict]:
     """The goals that this run could measure, as they go into a result."""
     found = [(goal, goal.measured(medians)) for goal in goals]
     return [
-        {"goal": str(g), "measured": value, "figure": g.figure(value), "met": g.met(value)}
+        {"who": g.who, "goal": str(g), "measured": value, "figure": g.figure(value), "met": g.met(value)}
         for g, value in found
         if value is not None
     ]

@@ -53,10 +53,10 @@ def line(case: dict) -> str:
 
 def goals(group: str, cases: list[dict]) -> str:
     judged = [(case["name"], goal) for case in cases for goal in case["goals"]]
-    missed = [f"{name}: {goal['goal']}, is {goal['figure']}" for name, goal in judged if not goal["met"]]
-    return f"- {group}: {len(judged) - len(missed)} of {len(judged)} goals met" + "".join(
-        f"; {text}" for text in missed
-    )
+    missed = [
+        f"{name}: {goal['who']} {goal['goal']}, measured {goal['figure']}" for name, goal in judged if not goal["met"]
+    ]
+    return "; ".join([f"- {group}: {len(judged) - len(missed)} of {len(judged)} goals met", *missed])
 
 
 def main() -> None:
