@@ -29,6 +29,8 @@ from bench.goals import (
     Within,
 )
 
+MIB = 2**20
+
 
 class Case(NamedTuple):
     name: str
@@ -59,10 +61,10 @@ class Case(NamedTuple):
     def __str__(self) -> str:
         shape = " x ".join(map(str, self.shape))
         layout = f", axis {self.axis}" if self.axis != -1 else ", Fortran order" if self.order == "F" else ""
-        return f"{shape} {self.dtype}{layout}, {self.bytes / 2**20:.4g} MiB of logits"
+        size = f"{self.bytes / MIB:.4g} MiB" if self.bytes >= MIB else f"{self.bytes} bytes"
+        return f"{shape} {self.dtype}{layout}, {size} of logits"
 
 
-MIB = 2**20
 WIDE = [256, 1024, 4096, 8192, 32768, 65536, 131072, 262144]
 SHORT = [2, 3, 5, 10, 16, 32, 64, 100, 200, 255]
 SWEEP = [256, 257, 383, 511, 512, 513, 767, 1000, 1021, 1023, 1024, 1025, 1531, 2047, 2048, 2049, 3001, 4095, 4096]
@@ -162,7 +164,7 @@ def fresh() -> list[Case]:
 def latency() -> list[Case]:
     contestants = (OURS, FRESH, EAGER, JAX, SKLEARN, NUMPY)
     goals = (Within(10e-6), Within(10e-6, who=FRESH))
-    return [Case(f"{n} rows", (n, 10), contestants, goals, repeat=1000) for n in (1, 32)]
+    return [Case(f"N = {n}", (n, 10), contestants, goals, repeat=1000) for n in (1, 32)]
 
 
 def targets() -> list[Case]:

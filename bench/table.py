@@ -16,7 +16,7 @@ SHOWN = {
     "strided": ["segmentation", "classes first"],
     "dtypes": ["bfloat16, C = 32768"],
     "options": ["binary"],
-    "latency": ["1 rows"],
+    "latency": ["N = 1"],
 }
 
 
@@ -27,8 +27,8 @@ def table(content: dict, source: str) -> str:
         + ", ".join(f"{name} {version}" for name, version in content["versions"].items())
         + f". Medians, from `{source}`.",
         "",
-        "| batch | fastsce | copy | stream copy | fastest peer | × copy | × fastest peer |",
-        "|---|---|---|---|---|---|---|",
+        "| case | batch | fastsce | copy | stream copy | fastest peer | × copy | × fastest peer |",
+        "|---|---|---|---|---|---|---|---|",
     ]
     for group, names in SHOWN.items():
         cases = {case["name"]: case for case in content["groups"].get(group, [])}
@@ -41,6 +41,7 @@ def line(case: dict) -> str:
     ours = next(t for name, t in medians.items() if name.startswith("fastsce"))
     best = min((name for name in PEERS if name in medians), key=medians.__getitem__, default=None)
     cells = [
+        case["name"],
         case["batch"].replace(" x ", " × "),
         seconds(ours),
         *(seconds(medians[roof]) if roof in medians else "" for roof in (COPY, STREAM)),
