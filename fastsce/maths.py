@@ -204,11 +204,10 @@ def soft_mass(w, t, keep, off):
 # confident the row is. `distance` = Σ q_c·(z_top − z_c): no term is negative.
 
 
-def row_sums(top, rest, ties):
-    """(log S, p_k, p_k − 1, what a term is multiplied by to be a probability)."""
-    unit = 1.0 / top
+def row_sums(unit, rest, ties):
+    """(log S, p_k, p_k − 1, what a term is multiplied by to be a probability), where `unit` is 1/top."""
     others = fma(rest, widen(unit), ties - 1.0)
-    t = narrow(others, top)
+    t = narrow(others, unit)
     p = 1.0 / (t + 1.0)
     log_s = where(others < 2.0**-60, others, widen(log1p(t, p)))  # a float32 may be too small for others
     return log_s, widen(p), others * widen(p) * -1.0, unit * p

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 from fastsce import maths
 from fastsce.backends.cpu.jit import device
 from fastsce.backends.cpu.memory import gather, integers, load, load_part, store, store_part, workspace
-from fastsce.backends.cpu.plan import IGNORED, LANES, NO_TARGET, NOTHING, SOFT, logit
+from fastsce.backends.cpu.plan import HESSIAN, IGNORED, LANES, NO_TARGET, NOTHING, SOFT, logit
 from fastsce.backends.cpu.vectors import lane_numbers, narrow, splat, widen
 
 GROUP = 64  # rows: enough that their coefficients, long chains of dependent operations, are worked on side by side
@@ -99,7 +99,9 @@ def settle_lanes(i, n, lane, facts, job, soft, softcap):
     place = load(facts.places, PLACE + lane, LANES)
     x_top, x_k = load(facts.numbers, X_TOP + lane, LANES), load(facts.numbers, X_K + lane, LANES)
     power, m = load(facts.numbers, POWER + lane, LANES), shift(i, n, x_top, job, softcap)
-    mass, distance = load(facts.sums, MASS + lane, LANES), load(facts.sums, DISTANCE + lane, LANES)
+    mass, distance = splat(0.0, LANES), splat(0.0, LANES)
+    if soft is not None or law.off > 0.0:
+        mass, distance = load(facts.sums, MASS + lane, LANES), load(facts.sums, DISTANCE + lane, LANES)
     scale = maths.where(place == IGNORED, 0.0, row_scales(i, n, job))
     w_k = x_top * 0.0 + 1.0
     if plan.weighted or soft is not None:
@@ -107,14 +109,16 @@ def settle_lanes(i, n, lane, facts, job, soft, softcap):
 
     z_top = logit(x_top, law, softcap)
     gap = z_top - widen(m)  # m is z_top rounded, or lse
-    top = maths.exp(narrow(gap, m), power)
+    unit = maths.where(power > 0.0, 2.0**-maths.POWER, power + 1.0)  # 1/top
+    if softcap is not None or law.gain != 1.0 or plan.saved:
+        unit = maths.exp(narrow(-gap, m), -power)
     log_s, p_top, p_top_minus_1, to_p = maths.row_sums(
-        top, load(facts.sums, REST + lane, LANES), load(facts.sums, TIES + lane, LANES)
+        unit, load(facts.sums, REST + lane, LANES), load(facts.sums, TIES + lane, LANES)
     )
     lse = z_top + log_s
     if plan.saved:
         lse = load_part(job.lse, i, n, 0.0, LANES)
-        to_p = 1.0 / maths.exp(narrow(lse - widen(m), m), power)
+        to_p = maths.exp(narrow(widen(m) - lse, m), -power)
         p_top, p_top_minus_1 = maths.saved_chance(z_top, lse, m)
     distance = maths.fma(mass, gap, distance)
     if soft is not None:
@@ -143,12 +147,13 @@ def settle_lanes(i, n, lane, facts, job, soft, softcap):
     special = narrow(scale * maths.place_gradient(mass, q, others, lse, law.z_loss, p, p_minus_1), m)
     if softcap is not None:
         special = special * maths.slope(maths.angle(x_k, law.inner))
-    curve = scale * mass * law.scale
     store(facts.numbers, M + lane, m)
     store(facts.numbers, LOG_S + lane, narrow(log_s, m))
     store(facts.numbers, PUSH + lane, narrow(push, m))
     store(facts.numbers, PULL + lane, narrow(pull, m))
     store(facts.numbers, SPECIAL + lane, special)
-    store(facts.numbers, TO_P + lane, to_p)
-    store(facts.numbers, CURVE + lane, narrow(curve, m))
-    store(facts.numbers, BEND + lane, narrow(curve * p_top * p_top_minus_1 * -1.0, m))
+    if plan.write == HESSIAN:
+        curve = scale * mass * law.scale
+        store(facts.numbers, TO_P + lane, to_p)
+        store(facts.numbers, CURVE + lane, narrow(curve, m))
+        store(facts.numbers, BEND + lane, narrow(curve * p_top * p_top_minus_1 * -1.0, m))

@@ -55,7 +55,6 @@ from fastsce.backends.cpu.vectors import first, lane_numbers, narrow, same_integ
 ROW_BYTES = 16 << 10  # of a tile, wished for where rows are read: it stays in the L1 cache
 COLUMN_BYTES = 256 << 10  # where columns are read: the longer its lines, the better for memory; L2 holds it
 TILE_LANES = 256  # at most: 1 KB in a row of float32, enough for the memory to read it at full speed
-SUMMED = 8  # terms added up in the working precision before they go into a float64 sum
 
 
 def tile_lanes(classes, samples, itemsize, side_by_side):
@@ -181,20 +180,29 @@ def first_largest(x, lane, width, classes, x_top):
 def terms(x, e, lane, j, width, classes, x_top, m, facts, law, softcap):
     """Leave 2^power·exp(z − m) in e; note the sum of all but the largest, and how many are the largest."""
     power = load(facts.numbers, POWER + j, LANES)
-    zero = power * 0.0
-    rest, ties = widen(zero), zero
-    for start in range(0, classes, SUMMED):
-        part = zero
-        for c in range(start, min(start + SUMMED, classes)):
-            v = load(x, c * width + lane, LANES)
-            largest = v == x_top
-            v = maths.exp(maths.fma(unit(v, law.inner, softcap), law.gain, -m), power)
-            store(e, c * width + lane, v)
-            part = part + maths.where(largest, 0.0, v)
-            ties = ties + maths.where(largest, 1.0, zero)
-        rest = rest + widen(part)
+    ties = power * 0.0
+    rest = widen(ties)
+    whole = classes // 4 * 4
+    for c in range(0, whole, 4):  # four terms are added up in the working precision
+        v0, ties = term(x, e, c * width + lane, x_top, m, power, ties, law, softcap)
+        v1, ties = term(x, e, (c + 1) * width + lane, x_top, m, power, ties, law, softcap)
+        v2, ties = term(x, e, (c + 2) * width + lane, x_top, m, power, ties, law, softcap)
+        v3, ties = term(x, e, (c + 3) * width + lane, x_top, m, power, ties, law, softcap)
+        rest = rest + widen((v0 + v1) + (v2 + v3))
+    for c in range(whole, classes):
+        v0, ties = term(x, e, c * width + lane, x_top, m, power, ties, law, softcap)
+        rest = rest + widen(v0)
     store(facts.sums, REST + j, rest)
     store(facts.sums, TIES + j, widen(ties))
+
+
+@device
+def term(x, e, at, x_top, m, power, ties, law, softcap):
+    v = load(x, at, LANES)
+    largest = v == x_top
+    v = maths.exp(maths.fma(unit(v, law.inner, softcap), law.gain, -m), power)
+    store(e, at, v)
+    return maths.where(largest, 0.0, v), ties + maths.where(largest, 1.0, power * 0.0)
 
 
 @device

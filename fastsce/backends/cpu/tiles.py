@@ -38,15 +38,17 @@ def tile_bytes(classes, lanes):
 @device
 def bring(v, a, b, n, x, width):
     """Samples b … b + n of block a into a tile; whatever in the lanes beyond them."""
-    classes = v.shape[2]
+    classes, whole = v.shape[2], n // LANES * LANES
     if v.strides[1] == v.item:
         for c in range(classes):
             p, ahead = at(v, a, b, c), at(v, a, b, c + AHEAD)
-            for j in range(0, n, LANES):
-                store(x, c * width + j, load_part(p, j, n - j, 0.0, LANES))
+            for j in range(0, whole, LANES):
+                store(x, c * width + j, load(p, j, LANES))
                 prefetch(ahead, j, LANES)
+            if whole < n:
+                store(x, c * width + whole, load_part(p, whole, n - whole, 0.0, LANES))
         return
-    whole, quads = n // LANES * LANES, v.strides[2] == v.item and classes >= QUAD
+    quads = v.strides[2] == v.item and classes >= QUAD
     for j in range(0, whole, LANES):
         for c in range(0, classes, QUAD if quads else 1):
             if quads:
@@ -62,18 +64,20 @@ def bring(v, a, b, n, x, width):
 @device
 def take(x, width, n, v, a, b, streaming):
     """The way back."""
-    classes = v.shape[2]
+    classes, whole = v.shape[2], n // LANES * LANES
     if v.strides[1] == v.item:
         for c in range(classes):
             p = at(v, a, b, c)
             whole_lines = streaming and v.item * LANES >= 64 and past_boundary(p, 0) == 0
-            for j in range(0, n, LANES):
-                if whole_lines and n - j >= LANES:
+            for j in range(0, whole, LANES):
+                if whole_lines:
                     stream(p, j, load(x, c * width + j, LANES))
                 else:
-                    store_part(p, j, n - j, load(x, c * width + j, LANES))
+                    store(p, j, load(x, c * width + j, LANES))
+            if whole < n:
+                store_part(p, whole, n - whole, load(x, c * width + whole, LANES))
         return
-    whole, quads = n // LANES * LANES, v.strides[2] == v.item and classes >= QUAD
+    quads = v.strides[2] == v.item and classes >= QUAD
     for j in range(0, whole, LANES):
         for c in range(0, classes, QUAD if quads else 1):
             if quads:
