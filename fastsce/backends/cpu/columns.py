@@ -49,7 +49,7 @@ from fastsce.backends.cpu.plan import (
     softness,
     unit,
 )
-from fastsce.backends.cpu.tiles import bring, stride, take, tile_bytes
+from fastsce.backends.cpu.tiles import ask, bring, stride, take, tile_bytes
 from fastsce.backends.cpu.vectors import first, lane_numbers, narrow, same_integer, splat, widen
 
 ROW_BYTES = 16 << 10  # of a tile, wished for where rows are read: it stays in the L1 cache
@@ -100,9 +100,9 @@ def tile(a, b, job, soft, softcap, scratch):
     bring(job.logits, a, b, n, x, width)
     if soft is not None:
         bring(job.soft, a, b, n, q, width)
-    i, facts = a * job.logits.shape[1] + b, facts_at(scratch, job)
+    facts = facts_at(scratch, job)
     for lane in range(0, n, GROUP):
-        group(i + lane, min(GROUP, n - lane), lane, x, e, q, facts, job, soft, softcap)
+        group(a, b + lane, min(GROUP, n - lane), lane, x, e, q, facts, job, soft, softcap)
     if plan.write != NOTHING:
         take(x, width, n, job.grad, a, b, plan.stream)
     if plan.write == HESSIAN:
@@ -110,10 +110,14 @@ def tile(a, b, job, soft, softcap, scratch):
 
 
 @device
-def group(i, n, lane, x, e, q, facts, job, soft, softcap):
-    """n rows from row i on, in a tile's lanes from `lane` on. The gradient is left in x, the Hessian in e."""
+def group(a, b, n, lane, x, e, q, facts, job, soft, softcap):
+    """n samples from b on, in a tile's lanes from `lane` on. The gradient is left in x, the Hessian in e."""
+    i = a * job.logits.shape[1] + b
     for j in range(0, n, LANES):
         read_strip(i + j, min(LANES, n - j), lane + j, j, x, e, q, facts, job, soft, softcap)
+        ask(job.logits, a, b + j + job.plan.lanes)
+        if job.plan.write != NOTHING and not job.plan.stream:
+            ask(job.grad, a, b + j)
     settle(i, n, facts, job, soft, softcap)
     if job.plan.write != NOTHING:
         for j in range(0, n, LANES):

@@ -10,6 +10,7 @@ from fastsce.backends.cpu.memory import (
     load_apart,
     load_part,
     moved,
+    moved_bytes,
     past_boundary,
     prefetch,
     quads_in,
@@ -59,6 +60,20 @@ def bring(v, a, b, n, x, width):
     for c in range(classes):
         for j in range(whole, n):
             store(x, c * width + j, load(at(v, a, b + j, c), 0, 0))
+
+
+@device
+def ask(v, a, b):
+    """Ask memory for the LANES samples from b on, while others are worked on."""
+    if b + LANES > v.shape[1]:
+        return
+    start = at(v, a, b, 0)
+    if v.strides[1] == v.item:
+        for c in range(v.shape[2]):
+            prefetch(moved_bytes(start, c * v.strides[2]), 0, LANES)
+    elif v.strides[1] == v.item * v.shape[2]:
+        for offset in range(0, LANES * v.strides[1], 64):
+            prefetch(moved_bytes(start, offset), 0, 1)
 
 
 @device
