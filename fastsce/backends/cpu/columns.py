@@ -38,7 +38,7 @@ from fastsce.backends.cpu.coefficients import (
     shift,
 )
 from fastsce.backends.cpu.jit import device, kernel
-from fastsce.backends.cpu.memory import fence, gather, load, pointer, store, workspace
+from fastsce.backends.cpu.memory import fence, gather, load, pointer, prefetch, store, workspace
 from fastsce.backends.cpu.plan import (
     HESSIAN,
     IGNORED,
@@ -118,6 +118,10 @@ def group(a, b, n, lane, x, e, q, facts, job, soft, softcap):
         ask(job.logits, a, b + j + job.plan.lanes)
         if job.plan.write != NOTHING and not job.plan.stream:
             ask(job.grad, a, b + j)
+        if job.labels is not None:
+            prefetch(job.labels.data, i + j + job.plan.lanes, LANES)
+        prefetch(job.lse, i + j + 64, LANES)
+        prefetch(job.loss, i + j + 64, LANES)
     settle(i, n, facts, job, soft, softcap)
     if job.plan.write != NOTHING:
         for j in range(0, n, LANES):
