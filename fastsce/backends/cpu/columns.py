@@ -8,7 +8,6 @@ lie side by side, and is worked on there; what comes out of it goes back the sam
 from __future__ import annotations
 
 import numpy as np
-from numba import prange
 
 from fastsce import maths
 from fastsce.backends.cpu.jit import device, kernel
@@ -21,7 +20,6 @@ from fastsce.backends.cpu.memory import (
     moved,
     moved_bytes,
     past_boundary,
-    pointer,
     prefetch,
     scatter,
     store,
@@ -42,6 +40,7 @@ from fastsce.backends.cpu.plan import (
     softness,
     unit,
 )
+from fastsce.backends.cpu.threads import begin, room
 from fastsce.backends.cpu.vectors import first, lane_numbers, narrow, same_integer, splat, widen
 
 LANES = 16
@@ -79,17 +78,15 @@ def stride(lanes):
 
 
 @kernel
-def columns(logits, target, weight, row_scale, loss, lse, grad, hess, law, softcap, plan):
-    """Each iteration of prange takes an equal share of the tiles; arguments as for `rows.rows`."""
-    for part in prange(plan.parts):
-        scratch = np.empty(plan.scratch, np.uint8)
-        job = job_of(logits, target, weight, row_scale, loss, lse, grad, hess, law, plan)
-        share(part, job, softness(target), softcap, pointer(scratch))
-        scratch[0] = 0  # so that it lives until here
+def columns(logits, target, weight, row_scale, loss, lse, grad, hess, law, softcap, plan, memory):
+    """Each part takes an equal share of the tiles; arguments as for `rows.rows`."""
+    job = job_of(logits, target, weight, row_scale, loss, lse, grad, hess, law, plan)
+    return begin(share, plan.parts, memory, (job, softness(target), softcap))
 
 
 @device
-def share(part, job, soft, softcap, scratch):
+def share(part, memory, job, soft, softcap):
+    scratch = room(memory, part, job.plan.scratch)
     tiles = -(-job.logits.shape[1] // job.plan.lanes)
     count = job.logits.shape[0] * tiles
     for i in range(part * count // job.plan.parts, (part + 1) * count // job.plan.parts):

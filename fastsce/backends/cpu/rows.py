@@ -10,7 +10,6 @@ Rows laid out in any other way are copied, one at a time.
 from __future__ import annotations
 
 import numpy as np
-from numba import prange
 
 from fastsce import maths
 from fastsce.backends.cpu.jit import device, kernel
@@ -20,7 +19,6 @@ from fastsce.backends.cpu.memory import (
     load,
     load_part,
     past_boundary,
-    pointer,
     prefetch,
     spare,
     store,
@@ -43,6 +41,7 @@ from fastsce.backends.cpu.plan import (
     softness,
     unit,
 )
+from fastsce.backends.cpu.threads import begin, room
 from fastsce.backends.cpu.vectors import first, largest, narrow, total
 
 LANES = 64  # four 512-bit registers of float32: enough independent work to hide the latency of each operation
@@ -72,20 +71,19 @@ def scratch_bytes(classes, keep, copies):
 
 
 @kernel
-def rows(logits, target, weight, row_scale, loss, lse, grad, hess, law, softcap, plan):
-    """Each iteration of prange takes an equal share of the rows, with scratch memory of its own.
+def rows(logits, target, weight, row_scale, loss, lse, grad, hess, law, softcap, plan, memory):
+    """Each part takes an equal share of the rows.
 
-    logits, grad, hess, soft target: (A, B, C); row_scale, loss, lse, labels: (A·B,); softcap may be None.
+    logits, grad, hess, soft target: (A, B, C); loss, lse, labels: (A·B,); row_scale likewise or (1,); softcap may be
+    None; memory as `threads.run` makes it.
     """
-    for part in prange(plan.parts):
-        scratch = np.empty(plan.scratch, np.uint8)
-        job = job_of(logits, target, weight, row_scale, loss, lse, grad, hess, law, plan)
-        share(part, job, softness(target), softcap, pointer(scratch))
-        scratch[0] = 0  # so that it lives until here
+    job = job_of(logits, target, weight, row_scale, loss, lse, grad, hess, law, plan)
+    return begin(share, plan.parts, memory, (job, softness(target), softcap))
 
 
 @device
-def share(part, job, soft, softcap, scratch):
+def share(part, memory, job, soft, softcap):
+    scratch = room(memory, part, job.plan.scratch)
     count = job.logits.shape[0] * job.logits.shape[1]
     for i in range(part * count // job.plan.parts, (part + 1) * count // job.plan.parts):
         one_row(i, job, soft, softcap, scratch)
@@ -124,7 +122,7 @@ def one_row(i, job, soft, softcap, scratch):
 
     place, p, p_minus_1 = k, p_top, p_top_minus_1  # where p and q may both be large, and must not cancel
     if y >= 0:
-        w_y, z_y = np.float64(load(w, y, 0)), one_logit(load(x, y, 0), law, softcap)
+        w_y, z_y = np.float64(load(w, y, 0)) if plan.weighted else 1.0, one_logit(load(x, y, 0), law, softcap)
         q_y, mass, others, distance, p, p_minus_1 = maths.label_terms(
             law, w_y, z_top, z_y, y == k, p_top, p_top_minus_1, distance
         )
