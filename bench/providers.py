@@ -13,165 +13,127 @@ import numba
 import numpy as np
 
 import fastsce
-from bench import roofs
+from bench import peers, roofs
+from bench.goals import (
+    COMPILED,
+    COPY,
+    COPY_BOTH,
+    EAGER,
+    FRESH,
+    JAX,
+    LOSS,
+    NUMPY,
+    OURS,
+    PLAIN,
+    READ,
+    SKLEARN,
+    STREAM,
+)
 
 
-def ours(batch):
+def ours(given):
     """The gradient into memory that the caller keeps, as a training loop does."""
-
-    def run():
-        result = fastsce.cross_entropy_value_and_grad(batch.logits, batch.target, out=batch.out)
-        return result.loss, result.grad
-
-    return run
+    return value_and_grad(given, {**given.options, "out": given.out})
 
 
-def ours_fresh(batch):
+def ours_fresh(given):
     """The gradient in new memory."""
+    return value_and_grad(given, given.options)
+
+
+def value_and_grad(given, options):
+    binary = given.case.target == "binary"
+    function = fastsce.binary_cross_entropy_value_and_grad if binary else fastsce.cross_entropy_value_and_grad
+    if not binary:
+        options = {**options, "axis": given.case.axis}
+    if given.scale is not None:
+        options = {**options, "grad_output": given.scale}
+    logits, target = given.logits, given.target
 
     def run():
-        result = fastsce.cross_entropy_value_and_grad(batch.logits, batch.target)
+        result = function(logits, target, **options)
         return result.loss, result.grad
 
     return run
 
 
-def copy(batch):
-    return lambda: roofs.copy(batch.logits, batch.out)
+def ours_loss(given):
+    logits, target, axis, options = given.logits, given.target, given.case.axis, given.options
+    return lambda: (fastsce.cross_entropy(logits, target, axis=axis, **options), None)
 
 
-def stream_copy(batch):
-    return lambda: roofs.stream_copy(batch.logits, batch.out)
-
-
-def torch_eager(batch):
-    return torch_run(batch, lambda function: function)
-
-
-def torch_compile(batch):
-    import torch
-
-    return torch_run(batch, torch.compile)
-
-
-def torch_run(batch, make):
-    import torch
-    from torch.nn.functional import cross_entropy
-
-    torch.set_num_threads(numba.get_num_threads())
-    logits = torch.from_numpy(batch.logits).requires_grad_()
-    target = torch.from_numpy(batch.target)
-    loss_of = make(cross_entropy)
-
-    def run():
-        loss = loss_of(logits, target)
-        (grad,) = torch.autograd.grad(loss, logits)
-        return loss.detach().numpy(), grad.numpy()
-
-    return run
-
-
-def jax_jit(batch):
-    import jax
-    import jax.numpy as jnp
-
-    def loss_of(logits, target):
-        rows = jnp.arange(logits.shape[0])
-        return -jax.nn.log_softmax(logits)[rows, target].mean()
-
-    step = jax.jit(jax.value_and_grad(loss_of))
-    logits, target = jnp.asarray(batch.logits), jnp.asarray(batch.target.astype(np.int32))
-
-    def run():
-        loss, grad = jax.block_until_ready(step(logits, target))
-        return np.asarray(loss), np.asarray(grad)
-
-    return run
-
-
-def scikit_learn(batch):
+def scikit_learn(given):
     """HalfMultinomialLoss, which sums; its two outputs are given, so that it allocates nothing."""
     from sklearn._loss.loss import HalfMultinomialLoss
 
-    loss_function = HalfMultinomialLoss(n_classes=batch.logits.shape[1])
-    target = batch.target.astype(np.float32)
+    loss_function = HalfMultinomialLoss(n_classes=given.case.classes)
+    target = given.target.astype(np.float32)
     weight = np.full(len(target), 1 / len(target), np.float32)
     losses = np.empty(len(target), np.float32)
+    threads = numba.get_num_threads() if len(target) >= 256 else 1  # more would only wait for each other
 
     def run():
         loss_function.loss_gradient(
             y_true=target,
-            raw_prediction=batch.logits,
+            raw_prediction=given.logits,
             sample_weight=weight,
             loss_out=losses,
-            gradient_out=batch.out,
-            n_threads=numba.get_num_threads(),
+            gradient_out=given.out,
+            n_threads=threads,
         )
-        return losses.sum(dtype=np.float64), batch.out
+        return losses.sum(dtype=np.float64), given.out
 
     return run
 
 
-def numpy_best(batch):
+def numpy_best(given):
     """In place on one buffer, no temporary of the logits' size."""
-    rows = np.arange(len(batch.target))
+    logits, target, out = given.logits, given.target, given.out
+    rows = np.arange(len(target))
 
     def run():
-        out = batch.out
-        np.subtract(batch.logits, batch.logits.max(1, keepdims=True), out=out)
-        shifted = out[rows, batch.target]
+        np.subtract(logits, logits.max(1, keepdims=True), out=out)
+        shifted = out[rows, target]
         np.exp(out, out=out)
         sums = out.sum(1, keepdims=True)
         loss = (np.log(sums[:, 0]) - shifted).mean()
-        out *= (1 / len(rows)) / sums
-        out[rows, batch.target] -= np.float32(1 / len(rows))
+        np.multiply(out, (1 / len(rows)) / sums, out=out)
+        out[rows, target] -= np.float32(1 / len(rows))
         return loss, out
 
     return run
 
 
 PROVIDERS = {
-    "fastsce, fresh": (ours_fresh, "numba"),
-    "fastsce, out=": (ours, "numba"),
-    "copy": (copy, "numba"),
-    "stream copy": (stream_copy, "numba"),
-    "torch eager": (torch_eager, "torch"),
-    "torch.compile": (torch_compile, "torch"),
-    "JAX jit": (jax_jit, "jax"),
-    "scikit-learn": (scikit_learn, "sklearn"),
-    "NumPy": (numpy_best, "numpy"),
+    OURS: (ours, "numba"),
+    FRESH: (ours_fresh, "numba"),
+    LOSS: (ours_loss, "numba"),
+    PLAIN: (ours, "numba"),
+    COPY: (lambda given: lambda: roofs.copy(given.logits, given.out), "numba"),
+    STREAM: (lambda given: lambda: roofs.stream_copy(given.logits, given.out), "numba"),
+    COPY_BOTH: (lambda given: lambda: roofs.copy_reading_both(given.logits, given.target, given.out), "numba"),
+    READ: (lambda given: lambda: roofs.read(given.logits), "numba"),
+    EAGER: (peers.torch_eager, "torch"),
+    COMPILED: (peers.torch_compile, "torch"),
+    JAX: (peers.jax_jit, "jax"),
+    SKLEARN: (scikit_learn, "sklearn"),
+    NUMPY: (numpy_best, "numpy"),
 }
-ROOFS = ("copy", "stream copy")
-PEERS = ("torch eager", "torch.compile", "JAX jit", "scikit-learn")
+ROOFS = (COPY, STREAM, COPY_BOTH, READ)
 
 
-def available() -> list[str]:
-    return [name for name, (_, module) in PROVIDERS.items() if importlib.util.find_spec(module)]
+def given_to(name, given):
+    """The same batch without options where that is what the contestant is for; labels to be ignored count then."""
+    if name != PLAIN:
+        return given
+    case = given.case._replace(options=(), weighted=False)
+    return given._replace(case=case, options={}, target=np.maximum(given.target, 0))
 
 
-def runner(name, batch):
-    return PROVIDERS[name][0](batch)
-
-
-def check(name, result, batch) -> None:
-    """Against float64: the loss to 1e-5, and of 32 rows, confident ones among them, the gradient to 1e-4 of its largest
-    element, ours to 1e-5 of every element: peers lose the gradient of confident rows.
-    """
-    loss, grad = result
-    some = np.r_[0:16, len(batch.target) - 16 : len(batch.target)]
-    x, y, n = batch.logits[some].astype(np.float64), batch.target[some], len(batch.target)
-    x -= x[np.arange(len(y)), y][:, None]  # now the label's logit is 0
-    others = np.exp(x)
-    others[np.arange(len(y)), y] = 0
-    rest = others.sum(1, keepdims=True)
-    truth = others / (1 + rest) / n
-    truth[np.arange(len(y)), y] = -(rest / (1 + rest))[:, 0] / n
-    found = np.asarray(grad)[some]
-    if name.startswith("fastsce"):
-        normal = np.abs(truth) > 1e-36
-        np.testing.assert_allclose(found[normal], truth[normal], rtol=1e-5)
-    np.testing.assert_allclose(found, truth, atol=1e-4 / n, rtol=0)
-    np.testing.assert_allclose(float(loss), batch.loss, rtol=1e-5)
+def available(case, with_peers=True) -> list[str]:
+    """The case's contestants whose library is installed."""
+    names = [name for name in case.contestants if importlib.util.find_spec(PROVIDERS[name][1])]
+    return [name for name in names if with_peers or name.startswith("fastsce") or name in ROOFS]
 
 
 def pin_threads() -> None:

@@ -7,23 +7,23 @@ interleaves them and gives the ratios.
 import pytest
 
 from bench import providers
-from bench.cases import CASES, batch
+from bench.batches import batch
+from bench.cases import MAIN
+from bench.measure import checked
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # peers warn about themselves
 
 
-@pytest.fixture(scope="module", params=CASES, ids=lambda case: case.name)
+@pytest.fixture(scope="module", params=MAIN, ids=lambda case: case.name)
 def workload(request):
-    return request.param, batch(request.param)
+    return batch(request.param)
 
 
-@pytest.mark.parametrize("name", providers.available())
+@pytest.mark.parametrize("name", MAIN[0].contestants)
 def test_loss_and_gradient(benchmark, workload, name):
-    case, given = workload
-    run = providers.runner(name, given)
-    result = run()
-    if name not in providers.ROOFS:
-        providers.check(name, result, given)
-    benchmark.group = f"{case.name}: {case.rows} x {case.classes} float32"
-    benchmark.extra_info["bytes"] = case.bytes
+    if name not in providers.available(workload.case):
+        pytest.skip(f"{name} is not installed")
+    run = checked(workload, [name])[name]
+    benchmark.group = str(workload.case)
+    benchmark.extra_info["bytes"] = 2 * workload.case.bytes
     benchmark.pedantic(run, rounds=11, warmup_rounds=2)

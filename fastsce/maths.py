@@ -1,10 +1,11 @@
 """The law, as functions that do not care how wide a number is.
 
-Written in five words, fma, where, bits, from_bits and the choice between a float32 and a float64 polynomial, that mean
-the same for a NumPy scalar (as they stand here), for a vector of many numbers on a CPU, and for one CUDA thread: a
-backend gives them a meaning for its own types. A constant takes the type of the number beside it.
+Written in a few words, fma, where, bits, from_bits, widen, narrow and the choice between a float32 and a float64
+polynomial, that mean the same for a NumPy scalar (as they stand here), for a vector of many numbers on a CPU, and for
+one CUDA thread: a backend gives them a meaning for its own types. A constant takes the type of the number beside it.
 
-Logits are worked on in float32 (float64 for float64 logits); what there is once a row is float64.
+Logits are worked on in float32 (float64 for float64 logits). What there is once a row is added and multiplied in
+float64; divided, raised and its logarithm taken in the working precision.
 """
 
 import numpy as np
@@ -31,6 +32,15 @@ def bits(x):
 
 def from_bits(i):
     return i.view(np.float32 if i.dtype == np.int32 else np.float64)
+
+
+def widen(x):
+    return np.float64(x)
+
+
+def narrow(x, like):
+    """x in the precision of `like`."""
+    return type(like)(x)
 
 
 def exp_parts(x, power):
@@ -186,32 +196,43 @@ def soft_mass(w, t, keep, off):
     return w * fma(t, keep, off)
 
 
-# --- the law of a row, in float64 -------------------------------------------------------------------------------------
+# --- the law of a row -------------------------------------------------------------------------------------------------
 #
-# m is the largest z and k the first place where it stands; `rest` = Σ_{c≠k} exp(z_c − m), so that S = 1 + rest and
-# log S = log1p(rest) lose nothing however confident the row is. `distance` = Σ q_c·(m − z_c): no term is negative.
+# z_top is the largest z, and m the working precision's number next to it. Terms are exp(z − m): `top` the largest, which
+# stands in `ties` places, and `rest` the sum of all that are smaller. S = 1 + others, where others = Σ_{c≠k} exp(z_c −
+# z_top) for one place k of the largest, so that log S = log1p(others) and p_k − 1 = −others·p_k lose nothing however
+# confident the row is. `distance` = Σ q_c·(z_top − z_c): no term is negative.
 
 
-def row_sums(z_top, top, rest):
-    """(lse, log S, p_k, p_k − 1, 1/Σ), where `top` is the largest term and `rest` the sum of the others."""
-    unit = 1.0 / top
-    others = rest * unit
-    p = 1.0 / (others + 1.0)
-    log_s = log1p(others, p)
-    return z_top + log_s, log_s, p, others * p * -1.0, unit * p
+def row_sums(unit, rest, ties):
+    """(log S, p_k, p_k − 1, what a term is multiplied by to be a probability), where `unit` is 1/top."""
+    others = fma(rest, widen(unit), ties - 1.0)
+    t = narrow(others, unit)
+    p = 1.0 / (t + 1.0)
+    log_s = where(others < 2.0**-60, others, widen(log1p(t, p)))  # a float32 may be too small for others
+    return log_s, widen(p), others * widen(p) * -1.0, unit * p
 
 
-def label_terms(law, w_y, z_top, z_y, at_top, p_top, p_top_minus_1, distance):
-    """(q_y, mass, mass − q_y, distance, p_y, p_y − 1) for the label y; `distance` comes in as Σ w_c·(m − z_c)."""
+def label_chance(drop, p_top, p_top_minus_1, like):
+    """(p_y, p_y − 1) of the label y, `drop` = z_top − z_y below the largest."""
+    p = widen(exp(narrow(drop * -1.0, like), 0.0)) * p_top
+    return p, where(drop == 0.0, p_top_minus_1, p - 1.0)
+
+
+def saved_chance(z, lse, like):
+    """(p, p − 1) where lse is given."""
+    log_p = narrow(z - lse, like)
+    return widen(exp(log_p, 0.0)), widen(expm1(log_p))
+
+
+def label_terms(law, w_y, drop, distance):
+    """(q_y, mass, mass − q_y, distance) for the label y; `distance` comes in as Σ w_c·(z_top − z_c)."""
     on = w_y * law.keep
-    p = exp(z_y - z_top, 0.0) * p_top
     return (
         on + w_y * law.off,
         on + law.off * law.total,
         (law.total - w_y) * law.off,
-        distance * law.off + share(on, z_top - z_y),
-        p,
-        where(at_top, p_top_minus_1, p - 1.0),
+        distance * law.off + share(on, drop),
     )
 
 

@@ -143,9 +143,11 @@ def plan_of(shape, itemsize, side_by_side, either, parts, write, saved, stream, 
         parts = min(parts, a * -(-b // lanes))
         return columns.columns, Plan(parts, columns.scratch_bytes(classes, lanes), write, *given, lanes=lanes)
     keep = classes <= rows.KEEP or write == HESSIAN  # gradient and Hessian are both written, one may be on the logits
-    scratch = rows.scratch_bytes(classes, keep, not side_by_side)
-    stream = stream and side_by_side
-    return rows.rows, Plan(parts, scratch, write, *given, keep=keep, copies=not side_by_side)
+    copies = not side_by_side
+    group = rows.group_rows(classes, keep, copies)
+    scratch = rows.scratch_bytes(classes, keep, group, copies)
+    given = (saved, stream and not copies, weighted, untargeted, ignore_index)
+    return rows.rows, Plan(parts, scratch, write, *given, keep=keep, copies=copies, group=group)
 
 
 @cache

@@ -1,8 +1,8 @@
 """Rows side by side: lanes run over samples, one class after the other.
 
-For short rows, and for rows whose classes do not lie side by side in memory. A tile of samples is brought into the
-cache as (classes, samples) numbers of the working precision, by 16 × 16 transpositions where the classes of a sample
-lie side by side, and is worked on there; what comes out of it goes back the same way.
+For rows of few classes, and for rows whose classes do not lie side by side in memory. A tile of samples is brought into
+the cache as (classes, samples) numbers of the working precision, is worked on there in strips of LANES samples, and
+what comes out of it goes back the same way.
 """
 
 from __future__ import annotations
@@ -10,78 +10,68 @@ from __future__ import annotations
 import numpy as np
 
 from fastsce import maths
-from fastsce.backends.cpu.jit import device, kernel
-from fastsce.backends.cpu.memory import (
-    at,
-    fence,
-    gather,
-    load,
-    load_part,
-    moved,
-    moved_bytes,
-    past_boundary,
-    prefetch,
-    scatter,
-    store,
-    store_part,
-    stream,
-    transpose,
-    workspace,
+from fastsce.backends.cpu.coefficients import (
+    BEND,
+    CURVE,
+    DISTANCE,
+    FACTS_BYTES,
+    GROUP,
+    LOG_S,
+    MASS,
+    PLACE,
+    POWER,
+    PULL,
+    PUSH,
+    Q_K,
+    REST,
+    SPECIAL,
+    TIES,
+    TO_P,
+    TOP_PLACE,
+    X_K,
+    X_TOP,
+    M,
+    begin,
+    facts_at,
+    settle,
+    shift,
 )
+from fastsce.backends.cpu.jit import device, kernel
+from fastsce.backends.cpu.memory import fence, gather, load, store, workspace
 from fastsce.backends.cpu.plan import (
     HESSIAN,
     IGNORED,
+    LANES,
     LOG_SOFTMAX,
-    NO_TARGET,
     NOTHING,
-    SOFT,
-    direction,
     job_of,
     softness,
     unit,
 )
-from fastsce.backends.cpu.threads import begin, room
+from fastsce.backends.cpu.threads import hand_out, room
+from fastsce.backends.cpu.tiles import bring, stride, take, tile_bytes
 from fastsce.backends.cpu.vectors import first, lane_numbers, narrow, same_integer, splat, widen
 
-LANES = 16
-SQUARE = 16 * 16 * 8 + 64  # bytes of a square of numbers on its way
 ROW_BYTES = 16 << 10  # of a tile, wished for where rows are read: it stays in the L1 cache
 COLUMN_BYTES = 256 << 10  # where columns are read: the longer its lines, the better for memory; L2 holds it
 TILE_LANES = 256  # at most: 1 KB in a row of float32, enough for the memory to read it at full speed
-GROUP = 8  # terms added up in the working precision before they go into a float64 sum
 
 
 def tile_lanes(classes, samples, itemsize, side_by_side):
     """How many samples a tile holds."""
-    wished = (ROW_BYTES if side_by_side else COLUMN_BYTES) // (padded(classes) * itemsize)
+    wished = (ROW_BYTES if side_by_side else COLUMN_BYTES) // (classes * itemsize)
     return max(LANES, min(wished, TILE_LANES, samples + LANES - 1) // LANES * LANES)
 
 
 def scratch_bytes(classes, lanes):
-    return SQUARE + 3 * (tile_bytes(classes, lanes))
-
-
-@device
-def padded(classes):
-    return (classes + 15) // 16 * 16
-
-
-@device
-def tile_bytes(classes, lanes):
-    return 8 * padded(classes) * stride(lanes) + 64
-
-
-@device
-def stride(lanes):
-    """From a class to the next in a tile: not a power of two, for then all of them would meet in a few cache sets."""
-    return lanes + LANES
+    return FACTS_BYTES + 3 * tile_bytes(classes, lanes)
 
 
 @kernel
 def columns(logits, target, weight, row_scale, loss, lse, grad, hess, law, softcap, plan, memory):
     """Each part takes an equal share of the tiles; arguments as for `rows.rows`."""
     job = job_of(logits, target, weight, row_scale, loss, lse, grad, hess, law, plan)
-    return begin(share, plan.parts, memory, (job, softness(target), softcap))
+    return hand_out(share, plan.parts, memory, (job, softness(target), softcap))
 
 
 @device
@@ -97,141 +87,125 @@ def share(part, memory, job, soft, softcap):
 @device
 def tile(a, b, job, soft, softcap, scratch):
     """Samples b … b + plan.lanes of block a."""
-    classes, width = job.logits.shape[2], stride(job.plan.lanes)
-    n = min(job.plan.lanes, job.logits.shape[1] - b)
-    size = tile_bytes(classes, job.plan.lanes)
-    square = workspace(scratch, 0, job.logits.data)
-    x = workspace(scratch, SQUARE, job.logits.data)
-    e = workspace(scratch, SQUARE + size, job.logits.data)
-    bring(job.logits, a, b, n, x, width, square)
-    q = workspace(scratch, SQUARE + 2 * size, x)
+    plan, classes, width = job.plan, job.logits.shape[2], stride(job.plan.lanes)
+    n = min(plan.lanes, job.logits.shape[1] - b)
+    size = tile_bytes(classes, plan.lanes)
+    x = workspace(scratch, FACTS_BYTES, job.logits.data)
+    e = x  # terms take the logits' place, unless both are asked for
+    if softcap is not None or plan.write == HESSIAN or plan.write == LOG_SOFTMAX:
+        e = workspace(scratch, FACTS_BYTES + size, job.logits.data)
+    q = workspace(scratch, FACTS_BYTES + 2 * size, x)
+    bring(job.logits, a, b, n, x, width)
     if soft is not None:
-        bring(job.soft, a, b, n, q, width, square)
-    i = a * job.logits.shape[1] + b
-    for lane in range(0, n, LANES):
-        ask(job.logits, a, b + job.plan.lanes + lane)
-        if job.plan.write != NOTHING and not job.plan.stream:
-            ask(job.grad, a, b + lane)
-        strip(i + lane, min(LANES, n - lane), lane, x, e, q, job, soft, softcap)
-    if job.plan.write != NOTHING:
-        take(x, width, n, job.grad, a, b, square, job.plan.stream)
-    if job.plan.write == HESSIAN:
-        take(e, width, n, job.hess, a, b, square, job.plan.stream)
+        bring(job.soft, a, b, n, q, width)
+    i, facts = a * job.logits.shape[1] + b, facts_at(scratch, job)
+    for lane in range(0, n, GROUP):
+        group(i + lane, min(GROUP, n - lane), lane, x, e, q, facts, job, soft, softcap)
+    if plan.write != NOTHING:
+        take(x, width, n, job.grad, a, b, plan.stream)
+    if plan.write == HESSIAN:
+        take(e, width, n, job.hess, a, b, plan.stream)
 
 
 @device
-def strip(i, n, lane, x, e, q, job, soft, softcap):
+def group(i, n, lane, x, e, q, facts, job, soft, softcap):
     """n rows from row i on, in a tile's lanes from `lane` on. The gradient is left in x, the Hessian in e."""
+    for j in range(0, n, LANES):
+        read_strip(i + j, min(LANES, n - j), lane + j, j, x, e, q, facts, job, soft, softcap)
+    settle(i, n, facts, job, soft, softcap)
+    if job.plan.write != NOTHING:
+        for j in range(0, n, LANES):
+            write_strip(lane + j, j, x, e, q, facts, job, soft, softcap)
+
+
+@device
+def read_strip(i, n, lane, j, x, e, q, facts, job, soft, softcap):
+    """x[c·width + lane …]: class c of these rows; facts[… + j …]: theirs."""
     law, plan, w, classes, width = job.law, job.plan, job.weight, job.logits.shape[2], stride(job.plan.lanes)
-    here = lane_numbers(LANES) + lane  # x[c·width + here]: class c of these rows
-    zero = narrow(splat(0.0, LANES), load(x, 0, 0))
-    y = labels_at(job.labels, i, n, classes, plan)
-    ignored = y == IGNORED
+    y = begin(i, n, j, facts, job)
     clear_ignored(y, x, lane, width, classes)
-    scale = maths.where(ignored, 0.0, values(job.row_scale, i, n, 0.0) * law.scale)
-    power = narrow(maths.carried(scale), zero)
+    x_top = largest_logit(x, lane, width, classes)
+    k = maths.where(y < 0, 0, y)
+    if soft is not None or plan.write == HESSIAN:
+        top_place = first_largest(x, lane, width, classes, x_top)
+        store(facts.places, TOP_PLACE + j, top_place)
+        if soft is not None:
+            k = top_place
+            store(facts.places, PLACE + j, k)
+            store(facts.numbers, Q_K + j, gather(q, k * width + (lane_numbers(LANES) + lane)))
+    store(facts.numbers, X_TOP + j, x_top)
+    store(facts.numbers, X_K + j, gather(x, k * width + (lane_numbers(LANES) + lane)))
+    m = shift(i, n, x_top, job, softcap)
+    m = maths.where(m == -np.inf, 0.0, m)  # −∞ − (−∞) would be NaN
+    if soft is not None or law.off > 0.0:
+        weigh(x, q, w, lane, j, width, classes, m, facts, law, soft, softcap)
+    terms(x, e, lane, j, width, classes, x_top, m, facts, law, softcap)
 
-    m, k = largest_logit(x, lane, width, classes, zero, law, softcap)
-    poor = m == -np.inf  # nothing but −∞ and NaN
-    z_top = widen(m)
-    if softcap is not None or law.inner != 1.0:  # m is z_top rounded
-        z_top = widen(unit(gather(x, same_integer(k, y) * width + here), law.inner, softcap)) * law.gain
-    log_sum = load_part(job.lse, i, n, 0.0, LANES) if plan.saved else z_top
-    if plan.saved:
-        m = narrow(log_sum, zero)
-    safe = maths.where(m == -np.inf, 0.0, m)
-    top, rest = terms(x, e, lane, width, classes, k, safe, power, zero, law, softcap)
-    mass, distance = z_top * 0.0, z_top * 0.0
-    weighed = soft is not None or law.off > 0.0
-    if soft is not None or (weighed and not plan.saved):
-        mass, distance = weigh(x, q, w, lane, width, classes, safe, law, soft, softcap)
-        distance = distance + mass * (z_top - widen(m))
-    top = maths.where(poor, np.nan, top)
-    saved_sum = log_sum
-    log_sum, log_s, p_top, p_top_minus_1, to_p = maths.row_sums(z_top, top, rest)  # a term times to_p is a probability
-    if plan.saved:
-        log_sum = saved_sum
-        to_p = 1.0 / maths.exp(log_sum - widen(m), widen(power))
-        p_top, p_top_minus_1 = maths.exp(z_top - log_sum, 0.0), maths.expm1(z_top - log_sum)
 
-    largest = same_integer(k, y)
-    place, p, p_minus_1 = largest, p_top, p_top_minus_1  # where p and q may both be large, and must not cancel
-    if soft is not None:
-        q_y = widen(maths.soft_mass(gather(w, place), gather(q, place * width + here), law.keep, law.off))
-        others = mass - q_y
-    else:
-        place = maths.where(y < 0, 0, y)
-        z_y = widen(unit(gather(x, place * width + here), law.inner, softcap)) * law.gain
-        w_y = widen(gather(w, place)) if plan.weighted else splat(1.0, LANES)
-        q_y, mass, others, distance, p, p_minus_1 = maths.label_terms(
-            law, w_y, z_top, z_y, place == largest, p_top, p_top_minus_1, distance
-        )
-        if plan.saved:
-            p, p_minus_1 = maths.exp(z_y - log_sum, 0.0), maths.expm1(z_y - log_sum)
-        if plan.untargeted:
-            q_y, distance = q_y * 0.0, q_y * 0.0
-            mass, others = q_y + 1.0, q_y + 1.0
-
-    if not plan.saved:
-        losses = maths.row_loss(mass, log_s, distance, log_sum, law.z_loss)
-        if plan.untargeted:
-            losses = log_sum
-        store_part(job.lse, i, n, maths.where(ignored, 0.0, log_sum))
-        store_part(job.loss, i, n, maths.where(ignored, 0.0, losses))
+@device
+def write_strip(lane, j, x, e, q, facts, job, soft, softcap):
+    plan, classes, width = job.plan, job.logits.shape[2], stride(job.plan.lanes)
     if plan.write == LOG_SOFTMAX:
-        write_log_softmax(x, lane, width, classes, m, narrow(log_s, zero))
-    elif plan.write != NOTHING:
-        push = narrow(maths.row_factor(scale, mass, log_sum, law.z_loss, to_p), zero)
-        pull = narrow(scale if soft is not None else scale * law.off, zero)
-        special = narrow(scale * maths.place_gradient(mass, q_y, others, log_sum, law.z_loss, p, p_minus_1), zero)
-        index = place * width + here
-        if softcap is not None:
-            special = special * maths.slope(maths.angle(gather(x, index), law.inner))
-        write_gradient(x, e, q, w, lane, width, classes, push, pull, weighed, law, soft, softcap)
-        scatter(x, index, special)
-        if plan.write == HESSIAN:
-            curve = scale * mass * law.scale
-            divide = narrow(to_p, zero)
-            write_hessian(e, lane, width, classes, divide, narrow(curve, zero))
-            bend = narrow(curve * p_top * p_top_minus_1 * -1.0, zero)
-            scatter(e, largest * width + here, bend)
+        write_log_softmax(x, lane, j, width, classes, facts)
+        return
+    write_gradient(x, e, q, job.weight, lane, j, width, classes, facts, job.law, soft, softcap)
+    if plan.write == HESSIAN:
+        write_hessian(e, lane, j, width, classes, facts)
 
 
 # --- the passes over a strip ------------------------------------------------------------------------------------------
 
 
 @device
-def largest_logit(x, lane, width, classes, zero, law, softcap):
-    """The largest z in the working precision, and the first class that has it."""
-    m, k = zero - np.inf, maths.bits(zero)
-    for c in range(classes):
-        a = direction(load(x, c * width + lane, LANES), law.inner, softcap)
-        higher = a > m
-        m, k = maths.where(higher, a, m), maths.where(higher, c, k)
-    if softcap is not None:
-        m = maths.capped(m) * law.gain
-    return m, k
+def largest_logit(x, lane, width, classes):
+    m = load(x, lane, LANES)
+    m = maths.where(m == m, m, -np.inf)
+    for c in range(1, classes):
+        m = maths.maximum(load(x, c * width + lane, LANES), m)
+    return m
 
 
 @device
-def terms(x, e, lane, width, classes, k, m, power, zero, law, softcap):
-    """Leave 2^power·exp(z − m) in e; the term of class k, and the sum of all others."""
-    top, rest = zero, widen(zero)
-    for start in range(0, classes, GROUP):
-        part = zero
-        for c in range(start, min(start + GROUP, classes)):
-            u = unit(load(x, c * width + lane, LANES), law.inner, softcap)
-            v = maths.exp(maths.fma(u, law.gain, -m), power)
-            store(e, c * width + lane, v)
-            largest = k == c
-            top, part = maths.where(largest, v, top), part + maths.where(largest, 0.0, v)
-        rest = rest + widen(part)
-    return widen(top), rest
+def first_largest(x, lane, width, classes, x_top):
+    """The first class with the largest logit; 0 where all are NaN."""
+    k = lane_numbers(LANES) * 0
+    for c in range(classes - 1, -1, -1):
+        k = maths.where(load(x, c * width + lane, LANES) == x_top, c, k)
+    return k
 
 
 @device
-def weigh(x, q, w, lane, width, classes, m, law, soft, softcap):
-    """Σ q and Σ q·(m − z); q = w where only smoothing asks for them."""
+def terms(x, e, lane, j, width, classes, x_top, m, facts, law, softcap):
+    """Leave 2^power·exp(z − m) in e; note the sum of all but the largest, and how many are the largest."""
+    power = load(facts.numbers, POWER + j, LANES)
+    ties = power * 0.0
+    rest = widen(ties)
+    whole = classes // 4 * 4
+    for c in range(0, whole, 4):  # four terms are added up in the working precision
+        v0, ties = term(x, e, c * width + lane, x_top, m, power, ties, law, softcap)
+        v1, ties = term(x, e, (c + 1) * width + lane, x_top, m, power, ties, law, softcap)
+        v2, ties = term(x, e, (c + 2) * width + lane, x_top, m, power, ties, law, softcap)
+        v3, ties = term(x, e, (c + 3) * width + lane, x_top, m, power, ties, law, softcap)
+        rest = rest + widen((v0 + v1) + (v2 + v3))
+    for c in range(whole, classes):
+        v0, ties = term(x, e, c * width + lane, x_top, m, power, ties, law, softcap)
+        rest = rest + widen(v0)
+    store(facts.sums, REST + j, rest)
+    store(facts.sums, TIES + j, widen(ties))
+
+
+@device
+def term(x, e, at, x_top, m, power, ties, law, softcap):
+    v = load(x, at, LANES)
+    largest = v == x_top
+    v = maths.exp(maths.fma(unit(v, law.inner, softcap), law.gain, -m), power)
+    store(e, at, v)
+    return maths.where(largest, 0.0, v), ties + maths.where(largest, 1.0, power * 0.0)
+
+
+@device
+def weigh(x, q, w, lane, j, width, classes, m, facts, law, soft, softcap):
+    """Note Σ q and Σ q·(m − z); q = w where only smoothing asks for them."""
     mass = splat(0.0, LANES)
     distance = mass
     for c in range(classes):
@@ -239,7 +213,8 @@ def weigh(x, q, w, lane, width, classes, m, law, soft, softcap):
         shares = target_share(w, q, c, lane, width, law, soft)
         mass = mass + widen(shares)
         distance = distance - widen(maths.share(shares, maths.fma(u, law.gain, -m)))
-    return mass, distance
+    store(facts.sums, MASS + j, mass)
+    store(facts.sums, DISTANCE + j, distance)
 
 
 @device
@@ -251,8 +226,12 @@ def target_share(w, q, c, lane, width, law, soft):
 
 
 @device
-def write_gradient(x, e, q, w, lane, width, classes, push, pull, weighed, law, soft, softcap):
+def write_gradient(x, e, q, w, lane, j, width, classes, facts, law, soft, softcap):
     """(mass + 2ζ·lse)·p − q, times scale and the slope of the softcap."""
+    push, pull = load(facts.numbers, PUSH + j, LANES), load(facts.numbers, PULL + j, LANES)
+    special, place = load(facts.numbers, SPECIAL + j, LANES), load(facts.places, PLACE + j, LANES)
+    place = same_integer(place, maths.bits(push))
+    weighed = soft is not None or law.off > 0.0
     for c in range(classes):
         v = load(e, c * width + lane, LANES) * push
         if weighed:
@@ -260,45 +239,26 @@ def write_gradient(x, e, q, w, lane, width, classes, push, pull, weighed, law, s
             v = maths.class_gradient(load(e, c * width + lane, LANES), push, shares, pull)
         if softcap is not None:
             v = v * maths.slope(maths.angle(load(x, c * width + lane, LANES), law.inner))
-        store(x, c * width + lane, v)
+        store(x, c * width + lane, maths.where(place == c, special, v))
 
 
 @device
-def write_hessian(e, lane, width, classes, divide, curve):
+def write_hessian(e, lane, j, width, classes, facts):
     """curve·p·(1 − p)."""
+    to_p, curve = load(facts.numbers, TO_P + j, LANES), load(facts.numbers, CURVE + j, LANES)
+    bend, place = load(facts.numbers, BEND + j, LANES), load(facts.places, TOP_PLACE + j, LANES)
+    place = same_integer(place, maths.bits(to_p))
     for c in range(classes):
-        p = load(e, c * width + lane, LANES) * divide
-        store(e, c * width + lane, maths.curvature(p) * curve)
+        v = maths.curvature(load(e, c * width + lane, LANES) * to_p) * curve
+        store(e, c * width + lane, maths.where(place == c, bend, v))
 
 
 @device
-def write_log_softmax(x, lane, width, classes, m, log_s):
+def write_log_softmax(x, lane, j, width, classes, facts):
     """(x − m) − log S."""
+    m, log_s = load(facts.numbers, M + j, LANES), load(facts.numbers, LOG_S + j, LANES)
     for c in range(classes):
         store(x, c * width + lane, (load(x, c * width + lane, LANES) - m) - log_s)
-
-
-# --- rows' values -----------------------------------------------------------------------------------------------------
-
-
-@device
-def labels_at(labels, i, n, classes, plan):
-    """The labels of n rows, read once and checked again, for the caller's memory may have changed since the scan."""
-    if labels is None:
-        return lane_numbers(LANES) * 0 + SOFT
-    if plan.untargeted:
-        return lane_numbers(LANES) * 0 + NO_TARGET
-    y = values(labels, i, n, IGNORED)
-    y = maths.where(y == plan.ignore_index, IGNORED, y)
-    return maths.where(y < 0, IGNORED, maths.where(y < classes, y, IGNORED))
-
-
-@device
-def values(line, i, n, fill):
-    """n numbers from row i on."""
-    if line.step == 0:
-        return splat(load(line.data, 0, 0), LANES)
-    return load_part(line.data, i, n, fill, LANES)
 
 
 @device
@@ -307,88 +267,3 @@ def clear_ignored(y, x, lane, width, classes):
     if first(y == IGNORED) < LANES:
         for c in range(classes):
             store(x, c * width + lane, maths.where(y == IGNORED, 0.0, load(x, c * width + lane, LANES)))
-
-
-# --- between an array and a tile --------------------------------------------------------------------------------------
-
-
-@device
-def bring(v, a, b, n, x, width, square):
-    """Samples b … b + n of block a into a tile, zeros in the lanes beyond them."""
-    if v.strides[2] == v.item:
-        bring_rows(v, a, b, n, x, width, square)
-        return
-    for c in range(v.shape[2]):
-        for j in range(0, n, LANES):
-            if v.strides[1] == v.item:
-                store(x, c * width + j, load_part(at(v, a, b, c), j, n - j, 0.0, LANES))
-            else:
-                for s in range(j, j + LANES):
-                    store(x, c * width + s, load(at(v, a, b + s, c), 0, 0) if s < n else 0.0)
-
-
-@device
-def bring_rows(v, a, b, n, x, width, square):
-    """By squares of 16 samples and 16 classes."""
-    classes, step = v.shape[2], v.strides[1]
-    for j in range(0, n, LANES):
-        start, whole = at(v, a, b + min(j, n - 1), 0), n - j >= LANES
-        for c in range(0, classes, LANES):
-            p = moved(start, c)
-            for s in range(LANES):
-                if whole or j + s < n:
-                    store(square, LANES * s, load_part(p, 0, classes - c, 0.0, LANES))
-                    p = moved_bytes(p, step)
-                else:
-                    store(square, LANES * s, narrow(splat(0.0, LANES), load(x, 0, 0)))
-            transpose(square, LANES, moved(x, c * width + j), width)
-
-
-@device
-def ask(v, a, b):
-    """Ask the memory for the 16 samples from b on, while others are worked on."""
-    if b + LANES > v.shape[1]:
-        return
-    start = at(v, a, b, 0)
-    if v.strides[2] != v.item:
-        for c in range(v.shape[2]):
-            prefetch(moved_bytes(start, c * v.strides[2]), 0, LANES)
-    elif v.strides[1] == v.item * v.shape[2]:
-        for offset in range(0, LANES * v.strides[1], 64):
-            prefetch(moved_bytes(start, offset), 0, 1)
-    else:
-        for s in range(LANES):
-            for c in range(0, v.shape[2], LANES):
-                prefetch(moved(moved_bytes(start, s * v.strides[1]), c), 0, LANES)
-
-
-@device
-def take(x, width, n, v, a, b, square, streaming):
-    """The way back."""
-    if v.strides[2] == v.item:
-        take_rows(x, width, n, v, a, b, square)
-        return
-    for c in range(v.shape[2]):
-        p = at(v, a, b, c)
-        whole_lines = streaming and v.item * LANES >= 64 and past_boundary(p, 0) == 0
-        for j in range(0, n, LANES):
-            if v.strides[1] != v.item:
-                for s in range(j, min(j + LANES, n)):
-                    store(at(v, a, b + s, c), 0, load(x, c * width + s, 0))
-            elif whole_lines and n - j >= LANES:
-                stream(p, j, load(x, c * width + j, LANES))
-            else:
-                store_part(p, j, n - j, load(x, c * width + j, LANES))
-
-
-@device
-def take_rows(x, width, n, v, a, b, square):
-    classes, step = v.shape[2], v.strides[1]
-    for j in range(0, n, LANES):
-        start = at(v, a, b + j, 0)
-        for c in range(0, classes, LANES):
-            p = moved(start, c)
-            transpose(moved(x, c * width + j), width, square, LANES)
-            for s in range(min(LANES, n - j)):
-                store_part(p, 0, classes - c, load(square, LANES * s, LANES))
-                p = moved_bytes(p, step)

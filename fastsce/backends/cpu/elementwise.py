@@ -8,7 +8,7 @@ from __future__ import annotations
 from fastsce import maths
 from fastsce.backends.cpu.jit import device, kernel
 from fastsce.backends.cpu.memory import View, at, load, pointer, spare, store, store_part, view, workspace
-from fastsce.backends.cpu.threads import begin, room
+from fastsce.backends.cpu.threads import hand_out, room
 from fastsce.backends.cpu.vectors import narrow, splat, total, widen
 
 LANES = 32
@@ -25,7 +25,7 @@ def binary(logits, target, weight, sample_weight, pos_weight, upstream, loss, gr
     factors = factor(weight), factor(sample_weight), factor(pos_weight), factor(upstream)
     inputs = view(logits), view(target), *factors
     outputs = view(loss), view(grad), view(hess)
-    return begin(binary_share, parts, memory, (inputs, outputs, pointer(sums), parts))
+    return hand_out(binary_share, parts, memory, (inputs, outputs, pointer(sums), parts))
 
 
 @device
@@ -114,7 +114,7 @@ def write(p, n, v, a, b, start, scratch):
 @kernel
 def softmax_vjp(p, v, out, parts, memory):
     """p·(v − ⟨p, v⟩), rows of shape (A, B, C)."""
-    return begin(vjp_share, parts, memory, (view(p), view(v), view(out), parts))
+    return hand_out(vjp_share, parts, memory, (view(p), view(v), view(out), parts))
 
 
 @device

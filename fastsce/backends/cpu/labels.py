@@ -10,7 +10,7 @@ import numpy as np
 
 from fastsce.backends.cpu.jit import device, kernel
 from fastsce.backends.cpu.memory import load_part, pointer, store
-from fastsce.backends.cpu.threads import begin, parts_of, run
+from fastsce.backends.cpu.threads import hand_out, parts_of, run
 from fastsce.backends.cpu.vectors import splat
 from fastsce.backends.cpu.vectors import total as sum_of
 
@@ -46,7 +46,7 @@ def scan_few(labels, classes, ignore_index):
 def scan(labels, classes, ignore_index, weight, sample_weight, found, parts, memory):
     """`found` gets the first bad row and the sum of each piece; weight and sample_weight are both None, or arrays."""
     job = Labels(pointer(labels), labels.shape[0], classes, ignore_index)
-    return begin(scan_share, parts, memory, (job, weights_of(weight, sample_weight), pointer(found), parts))
+    return hand_out(scan_share, parts, memory, (job, weights_of(weight, sample_weight), pointer(found), parts))
 
 
 class Labels(NamedTuple):

@@ -1,4 +1,4 @@
-"""Memory: pointers into arrays, vector loads and stores of every storage type, and transposition in registers.
+"""Memory: pointers into arrays, vector loads and stores of every storage type, and the turning of rows into columns.
 
 A pointer is numba's CPointer to the storage type. Nothing here is checked or aligned: the kernels' arrays were checked
 before, and an unaligned access is as fast as an aligned one where it does not cross a cache line.
@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 from llvmlite import ir
 from numba import types
-from numba.extending import intrinsic
+from numba.extending import intrinsic, overload
 
 from fastsce.backends.cpu.jit import device
 from fastsce.backends.cpu.vectors import (
@@ -16,6 +16,7 @@ from fastsce.backends.cpu.vectors import (
     ELEMENT,
     FLOAT,
     HALF,
+    I1,
     I8,
     I16,
     I32,
@@ -26,6 +27,7 @@ from fastsce.backends.cpu.vectors import (
     splat_value,
 )
 
+WIDE = 64  # lanes: four 512-bit registers of float32, enough independent work to hide the latency of each operation
 STORED = {types.uint16: I16, types.int16: I16, types.uint8: I8, types.int64: I64}
 
 
@@ -103,6 +105,7 @@ def define_workspace(doc, element_of):
 
 workspace = define_workspace("64-byte aligned scratch for what elements of p are computed in.", compute_type)
 spare = define_workspace("64-byte aligned scratch for elements as p stores them.", lambda dtype: dtype)
+integers = define_workspace("64-byte aligned scratch for 64-bit integers.", lambda dtype: types.int64)
 
 
 @intrinsic
@@ -180,23 +183,41 @@ def load(typing, p, index, lanes):
     return loaded_type(p, lanes)(p, types.int64, lanes), build
 
 
+def masked_load(context, b, p, args, fill_type, result):
+    """The first n of p[index : index + lanes], the other lanes filled with a number."""
+    pointer, index, n, fill = args
+    stored = ir.VectorType(stored_type(p.dtype), result.lanes)
+    mask = first_lanes(b, n, result.lanes)
+    address = place(b, pointer, index, result.lanes)
+    name = f"llvm.masked.load.{mangled(p, result.lanes)}.p0"
+    value = call(b, name, stored, [address, I32(size_of(p)), mask, ir.Constant(stored, ir.Undefined)])
+    rest = splat_value(b, result, context.cast(b, fill, fill_type, result.dtype))
+    return b.select(mask, decode(b, value, p.dtype, result.lanes), rest)
+
+
 @intrinsic(prefer_literal=True)
 def load_part(typing, p, index, n, fill, lanes):
     """p[index : index + n], the other lanes filled with a number."""
     result = loaded_type(p, lanes)
 
     def build(context, b, signature, args):
-        count = width(lanes)
-        stored = ir.VectorType(stored_type(p.dtype), count)
-        mask = first_lanes(b, args[2], count)
-        address = place(b, args[0], args[1], count)
-        nothing = ir.Constant(stored, ir.Undefined)
-        name = f"llvm.masked.load.{mangled(p, count)}.p0"
-        value = call(b, name, stored, [address, I32(size_of(p)), mask, nothing])
-        rest = splat_value(b, result, context.cast(b, args[3], signature.args[3], result.dtype))
-        return b.select(mask, decode(b, value, p.dtype, count), rest)
+        return masked_load(context, b, p, args[:4], signature.args[3], result)
 
     return result(p, types.int64, types.int64, fill, lanes), build
+
+
+@intrinsic
+def fetch(typing, p, index, n, fill, like):
+    """As load_part, with the lanes of `like`; WIDE lanes are all there."""
+    result = Vector(compute_type(p.dtype), like.lanes)
+
+    def build(context, b, signature, args):
+        if like.lanes == WIDE:
+            value = b.load(place(b, args[0], args[1], WIDE), align=size_of(p))
+            return decode(b, value, p.dtype, WIDE)
+        return masked_load(context, b, p, args[:4], signature.args[3], result)
+
+    return result(p, types.int64, types.int64, fill, like), build
 
 
 def define_store(doc, align=None, nontemporal=False):
@@ -234,6 +255,24 @@ def store_part(typing, p, index, n, value):
         return context.get_dummy_value()
 
     return types.void(p, types.int64, types.int64, value), build
+
+
+def put(p, index, n, value, streaming):
+    """p[index : index + n] = the first n lanes of value, or all of WIDE ones, past the caches if so wished."""
+
+
+@overload(put)
+def put_overload(p, index, n, value, streaming):
+    if value.lanes < WIDE:
+        return lambda p, index, n, value, streaming: store_part(p, index, n, value)
+
+    def all_of_them(p, index, n, value, streaming):
+        if streaming:
+            stream(p, index, value)
+        else:
+            store(p, index, value)
+
+    return all_of_them
 
 
 @intrinsic
@@ -276,17 +315,33 @@ def gather(typing, p, index):
     return result(p, index), build
 
 
-@intrinsic
-def scatter(typing, p, index, value):
-    """p[index] = value, lane by lane."""
+@intrinsic(prefer_literal=True)
+def load_apart(typing, p, step, lanes):
+    """Numbers that lie `step` bytes apart."""
+    result = loaded_type(p, lanes)
 
     def build(context, b, signature, args):
-        for i in range(index.lanes):
-            number = encode(b, b.extract_element(args[2], I32(i)), p.dtype, None)
-            b.store(number, place(b, args[0], lane(b, args[1], i)), align=size_of(p))
+        stored = ir.Constant(ir.VectorType(stored_type(p.dtype), result.lanes), ir.Undefined)
+        for i in range(result.lanes):
+            value = b.load(moved_by(b, args[0], b.mul(args[1], I64(i))), align=size_of(p))
+            stored = b.insert_element(stored, value, I32(i))
+        return decode(b, stored, p.dtype, result.lanes)
+
+    return result(p, types.int64, lanes), build
+
+
+@intrinsic
+def store_apart(typing, p, step, value):
+    """The way back."""
+
+    def build(context, b, signature, args):
+        stored = encode(b, args[2], p.dtype, value.lanes)
+        for i in range(value.lanes):
+            number = b.extract_element(stored, I32(i))
+            b.store(number, moved_by(b, args[0], b.mul(args[1], I64(i))), align=size_of(p))
         return context.get_dummy_value()
 
-    return types.void(p, index, value), build
+    return types.void(p, types.int64, value), build
 
 
 def lane(b, v, i):
@@ -294,34 +349,62 @@ def lane(b, v, i):
     return b.sext(number, I64) if number.type.width < 64 else number
 
 
+QUAD = 4  # classes that quads_in and quads_out move at a time
+
+
 @intrinsic
-def transpose(typing, source, source_step, target, target_step):
-    """target[target_step·i + j] = source[source_step·j + i] for 16 × 16 numbers, in registers."""
+def quads_in(typing, source, step, target, target_step):
+    """From 16 rows, `step` bytes apart, bring four numbers each to target[target_step·class + row]."""
 
     def build(context, b, signature, args):
-        def line(p, step, i):
-            return place(b, p, b.mul(step, I64(i)), 16)
-
-        rows = [b.load(line(args[0], args[1], i), align=size_of(source)) for i in range(16)]
-        for span in (8, 4, 2, 1):
-            rows = exchanged(b, rows, span)
-        for i, values in enumerate(rows):
-            b.store(values, line(args[2], args[3], i), align=size_of(target))
+        quads = [b.load(quad(b, args[0], b.mul(args[1], I64(i))), align=size_of(source)) for i in range(16)]
+        lines = [decode(b, joined(b, quads[j::4]), source.dtype, 16) for j in range(4)]
+        for c, line in enumerate(turned(b, lines)):
+            b.store(line, place(b, args[2], b.mul(args[3], I64(c)), 16), align=size_of(target))
         return context.get_dummy_value()
 
     return types.void(source, types.int64, target, types.int64), build
 
 
-def exchanged(b, rows, span):
-    """Swap the upper-right with the lower-left block of every 2·span × 2·span square on the diagonal."""
-    result = list(rows)
-    for i in range(16):
-        if i & span:
-            continue
-        upper, lower = rows[i], rows[i + span]
-        result[i] = shuffle(b, upper, lower, [16 + (j - span) if j & span else j for j in range(16)])
-        result[i + span] = shuffle(b, upper, lower, [16 + j if j & span else j + span for j in range(16)])
-    return result
+@intrinsic
+def quads_out(typing, source, source_step, target, step):
+    """The way back: to 16 rows, `step` bytes apart, four numbers each from source[source_step·class + row]."""
+
+    def build(context, b, signature, args):
+        places = [place(b, args[0], b.mul(args[1], I64(c)), 16) for c in range(4)]
+        lines = turned(b, [b.load(p, align=size_of(source)) for p in places])
+        lines = [encode(b, line, target.dtype, 16) for line in lines]
+        for i in range(16):
+            four = shuffle(b, lines[i % 4], lines[i % 4], range(i // 4 * 4, i // 4 * 4 + 4))
+            b.store(four, quad(b, args[2], b.mul(args[3], I64(i))), align=size_of(target))
+        return context.get_dummy_value()
+
+    return types.void(source, types.int64, target, types.int64), build
+
+
+def quad(b, p, offset):
+    return b.bitcast(moved_by(b, p, offset), ir.VectorType(p.type.pointee, QUAD).as_pointer())
+
+
+def joined(b, vectors):
+    """Vectors, end to end."""
+    while len(vectors) > 1:
+        n = 2 * vectors[0].type.count
+        vectors = [shuffle(b, v, w, range(n)) for v, w in zip(vectors[::2], vectors[1::2])]
+    return vectors[0]
+
+
+def turned(b, lines):
+    """Transpose each of the four 4 × 4 squares that four lines of 16 numbers hold side by side."""
+
+    def merged(v, w, pattern):
+        return shuffle(b, v, w, [4 * (i // 4) + pattern[i % 4] for i in range(16)])
+
+    low, high = [0, 16, 1, 17], [2, 18, 3, 19]
+    front, back = [0, 1, 16, 17], [2, 3, 18, 19]
+    a, c = merged(lines[0], lines[1], low), merged(lines[2], lines[3], low)
+    d, e = merged(lines[0], lines[1], high), merged(lines[2], lines[3], high)
+    return [merged(a, c, front), merged(a, c, back), merged(d, e, front), merged(d, e, back)]
 
 
 def size_of(pointer):
@@ -335,5 +418,6 @@ def mangled(pointer, lanes):
 
 def first_lanes(b, n, lanes):
     """A mask of the first n lanes."""
-    numbers = Vector(types.int64, lanes)
-    return b.icmp_signed("<", ir.Constant(numbers.llvm, list(range(lanes))), splat_value(b, numbers, n))
+    kind = ir.IntType(lanes)
+    some = b.sub(b.shl(I64(1), n), I64(1))
+    return b.bitcast(b.trunc(b.select(b.icmp_signed("<", n, I64(lanes)), some, I64(-1)), kind), ir.VectorType(I1, lanes))

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-import numpy as np
-
 from fastsce import maths
 from fastsce.backends.cpu.jit import device
 from fastsce.backends.cpu.memory import pointer, view
-from fastsce.backends.cpu.vectors import largest, splat
+from fastsce.backends.cpu.vectors import widen
 
 IGNORED = -1  # stands for the label of a row to leave out
 NO_TARGET = -2  # a label: q = 0 and mass = 1, so that the loss is lse and the gradient p
 SOFT = -3  # stands for the label where the target is soft
+LANES = 16  # rows whose coefficients are worked out side by side
 NOTHING, GRADIENT, HESSIAN, LOG_SOFTMAX = range(4)  # what to write
 
 
@@ -42,6 +41,7 @@ class Plan(NamedTuple):
     ignore_index: int
     keep: bool = False  # rows.py: the terms of a row are kept until it is written
     copies: bool = False  # rows.py: rows are not contiguous, and are worked on in copies
+    group: int = 1  # rows.py: rows that are worked on together
     lanes: int = 0  # columns.py: samples in a tile
 
 
@@ -54,33 +54,9 @@ def unit(x, inner, softcap):
 
 
 @device
-def direction(x, inner, softcap):
-    """A number that grows with z, and costs less than z."""
-    if softcap is None:
-        return x * inner
-    return maths.angle(x, inner)
-
-
-@device
-def one_slope(x, law, softcap):
-    """dz/dx ÷ s, in float64, of one number."""
-    if softcap is None:
-        return 1.0
-    return np.float64(largest(maths.slope(maths.angle(splat(x, 1), law.inner))))
-
-
-@device
-def one_logit(x, law, softcap):
-    """z of one number in float64, from the same u that the vectors have."""
-    return law.gain * np.float64(largest(unit(splat(x, 1), law.inner, softcap)))
-
-
-@device
-def rounded_logit(a, law, softcap):
-    """z in the working precision, where `direction` is a."""
-    if softcap is None:
-        return a
-    return largest(maths.capped(splat(a, 1)) * law.gain)
+def logit(x, law, softcap):
+    """z in float64, from the same u as everywhere."""
+    return law.gain * widen(unit(x, law.inner, softcap))
 
 
 class Job(NamedTuple):

@@ -68,7 +68,7 @@ def room(memory, part, scratch):
 
 
 @intrinsic
-def begin(typing, work, parts, memory, args):
+def hand_out(typing, work, parts, memory, args):
     """work(part, memory, *args) for the only part; for several, the address with which `drive` is to call it."""
     job = (types.int64, types.CPointer(types.uint8), *args.types)
     work_signature = work.get_call_type(typing, job, {})

@@ -218,6 +218,16 @@ def log_parts_overload(u):
     return lambda u: maths.log_parts_f64(u)
 
 
+@overload(maths.widen)
+def widen_overload(x):
+    return lambda x: widen(x)
+
+
+@overload(maths.narrow)
+def narrow_overload(x, like):
+    return lambda x, like: narrow(x, like)
+
+
 for _function in (
     maths.maximum,
     maths.exp_parts_f32,
@@ -229,6 +239,8 @@ for _function in (
     maths.log1p,
     maths.tanh,
     maths.row_sums,
+    maths.label_chance,
+    maths.saved_chance,
     maths.label_terms,
     maths.row_loss,
     maths.row_factor,
@@ -264,7 +276,7 @@ def cast_value(b, value, given, to):
 
 @intrinsic
 def widen(typing, x):
-    """float64."""
+    """In float64."""
     result = Vector(types.float64, x.lanes) if isinstance(x, Vector) else types.float64
     return result(x), lambda context, b, signature, args: cast_value(b, args[0], element(x), types.float64)
 

@@ -1,0 +1,159 @@
+"""What there is once a row, for LANES rows side by side: their losses, and what their gradients are made with.
+
+The kernels go through a group of up to GROUP rows three times: they read the rows and note `Facts`, work out the
+coefficients from them here, and write the rows.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+from fastsce import maths
+from fastsce.backends.cpu.jit import device
+from fastsce.backends.cpu.memory import gather, integers, load, load_part, store, store_part, workspace
+from fastsce.backends.cpu.plan import HESSIAN, IGNORED, LANES, NO_TARGET, NOTHING, SOFT, logit
+from fastsce.backends.cpu.vectors import lane_numbers, narrow, splat, widen
+
+GROUP = 64  # rows: enough that their coefficients, long chains of dependent operations, are worked on side by side
+FACTS_BYTES = 18 * 8 * GROUP + 3 * 64
+
+# Places in Facts: each holds a number for each of GROUP rows.
+# sums: Σ 2^power·exp(z − m) but for the largest z, and how often that occurs; Σ q and Σ q·(m − z), or of w where only
+# smoothing asks for them
+REST, TIES, MASS, DISTANCE = (i * GROUP for i in range(4))
+# numbers: the largest logit; x and q at the label, or at the largest logit where the target is soft; then what comes of
+# them: m, lse − m; gradient = push·term − pull·q, but `special` where p and q may both be large; p = to_p·term;
+# Hessian = curve·p·(1 − p), but `bend` where p may be near 1
+X_TOP, X_K, Q_K, POWER, M, LOG_S, PUSH, PULL, SPECIAL, TO_P, CURVE, BEND = (i * GROUP for i in range(12))
+# places: the label, or that of the largest logit where the target is soft, or IGNORED, or NO_TARGET; the largest logit's
+PLACE, TOP_PLACE = (i * GROUP for i in range(2))
+
+
+class Facts(NamedTuple):
+    sums: Any  # float64
+    numbers: Any  # in the working precision
+    places: Any  # integers
+
+
+@device
+def facts_at(scratch, job):
+    return Facts(
+        workspace(scratch, 0, job.lse),
+        workspace(scratch, 4 * 8 * GROUP + 64, job.logits.data),
+        integers(scratch, 16 * 8 * GROUP + 128, job.lse),
+    )
+
+
+@device
+def values(line, i, n, fill):
+    """n numbers from row i on."""
+    if line.step == 0:
+        return splat(load(line.data, 0, 0), LANES)
+    return load_part(line.data, i, n, fill, LANES)
+
+
+@device
+def begin(i, n, lane, facts, job):
+    """Note the labels of n rows, and the power of two for their terms.
+
+    Labels are read once and checked again, for the caller's memory may have changed since the scan.
+    """
+    plan = job.plan
+    y = lane_numbers(LANES) * 0 + SOFT
+    if plan.untargeted:
+        y = y * 0 + NO_TARGET
+    elif job.labels is not None:
+        y = values(job.labels, i, n, IGNORED)
+        y = maths.where(y == plan.ignore_index, IGNORED, y)
+        y = maths.where(y < 0, IGNORED, maths.where(y < job.logits.shape[2], y, IGNORED))
+    power = maths.carried(row_scales(i, n, job))
+    store(facts.places, PLACE + lane, y)
+    store(facts.numbers, POWER + lane, narrow(power, load(facts.numbers, 0, 0)))
+    return y
+
+
+@device
+def row_scales(i, n, job):
+    """What the rows' gradients are multiplied by, logit_scale included."""
+    return values(job.row_scale, i, n, 0.0) * job.law.scale
+
+
+@device
+def shift(i, n, x_top, job, softcap):
+    """m: the largest z, or lse where it is given, in the working precision."""
+    if job.plan.saved:
+        return narrow(load_part(job.lse, i, n, 0.0, LANES), x_top)
+    return narrow(logit(x_top, job.law, softcap), x_top)
+
+
+@device
+def settle(i, n, facts, job, soft, softcap):
+    """Work out the coefficients of n rows from row i on."""
+    for lane in range(0, n, LANES):
+        settle_lanes(i + lane, min(LANES, n - lane), lane, facts, job, soft, softcap)
+
+
+@device
+def settle_lanes(i, n, lane, facts, job, soft, softcap):
+    law, plan = job.law, job.plan
+    place = load(facts.places, PLACE + lane, LANES)
+    x_top, x_k = load(facts.numbers, X_TOP + lane, LANES), load(facts.numbers, X_K + lane, LANES)
+    power, m = load(facts.numbers, POWER + lane, LANES), shift(i, n, x_top, job, softcap)
+    mass, distance = splat(0.0, LANES), splat(0.0, LANES)
+    if soft is not None or law.off > 0.0:
+        mass, distance = load(facts.sums, MASS + lane, LANES), load(facts.sums, DISTANCE + lane, LANES)
+    scale = maths.where(place == IGNORED, 0.0, row_scales(i, n, job))
+    w_k = x_top * 0.0 + 1.0
+    if plan.weighted or soft is not None:
+        w_k = gather(job.weight, maths.where(place < 0, 0, place))
+
+    z_top = logit(x_top, law, softcap)
+    gap = z_top - widen(m)  # m is z_top rounded, or lse
+    unit = maths.where(power > 0.0, 2.0**-maths.POWER, power + 1.0)  # 1/top
+    if softcap is not None or law.gain != 1.0 or plan.saved:
+        unit = maths.exp(narrow(-gap, m), -power)
+    log_s, p_top, p_top_minus_1, to_p = maths.row_sums(
+        unit, load(facts.sums, REST + lane, LANES), load(facts.sums, TIES + lane, LANES)
+    )
+    lse = z_top + log_s
+    if plan.saved:
+        lse = load_part(job.lse, i, n, 0.0, LANES)
+        to_p = maths.exp(narrow(widen(m) - lse, m), -power)
+        p_top, p_top_minus_1 = maths.saved_chance(z_top, lse, m)
+    distance = maths.fma(mass, gap, distance)
+    if soft is not None:
+        p, p_minus_1 = p_top, p_top_minus_1
+        q = widen(maths.soft_mass(w_k, load(facts.numbers, Q_K + lane, LANES), law.keep, law.off))
+        others = mass - q
+    else:
+        z_y = logit(x_k, law, softcap)
+        p, p_minus_1 = maths.label_chance(z_top - z_y, p_top, p_top_minus_1, m)
+        if plan.saved:
+            p, p_minus_1 = maths.saved_chance(z_y, lse, m)
+        q, mass, others, distance = maths.label_terms(law, widen(w_k), z_top - z_y, distance)
+        if plan.untargeted:  # q = 0 and mass = 1: the loss is lse and the gradient p
+            q, distance = q * 0.0, q * 0.0
+            mass, others = q + 1.0, q + 1.0
+    if not plan.saved:
+        losses = maths.row_loss(mass, log_s, distance, lse, law.z_loss)
+        if plan.untargeted:
+            losses = lse
+        store_part(job.lse, i, n, maths.where(place == IGNORED, 0.0, lse))
+        store_part(job.loss, i, n, maths.where(place == IGNORED, 0.0, losses))
+    if plan.write == NOTHING:
+        return
+    push = maths.row_factor(scale, mass, lse, law.z_loss, widen(to_p))
+    pull = scale if soft is not None else scale * law.off
+    special = narrow(scale * maths.place_gradient(mass, q, others, lse, law.z_loss, p, p_minus_1), m)
+    if softcap is not None:
+        special = special * maths.slope(maths.angle(x_k, law.inner))
+    store(facts.numbers, M + lane, m)
+    store(facts.numbers, LOG_S + lane, narrow(log_s, m))
+    store(facts.numbers, PUSH + lane, narrow(push, m))
+    store(facts.numbers, PULL + lane, narrow(pull, m))
+    store(facts.numbers, SPECIAL + lane, special)
+    if plan.write == HESSIAN:
+        curve = scale * mass * law.scale
+        store(facts.numbers, TO_P + lane, to_p)
+        store(facts.numbers, CURVE + lane, narrow(curve, m))
+        store(facts.numbers, BEND + lane, narrow(curve * p_top * p_top_minus_1 * -1.0, m))

@@ -1,0 +1,90 @@
+"""Tiles: samples side by side, one class after the other, and the way between them and an array of any strides."""
+
+from __future__ import annotations
+
+from fastsce.backends.cpu.jit import device
+from fastsce.backends.cpu.memory import (
+    QUAD,
+    at,
+    load,
+    load_apart,
+    load_part,
+    moved,
+    past_boundary,
+    prefetch,
+    quads_in,
+    quads_out,
+    store,
+    store_apart,
+    store_part,
+    stream,
+)
+from fastsce.backends.cpu.plan import LANES
+
+AHEAD = 4  # classes: a column's next lines are asked for while these are read
+
+
+@device
+def stride(lanes):
+    """From a class to the next in a tile: not a power of two, for then all of them would meet in a few cache sets."""
+    return lanes + LANES if lanes > LANES else lanes
+
+
+@device
+def tile_bytes(classes, lanes):
+    return 8 * classes * stride(lanes) + 64
+
+
+@device
+def bring(v, a, b, n, x, width):
+    """Samples b … b + n of block a into a tile; whatever in the lanes beyond them."""
+    classes, whole = v.shape[2], n // LANES * LANES
+    if v.strides[1] == v.item:
+        for c in range(classes):
+            p, ahead = at(v, a, b, c), at(v, a, b, c + AHEAD)
+            for j in range(0, whole, LANES):
+                store(x, c * width + j, load(p, j, LANES))
+                prefetch(ahead, j, LANES)
+            if whole < n:
+                store(x, c * width + whole, load_part(p, whole, n - whole, 0.0, LANES))
+        return
+    quads = v.strides[2] == v.item and classes >= QUAD
+    for j in range(0, whole, LANES):
+        for c in range(0, classes, QUAD if quads else 1):
+            if quads:
+                start = min(c, classes - QUAD)  # the last four overlap those before
+                quads_in(at(v, a, b + j, start), v.strides[1], moved(x, start * width + j), width)
+            else:
+                store(x, c * width + j, load_apart(at(v, a, b + j, c), v.strides[1], LANES))
+    for c in range(classes):
+        for j in range(whole, n):
+            store(x, c * width + j, load(at(v, a, b + j, c), 0, 0))
+
+
+@device
+def take(x, width, n, v, a, b, streaming):
+    """The way back."""
+    classes, whole = v.shape[2], n // LANES * LANES
+    if v.strides[1] == v.item:
+        for c in range(classes):
+            p = at(v, a, b, c)
+            whole_lines = streaming and v.item * LANES >= 64 and past_boundary(p, 0) == 0
+            for j in range(0, whole, LANES):
+                if whole_lines:
+                    stream(p, j, load(x, c * width + j, LANES))
+                else:
+                    store(p, j, load(x, c * width + j, LANES))
+            if whole < n:
+                store_part(p, whole, n - whole, load(x, c * width + whole, LANES))
+        return
+    quads = v.strides[2] == v.item and classes >= QUAD
+    for j in range(0, whole, LANES):
+        for c in range(0, classes, QUAD if quads else 1):
+            if quads:
+                start = min(c, classes - QUAD)
+                quads_out(moved(x, start * width + j), width, at(v, a, b + j, start), v.strides[1])
+            else:
+                store_apart(at(v, a, b + j, c), v.strides[1], load(x, c * width + j, LANES))
+    for c in range(classes):
+        for j in range(whole, n):
+            store(at(v, a, b + j, c), 0, load(x, c * width + j, 0))
