@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from fastsce import check
 from fastsce.problem import prepare
 
@@ -229,7 +231,7 @@ denominator, axis, backend, out
             problem.target,
             problem.weight,
             row_scale,
-            lse=saved.astype("float64"),
+            lse=saved.astype(np.float64),
             grad=problem.classes_last(grad),
         )
     return problem.wrap(grad, out)

@@ -6,6 +6,7 @@ so no library is imported that the caller has not imported. bfloat16 is `spec.BF
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -115,13 +116,17 @@ LIBRARIES: dict[str, Any] = {"numpy": NumPy, "torch": Torch, "jax": Jax, "jaxlib
 
 
 def library_of(x: Any) -> Any:
-    root = type(x).__module__.partition(".")[0]
-    if root in LIBRARIES:
-        return LIBRARIES[root]
-    for base in type(x).__mro__[1:-1]:  # a subclass of a known array type
-        if base.__module__.partition(".")[0] in LIBRARIES:
-            return LIBRARIES[base.__module__.partition(".")[0]]
-    return DLPack if hasattr(x, "__dlpack_device__") else NumPy
+    kind: Any = type(x)
+    return library_of_type(kind)
+
+
+@lru_cache(maxsize=64)
+def library_of_type(kind: Any) -> Any:
+    for base in kind.__mro__[:-1]:  # it may be a subclass of a known array type
+        root = base.__module__.partition(".")[0]
+        if root in LIBRARIES:
+            return LIBRARIES[root]
+    return DLPack if hasattr(kind, "__dlpack_device__") else NumPy
 
 
 def device_of(x: Any) -> str:
@@ -132,11 +137,6 @@ def device_of(x: Any) -> str:
 def view_of(x: Any) -> np.ndarray:
     """The array's own memory, as a NumPy array."""
     return library_of(x).view(x)
-
-
-def constant(value: Any, shape: tuple[int, ...], dtype: Any = np.float64) -> np.ndarray:
-    """One number for every place, in the memory of one; tiny calls feel the price of `np.broadcast_to`."""
-    return np.ndarray(shape, dtype, np.array(value, dtype), strides=(0,) * len(shape))
 
 
 def fresh(like: np.ndarray, dtype: Any = None) -> np.ndarray:

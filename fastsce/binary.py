@@ -166,38 +166,31 @@ class BinaryProblem(Call):
     """A binary cross-entropy; every factor is a view of the logits' shape."""
 
     target: np.ndarray
-    weight: np.ndarray
-    sample_weight: np.ndarray
-    pos_weight: np.ndarray
+    weight: np.ndarray | float
+    sample_weight: np.ndarray | float
+    pos_weight: np.ndarray | float
     reduction: str
     normaliser: float
 
     def gradient_buffer(self, name: str, out: Any) -> np.ndarray:
-        inputs = {n: getattr(self, n) for n in ("target", "weight", "sample_weight", "pos_weight")}
-        return self.buffer(name, out, **inputs)
+        factors = {"weight": self.weight, "sample_weight": self.sample_weight, "pos_weight": self.pos_weight}
+        arrays = {n: a for n, a in factors.items() if isinstance(a, np.ndarray)}
+        return self.buffer(name, out, target=self.target, **arrays)
 
     def run(self, grad_output: Any, **results: np.ndarray) -> Any:
         """Run the backend on the results asked for; the loss, reduced."""
         up = self.upstream(grad_output, self.reduction, self.x.shape, self.normaliser)
-        each = {}
-        if self.reduction == "none":
-            each["loss"] = np.empty(self.x.shape, np.float64 if self.x.dtype == np.float64 else np.float32)
-        factors = (self.weight, self.sample_weight, self.pos_weight, np.broadcast_to(up, self.x.shape))
-        total = self.backend.binary(self.x, self.target, *factors, **each, **results)
-        with np.errstate(all="ignore"):
-            return self.wrap_loss(each.get("loss", total / np.float64(self.normaliser)))
+        each = np.empty(self.x.shape, self.loss_dtype) if self.reduction == "none" else None
+        factors = (self.weight, self.sample_weight, self.pos_weight, up)
+        total = self.backend.binary(self.x, self.target, *factors, loss=each, **results)
+        return self.wrap(each) if each is not None else self.wrap_sum(np.array([total]), self.normaliser)
 
 
 def prepare(logits, target, weight, pos_weight, sample_weight, reduction, denominator, backend) -> BinaryProblem:
     """Check everything about one call."""
     reduction, denominator = check.reducing(reduction, denominator)
-    call = locate(logits, backend)
+    call = Call(*locate(logits, backend))
     shape = call.x.shape
-
-    def factor(name, argument):
-        array = call.real(name, 1.0 if argument is None else argument)
-        return check.per_sample(name, array, shape) if name == "sample_weight" else check.factor(name, array, shape)
-
     t = check.same_shape("target", call.view("target", target), shape, "for each logit")
     normaliser = 1.0
     if reduction == "mean":
@@ -205,9 +198,9 @@ def prepare(logits, target, weight, pos_weight, sample_weight, reduction, denomi
     return BinaryProblem(
         **vars(call),
         target=check.probabilities("target", t),
-        weight=factor("weight", weight),
-        sample_weight=factor("sample_weight", sample_weight),
-        pos_weight=factor("pos_weight", pos_weight),
+        weight=check.factor("weight", call.real("weight", weight), shape),
+        sample_weight=check.per_sample("sample_weight", call.real("sample_weight", sample_weight), shape),
+        pos_weight=check.factor("pos_weight", call.real("pos_weight", pos_weight), shape),
         reduction=reduction,
         normaliser=normaliser,
     )

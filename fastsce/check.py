@@ -10,13 +10,15 @@ import numpy as np
 from fastsce.spec import BFLOAT16, Spec
 
 REDUCTIONS = ("none", "mean", "sum")
+FLOATING = {np.dtype("float16"), BFLOAT16, np.dtype("float32"), np.dtype("float64")}  # of this machine's byte order
+INT64 = np.dtype("int64")
 OVERLAP_WORK = 10_000  # effort to spend on proving that two strided arrays do not overlap
 
 
 def spec(ignore_index, label_smoothing, z_loss, softcap, logit_scale, reduction, denominator) -> Spec:
     """The options as a Spec, each in its range."""
     try:
-        ignore_index = operator.index(ignore_index)
+        ignore_index = int(operator.index(ignore_index))
     except TypeError:
         raise TypeError(f"ignore_index must be an integer, got {ignore_index!r}") from None
     if not -(2**63) <= ignore_index < 2**63:
@@ -33,7 +35,7 @@ def spec(ignore_index, label_smoothing, z_loss, softcap, logit_scale, reduction,
     scale = number("logit_scale", logit_scale)
     if not 0 < scale < math.inf:
         raise ValueError(f"logit_scale must be finite and positive, got {scale}")
-    return Spec(ignore_index, smoothing, zeta, cap, scale, *reducing(reduction, denominator))
+    return Spec(ignore_index, abs(smoothing), abs(zeta), cap, scale, *reducing(reduction, denominator))  # −0 becomes 0
 
 
 def reducing(reduction, denominator):
@@ -52,6 +54,8 @@ def reducing(reduction, denominator):
 
 def number(name, value) -> float:
     """A Python float from any scalar: a number, or a zero-dimensional array of any library."""
+    if type(value) is float:
+        return value
     if isinstance(value, (bool, str, bytes)) or getattr(value, "shape", ()) != ():
         raise TypeError(f"{name} must be a number, got {value!r}")
     try:
@@ -60,8 +64,9 @@ def number(name, value) -> float:
         raise TypeError(f"{name} must be a number, got {value!r}") from None
 
 
-def axis(value, ndim) -> int:
-    """The class axis, counted from 0."""
+def axis(value, shape) -> int:
+    """The class axis, counted from 0; it may be empty only when there is no row either."""
+    ndim = len(shape)
     try:
         index = operator.index(value)
     except TypeError:
@@ -70,20 +75,14 @@ def axis(value, ndim) -> int:
         raise ValueError("logits must have a class axis, got a single number of shape ()")
     if not -ndim <= index < ndim:
         raise ValueError(f"axis {index} is out of range for logits with {ndim} axes; use {-ndim} to {ndim - 1}")
-    return index % ndim
+    index %= ndim
+    if shape[index] == 0 and math.prod(shape[:index] + shape[index + 1 :]) > 0:
+        raise ValueError(f"logits have no classes: axis {index} of shape {shape} is empty")
+    return index
 
 
-def classes(shape, axis) -> int:
-    """The number of classes; none at all only when there is no row either."""
-    count = shape[axis]
-    if count == 0 and math.prod(shape[:axis] + shape[axis + 1 :]) > 0:
-        raise ValueError(f"logits have no classes: axis {axis} of shape {shape} is empty")
-    return count
-
-
-def target_kind(target, logits_shape, axis, ignore_index) -> str:
+def target_kind(target, logits_shape, rows, axis, ignore_index) -> str:
     """'index' or 'soft', from the target's dtype and shape."""
-    rows = logits_shape[:axis] + logits_shape[axis + 1 :]
     if target.shape == rows:
         if target.dtype.kind not in "iu":
             name = dtype_name(target)
@@ -105,6 +104,8 @@ def target_kind(target, logits_shape, axis, ignore_index) -> str:
 
 def labels(target) -> np.ndarray:
     """The labels as int64, none of them changed by it: what 64 signed bits cannot hold is refused."""
+    if target.dtype == INT64 and target.flags.c_contiguous:
+        return target
     if target.dtype == np.uint64 and target.size and target.max() > np.iinfo(np.int64).max:
         flat = target.reshape(-1)
         row = int((flat > np.iinfo(np.int64).max).argmax())
@@ -139,7 +140,7 @@ def probabilities(name, array) -> np.ndarray:
 
 def floating(name, array) -> np.ndarray:
     """Logits: float16, bfloat16, float32 or float64."""
-    if is_bfloat16(array) or (array.dtype.kind == "f" and array.dtype.itemsize <= 8 and array.dtype.isnative):
+    if array.dtype in FLOATING:
         return array
     raise TypeError(
         f"{name} must be float32, float64, float16 or bfloat16, got {dtype_name(array)}; convert it to float32"
@@ -158,7 +159,9 @@ def same_dtype(name, array, other, other_name):
 
 
 def factor(name, array, shape):
-    """A factor's array as a view of the logits' shape."""
+    """A factor as one number, or as a view of the logits' shape."""
+    if array is None or array.ndim == 0:
+        return 1.0 if array is None else float(array)
     try:
         return np.broadcast_to(array, shape)
     except ValueError:
@@ -166,7 +169,9 @@ def factor(name, array, shape):
 
 
 def per_sample(name, array, shape):
-    """One value a sample: the array's axes are the first axes of `shape`; the rest is broadcast."""
+    """One value a sample, or one number: the array's axes are the first axes of `shape`; the rest is broadcast."""
+    if array is None or array.ndim == 0:
+        return 1.0 if array is None else float(array)
     if array.shape != shape[: array.ndim]:
         raise ValueError(f"{name} of shape {array.shape} does not match the first axes of the logits' shape {shape}")
     return np.broadcast_to(array.reshape(array.shape + (1,) * (len(shape) - array.ndim)), shape)
@@ -180,9 +185,9 @@ def out(name, buffer, logits, others):
         raise TypeError(f"{name} of dtype {dtype_name(buffer)} must have the logits' dtype {dtype_name(logits)}")
     if not buffer.flags.writeable:
         raise ValueError(f"{name} is read-only; pass a writable array")
-    if any(n > 1 and s == 0 for n, s in zip(buffer.shape, buffer.strides)) or overlaps_itself(buffer):
+    if not buffer.flags.c_contiguous and overlaps_itself(buffer):
         raise ValueError(f"{name} of strides {buffer.strides} overlaps itself; pass a dense array")
-    if not same_memory(buffer, logits) and overlap(buffer, logits):
+    if buffer is not logits and overlap(buffer, logits) and not same_memory(buffer, logits):
         raise ValueError(f"{name} overlaps the logits in part; pass the logits themselves, or memory apart from them")
     for other, array in others.items():
         if array is not None and overlap(buffer, array):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+from functools import cache
 from types import ModuleType
 from typing import Any, NamedTuple
 
@@ -84,6 +85,9 @@ def why_missing(name: str) -> str | None:
 def load(name: str) -> ModuleType:
     """The backend's module."""
     try:
-        return importlib.import_module(BACKENDS[name].module)
+        return imported(BACKENDS[name].module)
     except ImportError as error:  # an error of its own, so that nobody takes it for a missing fastsce
         raise RuntimeError(why_missing(name) or f"backend {name!r} cannot be imported: {error}") from error
+
+
+imported = cache(importlib.import_module)

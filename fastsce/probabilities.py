@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from fastsce import arrays, check
-from fastsce.problem import locate, untargeted
+from fastsce.problem import Call, locate, untargeted
 
 
 def softmax(x: Any, axis: int = -1, *, backend: str | None = None) -> Any:
@@ -173,7 +173,7 @@ def softmax_jacobian(p: Any, *, backend: str | None = None) -> Any:
     [[ 0.1875 -0.1875]
      [-0.1875  0.1875]]
     """
-    call = locate(p, backend, "p")
+    call = Call(*locate(p, backend, "p"))
     row = call.x
     if row.ndim != 1:
         raise ValueError(f"p must be one row, shape (C,), got shape {row.shape}; use softmax_vjp for batches")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from types import ModuleType
 from typing import Any
@@ -11,6 +12,8 @@ import numpy as np
 from fastsce import arrays, check, dispatch
 from fastsce.spec import BFLOAT16, Spec
 
+FLOAT32, FLOAT64 = np.dtype(np.float32), np.dtype(np.float64)
+
 
 @dataclass
 class Call:
@@ -19,20 +22,18 @@ class Call:
     given: Any  # the caller's array
     x: np.ndarray  # its memory
     library: Any
+    device: str
     backend: ModuleType
-
-    @property
-    def device(self) -> str:
-        return self.library.device(self.given)
 
     def view(self, name: str, argument: Any) -> np.ndarray:
         """Another argument's memory, which must be on the logits' device."""
         if isinstance(argument, (int, float)):
             return np.asarray(argument)
-        found = arrays.device_of(argument)
+        library = arrays.library_of(argument)
+        found = library.device(argument)
         if found != self.device:
             raise TypeError(f"{name} is on {found}, but the logits are on {self.device}; move one of them")
-        return arrays.view_of(argument)
+        return library.view(argument)
 
     def real(self, name: str, argument: Any) -> np.ndarray | None:
         if argument is None:
@@ -53,7 +54,8 @@ class Call:
                 raise ValueError(f"grad_output must be a number with reduction={reduction!r}, got shape {g.shape}")
             check.same_shape("grad_output", g, shape, "for each loss")
         with np.errstate(all="ignore"):
-            return np.asarray(g.astype(np.float64) / np.float64(normaliser))
+            quotient = g.astype(np.float64) / np.float64(normaliser)
+        return quotient if g.ndim else float(quotient)
 
     def buffer(self, name: str, out: Any, **inputs: np.ndarray | None) -> np.ndarray:
         """Memory for a gradient: `out`, checked to lie on none of the inputs but the logits, or new."""
@@ -67,9 +69,19 @@ class Call:
         """The result in the caller's library: `out` itself where the caller gave it."""
         return self.library.wrap(a, self.given) if out is None else out
 
+    @property
+    def loss_dtype(self) -> np.dtype:
+        return FLOAT64 if self.x.dtype == FLOAT64 else FLOAT32
+
     def wrap_loss(self, loss: Any) -> Any:
         with np.errstate(all="ignore"):
-            return self.wrap(np.asarray(loss, np.float64 if self.x.dtype == np.float64 else np.float32))
+            return self.wrap(np.asarray(loss, self.loss_dtype))
+
+    def wrap_sum(self, losses: np.ndarray, normaliser: float) -> Any:
+        """Their sum ÷ normaliser."""
+        result = np.empty((), self.loss_dtype)
+        self.backend.reduce(losses, normaliser, out=result)
+        return self.wrap(result)
 
 
 @dataclass
@@ -83,13 +95,9 @@ class Problem(Call):
     sample_weight: np.ndarray | None = None  # (*rows) float64
     normaliser: float = 1.0  # what the mean divides by; 1 for the other reductions
 
-    @property
-    def logits(self) -> np.ndarray:
-        return self.classes_last(self.x)
-
-    @property
-    def rows(self) -> tuple[int, ...]:
-        return self.x.shape[: self.axis] + self.x.shape[self.axis + 1 :]
+    def __post_init__(self):
+        self.logits: np.ndarray = self.classes_last(self.x)
+        self.rows: tuple[int, ...] = self.logits.shape[:-1]
 
     @property
     def labelled(self) -> bool:
@@ -99,14 +107,10 @@ class Problem(Call):
     def classes_last(self, a: np.ndarray) -> np.ndarray:
         return a if self.axis == a.ndim - 1 else np.moveaxis(a, self.axis, -1)
 
-    def row_scale(self, grad_output: Any = None) -> np.ndarray:
-        """What a row's gradient is multiplied by: sample_weight × grad_output ÷ normaliser."""
+    def row_scale(self, grad_output: Any = None) -> np.ndarray | float:
+        """What a row's gradient is multiplied by: sample_weight × grad_output ÷ normaliser, or one number for all."""
         scale = self.upstream(grad_output, self.spec.reduction, self.rows, self.normaliser)
-        if self.sample_weight is not None:
-            scale = scale * self.sample_weight
-        if isinstance(scale, np.ndarray) and scale.ndim:
-            return scale
-        return arrays.constant(scale, self.rows)
+        return scale if self.sample_weight is None else np.asarray(scale * self.sample_weight)
 
     def gradient_buffer(self, name: str, out: Any) -> np.ndarray:
         return self.buffer(name, out, target=self.target)
@@ -114,67 +118,71 @@ class Problem(Call):
     def forward_backward(self, row_scale, grad=None, hess=None) -> tuple[np.ndarray, np.ndarray]:
         """Run the backend; loss (without sample_weight) and lse of every row."""
         loss, lse = np.empty(self.rows), np.empty(self.rows)
-        results = {name: self.classes_last(a) for name, a in (("grad", grad), ("hess", hess)) if a is not None}
         if self.x.size:  # no backend is asked to work on nothing
             self.backend.forward_backward(
-                self.spec, self.logits, self.target, self.weight, row_scale, loss=loss, lse=lse, **results
+                self.spec,
+                self.logits,
+                self.target,
+                self.weight,
+                row_scale,
+                loss=loss,
+                lse=lse,
+                grad=None if grad is None else self.classes_last(grad),
+                hess=None if hess is None else self.classes_last(hess),
             )
         return loss, lse
 
     def reduce(self, loss: np.ndarray) -> Any:
         """The loss to return, from one loss a row."""
-        with np.errstate(all="ignore"):
-            if self.sample_weight is not None:
+        if self.sample_weight is not None:
+            with np.errstate(all="ignore"):
                 loss = loss * self.sample_weight
-                if self.target is not None and self.labelled:
-                    loss = np.where(self.target == self.spec.ignore_index, 0, loss)
-            if self.spec.reduction != "none":
-                loss = loss.sum() / np.float64(self.normaliser)
-        return self.wrap_loss(loss)
+            if self.target is not None and self.labelled:
+                loss = np.where(self.target == self.spec.ignore_index, 0, loss)
+        return self.wrap_loss(loss) if self.spec.reduction == "none" else self.wrap_sum(loss, self.normaliser)
 
 
-def locate(logits: Any, backend: str | None, name: str = "logits") -> Call:
-    """Find the array's memory and the backend for its device."""
+def locate(logits: Any, backend: str | None, name: str = "logits") -> tuple[Any, np.ndarray, Any, str, ModuleType]:
+    """What a Call begins with: the array, its memory and library, its device and the backend for that."""
     library = arrays.library_of(logits)
-    module = dispatch.load(dispatch.choose(library.device(logits), backend))
-    return Call(logits, check.floating(name, library.view(logits)), library, module)
+    device = library.device(logits)
+    module = dispatch.load(dispatch.choose(device, backend))
+    return logits, check.floating(name, library.view(logits)), library, device, module
 
 
 def untargeted(x: Any, axis: int, backend: str | None, name: str = "x") -> Problem:
     """The law without a target: its loss is lse, its gradient the softmax."""
     call = locate(x, backend, name)
-    axis = check.axis(axis, call.x.ndim)
-    check.classes(call.x.shape, axis)
-    return Problem(**vars(call), spec=Spec(), axis=axis)
+    return Problem(*call, Spec(), check.axis(axis, call[1].shape))
 
 
 def prepare(spec: Spec, logits, target, weight, sample_weight, axis, backend) -> Problem:
     """Check everything about one cross-entropy call; read the labels, write nothing."""
     call = locate(logits, backend)
-    axis = check.axis(axis, call.x.ndim)
-    classes = check.classes(call.x.shape, axis)
-    problem = Problem(**vars(call), spec=spec, axis=axis)
+    axis = check.axis(axis, call[1].shape)
+    problem = Problem(*call, spec, axis)
+    classes = problem.logits.shape[-1]
     if target is None:
         raise TypeError("target is required: class indices, or class probabilities of the logits' shape")
-    t = call.view("target", target)
-    kind = check.target_kind(t, call.x.shape, axis, spec.ignore_index)
-    w = call.real("weight", weight)
+    t = problem.view("target", target)
+    kind = check.target_kind(t, problem.x.shape, problem.rows, axis, spec.ignore_index)
+    w = problem.real("weight", weight)
     if w is not None:
         check.same_shape("weight", w, (classes,), "for each class")
         problem.weight = np.array(w, dtype=np.float64)  # a copy: `out` may lie on the caller's
-    s = call.real("sample_weight", sample_weight)
+    s = problem.real("sample_weight", sample_weight)
     if s is not None:
         problem.sample_weight = check.same_shape("sample_weight", s, problem.rows, "for each row").astype(np.float64)
     if kind == "index":
         problem.target = check.labels(t)
-        bad, total = call.backend.scan_labels(
+        bad, total = problem.backend.scan_labels(
             problem.target, classes, spec.ignore_index, problem.weight, problem.sample_weight
         )
         if bad >= 0:
             check.bad_label(t, bad, classes, spec.ignore_index)
     else:
         problem.target = problem.classes_last(t)
-        total = float(np.prod(problem.rows, dtype=np.float64))
+        total = float(math.prod(problem.rows))
     if spec.reduction == "mean":
         problem.normaliser = total if spec.denominator is None else spec.denominator
     return problem

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import numpy as np
 
@@ -12,8 +11,7 @@ Reduction = Literal["none", "mean", "sum"]
 BFLOAT16 = np.dtype("V2")  # NumPy has none: inside this package two bytes without a meaning stand for a bfloat16
 
 
-@dataclass(frozen=True)
-class Spec:
+class Spec(NamedTuple):
     """Options of one loss, already checked (see `fastsce.check.spec`).
 
     The law they enter, for one row of C logits x with target y::

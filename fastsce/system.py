@@ -133,7 +133,7 @@ def numpy_dtype(name: str) -> np.dtype:
 
 def calls(dtype: np.dtype, backend: str | None) -> Iterable[tuple[str, Callable[[], object]]]:
     """What to call, and what to say about it: every variant of the inner loop, in every layout."""
-    layouts = {"many classes": ((16, 4096), -1), "few classes": ((4096, 16), -1), "class axis first": ((64, 1024), 0)}
+    layouts = {"many classes": ((16, 4096), -1), "few classes": ((32768, 16), -1), "class axis first": ((64, 1024), 0)}
     for layout, (shape, axis) in layouts.items():
         x = np.zeros(shape, dtype)
         labels = np.zeros(x.size // shape[axis], np.int64)
@@ -146,6 +146,7 @@ def calls(dtype: np.dtype, backend: str | None) -> Iterable[tuple[str, Callable[
         yield f"{layout}, softmax", partial(softmax, x, **on)
         yield f"{layout}, log_softmax", partial(log_softmax, x, **on)
         yield f"{layout}, softmax_vjp", partial(softmax_vjp, x, x, **on)
+    yield "weights", partial(loss_and_gradient, x, labels, weight=np.ones(shape[axis]), **on)
     flat = np.zeros(4096, dtype)
     yield "binary", partial(binary_cross_entropy_value_and_grad, flat, flat, backend=backend)
     yield "binary, Hessian", partial(binary_cross_entropy_grad_and_hess, flat, flat, backend=backend)

@@ -27,9 +27,10 @@ def batch(shape, dtype, kind):
 @pytest.mark.parametrize("kind", ["index", "soft"])
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
 @pytest.mark.parametrize("reduction", ["mean", "sum"])
-def test_any_number_of_threads_gives_the_same_bits(shape, kind, reduction):
+def test_any_number_of_threads_gives_the_same_bits(shape, kind, reduction, monkeypatch):
     import numba
 
+    monkeypatch.setattr("fastsce.backends.cpu.threads.ALONE", 0)
     x, target = batch(shape, "float32", kind)
     chosen = {**options("everything_uncapped", *shape), "reduction": reduction, "backend": "cpu"}
     found = []
@@ -44,9 +45,10 @@ def test_any_number_of_threads_gives_the_same_bits(shape, kind, reduction):
         assert all(same_bits(a, b) for a, b in zip(found[0], other))
 
 
-def test_binary_with_any_number_of_threads():
+def test_binary_with_any_number_of_threads(monkeypatch):
     import numba
 
+    monkeypatch.setattr("fastsce.backends.cpu.threads.ALONE", 0)
     x, target = logits((1000, 77)), probabilities((1000, 77), "float32")
     found = []
     before = numba.get_num_threads()
@@ -58,6 +60,41 @@ def test_binary_with_any_number_of_threads():
     finally:
         numba.set_num_threads(before)
     assert all(same_bits(a, b) for other in found for a, b in zip(found[0], other))
+
+
+def test_labels_with_any_number_of_threads(monkeypatch):
+    import numba
+
+    from fastsce.backends import cpu
+
+    monkeypatch.setattr("fastsce.backends.cpu.threads.ALONE", 0)
+    target = labels(100_000, 10, ignored=True)
+    weight, sample_weight = np.linspace(0.1, 2, 10), np.linspace(0, 1, target.size)
+    bad = np.where(np.arange(target.size) % 30_000 == 29_999, 10, target)
+    valid = target != -100
+    true = (weight[target[valid]] * sample_weight[valid]).sum()
+    before = numba.get_num_threads()
+    found = set()
+    try:
+        for threads in range(1, min(4, numba.config.NUMBA_NUM_THREADS) + 1):
+            numba.set_num_threads(threads)
+            assert cpu.scan_labels(target, 10, -100, None, None) == (-1, valid.sum())
+            assert cpu.scan_labels(bad, 10, -100, weight, sample_weight)[0] == 29_999
+            found.add(cpu.scan_labels(target, 10, -100, weight, sample_weight))
+    finally:
+        numba.set_num_threads(before)
+    assert len(found) == 1 and found.pop() == (-1, pytest.approx(true, rel=1e-13))
+
+
+def test_a_small_batch_wakes_no_thread(monkeypatch):
+    from fastsce.backends.cpu import threads
+
+    def drive(*args):
+        raise AssertionError("a parallel region was entered")
+
+    monkeypatch.setattr(threads, "drive", drive)
+    fastsce.cross_entropy_value_and_grad(logits((256, 10)), labels(256, 10), backend="cpu")
+    fastsce.binary_cross_entropy(logits((256, 10)), probabilities((256, 10), "float32"), backend="cpu")
 
 
 @pytest.mark.parametrize("reduction", ["none", "sum"])

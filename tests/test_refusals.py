@@ -113,6 +113,25 @@ def test_bad_option(backend, given, error, message):
         refused(error, message, call, X, Y, **{"backend": backend, **given})
 
 
+def test_options_are_told_apart_by_their_types(backend):
+    """Numbers that are equal and are not the same: what is refused stays refused after its twin was taken."""
+    for good, bad in ((1.0, True), (0, False), (np.array(0.5), np.array([0.5]))):
+        value_and_grad(backend, X, Y, label_smoothing=good)
+        refused(TypeError, "label_smoothing must be a number", value_and_grad, backend, X, Y, label_smoothing=bad)
+    value_and_grad(backend, X, Y, ignore_index=-1)
+    refused(TypeError, "ignore_index must be an integer", value_and_grad, backend, X, Y, ignore_index=-1.0)
+
+
+def test_an_option_that_changes(backend):
+    """A zero-dimensional array is read at each call."""
+    smoothing = np.array(0.0)
+    plain = value_and_grad(backend, X, Y, label_smoothing=smoothing)
+    smoothing[()] = 0.5
+    found = value_and_grad(backend, X, Y, label_smoothing=smoothing)
+    assert found.loss == value_and_grad(backend, X, Y, label_smoothing=0.5).loss != plain.loss
+    assert value_and_grad(backend, X, Y, label_smoothing=-0.0, z_loss=-0.0).loss == plain.loss
+
+
 def test_options_of_the_hessian(backend):
     message = "the Hessian's diagonal is defined for z_loss=0 and softcap=None only; leave both out"
     for given in ({"z_loss": 0.1}, {"softcap": 5}):

@@ -3,7 +3,7 @@
 It shares no code with them. Nothing here is fast; everything is right in float64, on confident rows too.
 
 Arrays are NumPy views with the class axis last. `loss` and `lse` are float64, one a row, and `loss` is not yet
-multiplied by `row_scale`.
+multiplied by `row_scale`, which is one number a row or one for all.
 """
 
 from __future__ import annotations
@@ -47,11 +47,11 @@ def forward_backward(spec, logits, target, weight, row_scale, *, loss, lse, grad
         top = -rest / (1 + rest)  # p_k − 1 of the largest logit, without cancellation
         if grad is not None:
             g = gradient(spec, mass, lse, p, q, others, k, top)
-            encode(keep(spec, target, row_scale[..., None] * slope * g), grad)
+            encode(keep(spec, target, column(row_scale) * slope * g), grad)
         if hess is not None:
             h = mass[..., None] * p * (1 - p)
             put(h, k, mass * take(p, k) * -top)
-            encode(keep(spec, target, row_scale[..., None] * spec.logit_scale**2 * h), hess)
+            encode(keep(spec, target, column(row_scale) * spec.logit_scale**2 * h), hess)
         if is_index(target, z):
             loss[target == spec.ignore_index] = 0
             lse[target == spec.ignore_index] = 0
@@ -67,7 +67,7 @@ def backward(spec, logits, target, weight, row_scale, *, lse, grad):
         p = np.exp(z - lse[..., None])
         top = np.expm1(take(z, k) - lse)
         g = gradient(spec, mass, lse, p, q, others, k, top)
-        encode(keep(spec, target, row_scale[..., None] * slope * g), grad)
+        encode(keep(spec, target, column(row_scale) * slope * g), grad)
 
 
 def scaled(spec: Spec, x):
@@ -117,6 +117,12 @@ def gradient(spec, mass, lse, p, q, others, k, top):
     return g
 
 
+def reduce(losses, divisor, *, out):
+    """Write Σ losses ÷ divisor."""
+    with np.errstate(all="ignore"):
+        out[...] = losses.sum() / np.float64(divisor)
+
+
 def log_softmax(logits, *, out):
     """Write z − lse."""
     with np.errstate(all="ignore"):
@@ -135,7 +141,7 @@ def softmax_vjp(p, v, *, out):
 def binary(logits, target, weight, sample_weight, pos_weight, upstream, *, loss=None, grad=None, hess=None):
     """Sigmoid cross-entropy, element by element; the sum of the losses is returned.
 
-    The weights multiply loss and gradient, `upstream` the gradient only; all have the logits' shape.
+    The weights multiply loss and gradient, `upstream` the gradient only; each has the logits' shape or is one number.
     """
     with np.errstate(all="ignore"):
         x, t = decode(logits), decode(target)
@@ -165,6 +171,11 @@ def is_index(target, z):
 def keep(spec, target, g):
     """g with the rows to ignore set to 0."""
     return np.where((target == spec.ignore_index)[..., None], 0, g) if is_index(target, g) else g
+
+
+def column(row_scale):
+    """One number a row, or one for all, to multiply the rows with."""
+    return np.asarray(row_scale)[..., None]
 
 
 def take(z, k):

@@ -6,14 +6,15 @@ Arrays are NumPy views with the class axis last; `fastsce.backends.reference` sa
 from __future__ import annotations
 
 import math
+from functools import cache, lru_cache
 
 import numpy as np
 
-from fastsce.backends.cpu import columns, elementwise, rows
-from fastsce.backends.cpu.labels import scan_labels
-from fastsce.backends.cpu.layout import blocks, compute_dtype, constant, contiguous, stored
+from fastsce.backends.cpu import columns, elementwise, rows, threads
+from fastsce.backends.cpu.labels import scan_labels, sum_up
+from fastsce.backends.cpu.layout import STORAGE, blocks, compute_dtype, contiguous, stored
 from fastsce.backends.cpu.plan import GRADIENT, HESSIAN, LOG_SOFTMAX, NOTHING, Law, Plan
-from fastsce.backends.cpu.threads import cache_directory, thread_count, threading_layer
+from fastsce.backends.cpu.threads import cache_directory, parts_of, thread_count, threading_layer
 from fastsce.spec import BFLOAT16, Spec
 
 __all__ = [
@@ -22,6 +23,7 @@ __all__ = [
     "cache_directory",
     "forward_backward",
     "log_softmax",
+    "reduce",
     "scan_labels",
     "softmax_vjp",
     "thread_count",
@@ -31,6 +33,7 @@ __all__ = [
 STREAM_BYTES = 32 << 20  # of logits: from here on the gradient is written past the caches
 SHORT = 192  # classes: rows with fewer are worked on side by side
 LONGEST_COLUMN = 16384  # classes: tiles of 16 longer columns would leave the caches; their rows are copied instead
+NO_LABELS = np.zeros(1, np.int64)
 PIECE_BYTES = 4 << 20  # of a soft target whose dtype has to be converted on the way
 
 
@@ -44,9 +47,13 @@ def backward(spec, logits, target, weight, row_scale, *, lse, grad):
 
 
 def log_softmax(logits, *, out):
-    shape = logits.shape[:-1]
-    loss, lse, scale = np.empty(shape), np.empty(shape), constant(1.0, shape)
-    run(Spec(), logits, None, None, scale, loss, lse, out, None, write=LOG_SOFTMAX, saved=False)
+    loss, lse = np.empty(logits.shape[:-1]), np.empty(logits.shape[:-1])
+    run(Spec(), logits, None, None, 1.0, loss, lse, out, None, write=LOG_SOFTMAX, saved=False)
+
+
+def reduce(losses, divisor, *, out):
+    args = (losses.reshape(-1), divisor, out.reshape(1))
+    sum_up.entry(out.dtype.char, args)(*args)
 
 
 def run(spec, logits, target, weight, row_scale, loss, lse, grad, hess, *, write, saved):
@@ -59,100 +66,128 @@ def run(spec, logits, target, weight, row_scale, loss, lse, grad, hess, *, write
     if soft and not native(target, logits):
         for piece in pieces(logits.shape[:-1], classes):
             t = float_copy(target[piece], dtype)
-            out = {"loss": loss, "lse": lse, "grad": grad, "hess": hess}
-            out = {name: None if a is None else a[piece] for name, a in out.items()}
-            run(spec, logits[piece], t, weight, row_scale[piece], **out, write=write, saved=saved)
+            out = {"row_scale": row_scale, "loss": loss, "lse": lse, "grad": grad, "hess": hess}
+            out = {name: a[piece] if isinstance(a, np.ndarray) else a for name, a in out.items()}
+            run(spec, logits[piece], t, weight, **out, write=write, saved=saved)
         return
-    w = np.ones(classes, dtype) if weight is None else weight.astype(dtype)
+    law = law_of(spec, classes, target is None)
+    if weight is not None:
+        w = weight.astype(dtype)
+        law = law._replace(total=float(w.sum(dtype=np.float64)))
+    elif soft or law.off > 0.0:
+        w = np.ones(classes, dtype)
+    else:  # nobody reads it
+        w = np.empty(0, dtype)
+    scale = None if isinstance(row_scale, np.ndarray) else np.array([row_scale])  # one for all rows
+    stream = write != NOTHING and logits.nbytes >= STREAM_BYTES
+    wide = [logits, grad, hess, target if soft else None]
+    if logits.dtype in STORAGE:
+        wide = [stored(a) for a in wide]
+    empty = nothing(wide[0].dtype)
+    narrow = (row_scale if scale is None else None, loss, lse, None if soft else target)
+    for (x, g, h, q), (scales, losses, sums, labels) in blocks(wide, narrow):
+        arrays = [a for a in (x, g, h, q) if a is not None]
+        side_by_side = all(map(contiguous, arrays))
+        kernel, plan = plan_of(
+            x.shape,
+            dtype.itemsize,
+            side_by_side,
+            side_by_side or all(contiguous(a) or a.strides[1] == a.itemsize for a in arrays),
+            parts_of(x.nbytes, x.shape[0] * x.shape[1]),
+            write,
+            saved,
+            stream and all(a.flags.aligned for a in arrays),
+            weight is not None,
+            target is None,
+            spec.ignore_index,
+        )
+        args = (
+            x,
+            NO_LABELS if target is None else q if soft else labels,
+            w,
+            scales if scale is None else scale,
+            sums if losses is None else losses,
+            sums,
+            empty if g is None else g,
+            empty if h is None else h,
+            law,
+            spec.softcap,
+            plan,
+        )
+        form = (x.dtype.char, q.dtype.char if soft else "", spec.softcap is None)
+        threads.run(kernel, form, args, plan.parts, plan.scratch)
+
+
+@lru_cache(maxsize=64)
+def law_of(spec, classes, untargeted):
+    """The law for classes without weights."""
     capped = spec.softcap is not None
-    law = Law(
+    return Law(
         keep=1.0 - spec.label_smoothing,
-        off=0.0 if target is None else spec.label_smoothing / classes,
-        total=float(w.sum(dtype=np.float64)),
+        off=0.0 if untargeted else spec.label_smoothing / classes,
+        total=float(classes),
         z_loss=spec.z_loss,
         gain=spec.softcap if capped else spec.logit_scale,
         inner=spec.logit_scale / spec.softcap if capped else spec.logit_scale,
         scale=spec.logit_scale,
     )
-    untargeted = target is None
-    if untargeted:
-        target = constant(0, logits.shape[:-1], np.int64)
-    stream = write != NOTHING and logits.nbytes >= STREAM_BYTES
-    wide = [stored(a) for a in (logits, grad, hess, target if soft else None)]
-    narrow = (row_scale, loss, lse, None if soft else target)
-    for (x, g, h, q), (scale, losses, sums, labels) in blocks(wide, narrow):
-        nothing = np.empty((0, 0, 0), x.dtype)
-        arrays = [a for a in (x, g, h, q) if a is not None]
-        kernel, how = choose(arrays, write)
-        plan = Plan(
-            write=write,
-            saved=saved,
-            stream=stream and not how.get("copies") and all(a.flags.aligned for a in arrays),
-            weighted=weight is not None,
-            untargeted=untargeted,
-            ignore_index=spec.ignore_index,
-            **how,
-        )
-        kernel(
-            x,
-            q if soft else labels,
-            w,
-            scale,
-            np.empty(0) if losses is None else losses,
-            sums,
-            nothing if g is None else g,
-            nothing if h is None else h,
-            law,
-            spec.softcap,
-            plan,
-        )
 
 
-def choose(arrays, write):
-    """The kernel for a block of rows, and the part of its plan that depends on their layout."""
-    a, b, classes = arrays[0].shape
-    side_by_side = all(contiguous(x) for x in arrays)
-    either = all(contiguous(x) or x.strides[1] == x.itemsize for x in arrays)
+@lru_cache(maxsize=64)
+def plan_of(shape, itemsize, side_by_side, either, parts, write, saved, stream, weighted, untargeted, ignore_index):
+    """The kernel for a block of rows, and its plan."""
+    a, b, classes = shape
+    given = (saved, stream, weighted, untargeted, ignore_index)
     if classes < SHORT or (either and not side_by_side and classes <= LONGEST_COLUMN):
-        lanes = columns.tile_lanes(classes, b, compute_dtype(arrays[0]).itemsize, side_by_side)
-        parts = min(thread_count(), a * -(-b // lanes))
-        return columns.columns, {"parts": parts, "scratch": columns.scratch_bytes(classes, lanes), "lanes": lanes}
+        lanes = columns.tile_lanes(classes, b, itemsize, side_by_side)
+        parts = min(parts, a * -(-b // lanes))
+        return columns.columns, Plan(parts, columns.scratch_bytes(classes, lanes), write, *given, lanes=lanes)
     keep = classes <= rows.KEEP or write == HESSIAN  # gradient and Hessian are both written, one may be on the logits
     copies = not side_by_side
     group = rows.group_rows(classes, keep, copies)
     scratch = rows.scratch_bytes(classes, keep, group, copies)
-    parts = min(thread_count(), a * b)
-    return rows.rows, {"parts": parts, "scratch": scratch, "keep": keep, "copies": copies, "group": group}
+    given = (saved, stream and not copies, weighted, untargeted, ignore_index)
+    return rows.rows, Plan(parts, scratch, write, *given, keep=keep, copies=copies, group=group)
+
+
+@cache
+def nothing(dtype):
+    """Stands for results that are not asked for."""
+    return np.empty((0, 0, 0), dtype)
 
 
 def softmax_vjp(p, v, *, out):
     if p.size:
+        parts = parts_of(2 * p.nbytes, p.size // p.shape[-1])
         for views, _ in blocks([stored(a) for a in (p, v, out)], []):
-            elementwise.softmax_vjp(*views, min(thread_count(), p.size // p.shape[-1]))
+            threads.run(elementwise.softmax_vjp, views[0].dtype.char, (*views, parts), parts, elementwise.SCRATCH)
 
 
 def binary(logits, target, weight, sample_weight, pos_weight, upstream, *, loss=None, grad=None, hess=None):
     if not logits.size:
         return 0.0
+    factors = (weight, sample_weight, pos_weight, upstream)
     if not native(target, logits):
         total = 0.0
         for piece in pieces(logits.shape, 1):
-            inputs = [a[piece] for a in (weight, sample_weight, pos_weight, upstream)]
+            inputs = [a[piece] if isinstance(a, np.ndarray) else a for a in factors]
             outputs = {n: a[piece] for n, a in (("loss", loss), ("grad", grad), ("hess", hess)) if a is not None}
             total += binary(logits[piece], float_copy(target[piece], compute_dtype(logits)), *inputs, **outputs)
         return total
     dtype = compute_dtype(logits)
-    factors = [as_dtype(a, dtype) for a in (weight, sample_weight, pos_weight, upstream)]
-    elements = [None if a is None else stored(a)[..., None] for a in (logits, target, *factors, loss, grad, hess)]
-    nothing = [np.empty((0, 0, 0), d) for d in (dtype, stored(logits).dtype, stored(logits).dtype)]
+    numbers = [None if isinstance(a, np.ndarray) else np.array(a, dtype, ndmin=3) for a in factors]
+    arrays = [as_dtype(a, dtype) if isinstance(a, np.ndarray) else None for a in factors]
+    elements = [None if a is None else stored(a)[..., None] for a in (logits, target, *arrays, loss, grad, hess)]
+    missing = [None, None, *numbers, nothing(dtype), *[nothing(stored(logits).dtype)] * 2]
+    form = (logits.dtype.char, target.dtype.char)
     total = 0.0
     for views, _ in blocks(elements, []):  # of shape (A, B, 1): every element is a row
-        runs = [None if a is None else a.transpose(0, 2, 1) for a in views]
-        written = [empty if a is None else a for a, empty in zip(runs[6:], nothing, strict=True)]
-        a, b, _ = np.shape(views[0])
+        runs = [b if a is None else a.transpose(0, 2, 1) for a, b in zip(views, missing, strict=True)]
+        a, _, b = runs[0].shape
         sums = np.empty(a * -(-b // elementwise.RUN))
-        elementwise.binary(*runs[:6], *written, sums, min(thread_count(), sums.size))
-        total += float(sums.sum())
+        parts = parts_of(logits.nbytes + target.nbytes, sums.size)
+        threads.run(elementwise.binary, form, (*runs, sums, parts), parts, elementwise.SCRATCH)
+        total += float(sums.sum() if sums.size > 1 else sums[0])
     return total
 
 

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 from fastsce import maths
 from fastsce.backends.cpu.jit import device
-from fastsce.backends.cpu.memory import gather, integers, load, load_part, store, store_part, workspace
+from fastsce.backends.cpu.memory import gather, integers, load, load_part, prefetch, store, store_part, workspace
 from fastsce.backends.cpu.plan import HESSIAN, IGNORED, LANES, NO_TARGET, NOTHING, SOFT, logit
 from fastsce.backends.cpu.vectors import lane_numbers, narrow, splat, widen
 
@@ -58,18 +58,29 @@ def begin(i, n, lane, facts, job):
 
     Labels are read once and checked again, for the caller's memory may have changed since the scan.
     """
-    plan = job.plan
-    y = lane_numbers(LANES) * 0 + SOFT
-    if plan.untargeted:
-        y = y * 0 + NO_TARGET
-    elif job.labels is not None:
-        y = values(job.labels, i, n, IGNORED)
-        y = maths.where(y == plan.ignore_index, IGNORED, y)
-        y = maths.where(y < 0, IGNORED, maths.where(y < job.logits.shape[2], y, IGNORED))
+    y = labels_at(job.labels, i, n, job.logits.shape[2], job.plan)
     power = maths.carried(row_scales(i, n, job))
     store(facts.places, PLACE + lane, y)
     store(facts.numbers, POWER + lane, narrow(power, load(facts.numbers, 0, 0)))
     return y
+
+
+@device
+def labels_at(labels, i, n, classes, plan):
+    if labels is None:
+        return lane_numbers(LANES) * 0 + SOFT
+    if plan.untargeted:
+        return lane_numbers(LANES) * 0 + NO_TARGET
+    y = values(labels, i, n, IGNORED)
+    y = maths.where(y == plan.ignore_index, IGNORED, y)
+    return maths.where(y < 0, IGNORED, maths.where(y < classes, y, IGNORED))
+
+
+@device
+def ask_rows(line, i):
+    """Ask memory for the numbers of LANES rows."""
+    if line is not None:
+        prefetch(line.data, i * line.step, LANES)
 
 
 @device

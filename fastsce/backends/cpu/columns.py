@@ -8,7 +8,6 @@ what comes out of it goes back the same way.
 from __future__ import annotations
 
 import numpy as np
-from numba import prange
 
 from fastsce import maths
 from fastsce.backends.cpu.coefficients import (
@@ -32,23 +31,26 @@ from fastsce.backends.cpu.coefficients import (
     X_K,
     X_TOP,
     M,
+    ask_rows,
     begin,
     facts_at,
     settle,
     shift,
 )
 from fastsce.backends.cpu.jit import device, kernel
-from fastsce.backends.cpu.memory import fence, gather, load, pointer, prefetch, store, workspace
+from fastsce.backends.cpu.memory import fence, gather, load, prefetch, store, workspace
 from fastsce.backends.cpu.plan import (
     HESSIAN,
     IGNORED,
     LANES,
     LOG_SOFTMAX,
     NOTHING,
+    Line,
     job_of,
     softness,
     unit,
 )
+from fastsce.backends.cpu.threads import hand_out, room
 from fastsce.backends.cpu.tiles import ask, bring, stride, take, tile_bytes
 from fastsce.backends.cpu.vectors import first, lane_numbers, narrow, same_integer, splat, widen
 
@@ -68,17 +70,15 @@ def scratch_bytes(classes, lanes):
 
 
 @kernel
-def columns(logits, target, weight, row_scale, loss, lse, grad, hess, law, softcap, plan):
-    """Each iteration of prange takes an equal share of the tiles; arguments as for `rows.rows`."""
-    for part in prange(plan.parts):
-        scratch = np.empty(plan.scratch, np.uint8)
-        job = job_of(logits, target, weight, row_scale, loss, lse, grad, hess, law, plan)
-        share(part, job, softness(target), softcap, pointer(scratch))
-        scratch[0] = 0  # so that it lives until here
+def columns(logits, target, weight, row_scale, loss, lse, grad, hess, law, softcap, plan, memory):
+    """Each part takes an equal share of the tiles; arguments as for `rows.rows`."""
+    job = job_of(logits, target, weight, row_scale, loss, lse, grad, hess, law, plan)
+    return hand_out(share, plan.parts, memory, (job, softness(target), softcap))
 
 
 @device
-def share(part, job, soft, softcap, scratch):
+def share(part, memory, job, soft, softcap):
+    scratch = room(memory, part, job.plan.scratch)
     tiles = -(-job.logits.shape[1] // job.plan.lanes)
     count = job.logits.shape[0] * tiles
     for i in range(part * count // job.plan.parts, (part + 1) * count // job.plan.parts):
@@ -118,10 +118,9 @@ def group(a, b, n, lane, x, e, q, facts, job, soft, softcap):
         ask(job.logits, a, b + j + job.plan.lanes)
         if job.plan.write != NOTHING and not job.plan.stream:
             ask(job.grad, a, b + j)
-        if job.labels is not None:
-            prefetch(job.labels.data, i + j + job.plan.lanes, LANES)
-        prefetch(job.lse, i + j + 64, LANES)
-        prefetch(job.loss, i + j + 64, LANES)
+        ask_rows(job.labels, i + j + GROUP)
+        ask_rows(Line(job.lse, 1), i + j + GROUP)
+        ask_rows(Line(job.loss, 1), i + j + GROUP)
     settle(i, n, facts, job, soft, softcap)
     if job.plan.write != NOTHING:
         for j in range(0, n, LANES):

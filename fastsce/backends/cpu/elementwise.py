@@ -5,32 +5,45 @@ Both work on runs of a row, copied into scratch memory in the working precision,
 
 from __future__ import annotations
 
-import numpy as np
-from numba import prange
-
 from fastsce import maths
 from fastsce.backends.cpu.jit import device, kernel
-from fastsce.backends.cpu.memory import at, load, pointer, spare, store, store_part, view, workspace
+from fastsce.backends.cpu.memory import View, at, load, pointer, spare, store, store_part, view, workspace
+from fastsce.backends.cpu.threads import hand_out, room
 from fastsce.backends.cpu.vectors import narrow, splat, total, widen
 
 LANES = 32
 RUN = 512  # elements: ten runs of float32 fit the L1 cache
 SLOT = 8 * RUN + 64  # bytes
+SCRATCH = 10 * SLOT
 
 
 @kernel
-def binary(logits, target, weight, sample_weight, pos_weight, upstream, loss, grad, hess, sums, parts):
-    """All of shape (A, B, C), those not asked for empty; `sums` gets the losses' sum of each run."""
-    runs = -(-logits.shape[2] // RUN)
-    for part in prange(parts):
-        scratch = np.empty(10 * SLOT, np.uint8)
-        inputs = view(logits), view(target), view(weight), view(sample_weight), view(pos_weight), view(upstream)
-        outputs = view(loss), view(grad), view(hess)
-        for r in range(part * sums.shape[0] // parts, (part + 1) * sums.shape[0] // parts):
-            i, start = r // runs, r % runs * RUN
-            a, b, n = i // logits.shape[1], i % logits.shape[1], min(RUN, logits.shape[2] - start)
-            sums[r] = binary_run(a, b, start, n, inputs, outputs, pointer(scratch))
-        scratch[0] = 0  # so that it lives until here
+def binary(logits, target, weight, sample_weight, pos_weight, upstream, loss, grad, hess, sums, parts, memory):
+    """All of shape (A, B, C); a factor may be one number for all, of shape (1, 1, 1); results not asked for are empty;
+    `sums` gets the losses' sum of each run.
+    """
+    factors = factor(weight), factor(sample_weight), factor(pos_weight), factor(upstream)
+    inputs = view(logits), view(target), *factors
+    outputs = view(loss), view(grad), view(hess)
+    return hand_out(binary_share, parts, memory, (inputs, outputs, pointer(sums), parts))
+
+
+@device
+def factor(array):
+    v = view(array)
+    return View(v.data, v.shape, (0, 0, 0), v.item) if array.size == 1 else v
+
+
+@device
+def binary_share(part, memory, inputs, outputs, sums, parts):
+    scratch = room(memory, part, SCRATCH)
+    length = inputs[0].shape[1:]
+    runs = -(-length[1] // RUN)
+    count = inputs[0].shape[0] * length[0] * runs
+    for r in range(part * count // parts, (part + 1) * count // parts):
+        i, start = r // runs, r % runs * RUN
+        n = min(RUN, length[1] - start)
+        sums[r] = binary_run(i // length[0], i % length[0], start, n, inputs, outputs, scratch)
 
 
 @device
@@ -99,14 +112,16 @@ def write(p, n, v, a, b, start, scratch):
 
 
 @kernel
-def softmax_vjp(p, v, out, parts):
+def softmax_vjp(p, v, out, parts, memory):
     """p·(v − ⟨p, v⟩), rows of shape (A, B, C)."""
+    return hand_out(vjp_share, parts, memory, (view(p), view(v), view(out), parts))
+
+
+@device
+def vjp_share(part, memory, p, v, out, parts):
     count = p.shape[0] * p.shape[1]
-    for part in prange(parts):
-        scratch = np.empty(10 * SLOT, np.uint8)
-        for i in range(part * count // parts, (part + 1) * count // parts):
-            vjp_row(i // p.shape[1], i % p.shape[1], view(p), view(v), view(out), pointer(scratch))
-        scratch[0] = 0
+    for i in range(part * count // parts, (part + 1) * count // parts):
+        vjp_row(i // p.shape[1], i % p.shape[1], p, v, out, room(memory, part, SCRATCH))
 
 
 @device

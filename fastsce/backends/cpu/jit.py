@@ -29,22 +29,25 @@ class Kernel:
     writes nothing but its outputs.
     """
 
-    def __init__(self, function, parallel=True):
+    def __init__(self, function):
         self.function = function
+        parallel = "prange" in function.__code__.co_names  # what it costs to compile is for those who use it
         self.dispatcher = numba.njit(parallel=parallel, **OPTIONS)(function)
         self.cached = False
         self.entries = {}
 
     def __call__(self, *args):
-        key = tuple([a.dtype.char + str(a.ndim) if type(a) is np.ndarray else type(a) for a in args])
-        entry = self.entries.get(key)
-        if entry is None:
-            entry = self.entries[key] = self.compile(args)
-        return entry(*args)
+        form = tuple([a.dtype.char + str(a.ndim) if type(a) is np.ndarray else type(a) for a in args])
+        return self.entry(form, args)(*args)
 
-    def compile(self, args):
+    def entry(self, form, args):
+        """The compiled form; `form` is anything short from which the types of all arguments follow."""
+        return self.entries.get(form) or self.compile(form, args)
+
+    def compile(self, form, args):
         self.enable_cache()
-        return self.dispatcher.compile(tuple(map(numba_type, args)))
+        entry = self.entries[form] = self.dispatcher.compile(tuple(map(numba_type, args)))
+        return entry
 
     def enable_cache(self):
         if not self.cached:

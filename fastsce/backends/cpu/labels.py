@@ -1,57 +1,97 @@
-"""The pass over the labels that comes first: it refuses bad ones and finds what the mean divides by."""
+"""Numbers of rows: the pass over the labels that comes first, which refuses bad ones and finds what the mean divides
+by; and the sum of the losses, which comes last.
+"""
 
 from __future__ import annotations
 
-from functools import partial
+from typing import Any, NamedTuple
 
 import numpy as np
-from numba import prange
 
 from fastsce.backends.cpu.jit import device, kernel
-from fastsce.backends.cpu.layout import constant
-from fastsce.backends.cpu.memory import pointer
+from fastsce.backends.cpu.memory import load_part, pointer, store
+from fastsce.backends.cpu.threads import hand_out, parts_of, run
+from fastsce.backends.cpu.vectors import splat
+from fastsce.backends.cpu.vectors import total as sum_of
 
-ALONE = 16  # pieces up to which waking another thread takes longer than it saves
+LANES = 16
 PIECE = 16384  # labels summed one after the other; sums of pieces are added in their order, whoever made them
 
 
 def scan_labels(labels, classes, ignore_index, weight, sample_weight):
     """The first bad row (or −1), and Σ w_y·sample_weight over the rows that are not ignored."""
-    size = labels.size
-    pieces = -(-size // PIECE)
-    bad, total = np.empty(pieces, np.int64), np.empty(pieces)
-    w = constant(1.0, (classes,)) if weight is None else weight
-    s = constant(1.0, (size,)) if sample_weight is None else sample_weight.reshape(-1)
+    labels = labels if labels.ndim == 1 else labels.reshape(-1)
     plain = weight is None and sample_weight is None
-    scan = scan_with_threads if pieces > ALONE else scan_alone
-    scan(labels.reshape(-1), classes, ignore_index, w, s, plain, bad, total)
-    if pieces == 1:
-        return int(bad[0]), float(total[0])
-    found = bad[bad >= 0]
-    return int(found[0]) if found.size else -1, float(total.sum())
+    if plain and labels.size <= PIECE:
+        args = (labels, classes, ignore_index)
+        return scan_few.entry(None, args)(*args)
+    if not plain:
+        weight = np.ones(classes) if weight is None else weight
+        sample_weight = np.ones(1) if sample_weight is None else sample_weight.reshape(-1)
+    found = np.empty((-(-labels.size // PIECE), 2))
+    parts = parts_of(labels.nbytes // 8, found.shape[0])  # they are only read, some eight times as fast as logits
+    run(scan, plain, (labels, classes, ignore_index, weight, sample_weight, found, parts), parts, 0)
+    bad, total = -1, 0.0
+    for first, part in found.tolist():
+        bad, total = int(first) if bad < 0 else bad, total + part
+    return bad, total
 
 
 @kernel
-def scan_with_threads(labels, classes, ignore_index, weight, sample_weight, plain, bad, total):
-    for piece in prange(bad.shape[0]):
-        scan_piece(piece, labels, classes, ignore_index, weight, sample_weight, plain, bad, total)
+def scan_few(labels, classes, ignore_index):
+    return scan_piece(Labels(pointer(labels), labels.shape[0], classes, ignore_index), None, 0)
 
 
-@partial(kernel, parallel=False)
-def scan_alone(labels, classes, ignore_index, weight, sample_weight, plain, bad, total):
-    for piece in range(bad.shape[0]):
-        scan_piece(piece, labels, classes, ignore_index, weight, sample_weight, plain, bad, total)
+@kernel
+def scan(labels, classes, ignore_index, weight, sample_weight, found, parts, memory):
+    """`found` gets the first bad row and the sum of each piece; weight and sample_weight are both None, or arrays."""
+    job = Labels(pointer(labels), labels.shape[0], classes, ignore_index)
+    return hand_out(scan_share, parts, memory, (job, weights_of(weight, sample_weight), pointer(found), parts))
+
+
+class Labels(NamedTuple):
+    data: Any
+    size: int
+    classes: int
+    ignore_index: int
 
 
 @device
-def scan_piece(piece, labels, classes, ignore_index, weight, sample_weight, plain, bad, total):
-    p, start, stop = pointer(labels), piece * PIECE, min((piece + 1) * PIECE, labels.shape[0])
-    valid, ignored = count(p, start, stop, classes, ignore_index)
-    bad[piece], total[piece] = -1, valid
+def weights_of(weight, sample_weight):
+    if weight is None:
+        return None
+    return pointer(weight), pointer(sample_weight), 0 if sample_weight.size == 1 else 1
+
+
+@device
+def scan_share(part, memory, labels, weights, found, parts):
+    pieces = -(-labels.size // PIECE)
+    for piece in range(part * pieces // parts, (part + 1) * pieces // parts):
+        bad, total = scan_piece(labels, weights, piece * PIECE)
+        store(found, 2 * piece, np.float64(bad))
+        store(found, 2 * piece + 1, total)
+
+
+@device
+def scan_piece(labels, weights, start):
+    stop = min(start + PIECE, labels.size)
+    valid, ignored = count(labels.data, start, stop, labels.classes, labels.ignore_index)
     if valid + ignored < stop - start:
-        bad[piece] = first_bad(p, start, stop, classes, ignore_index)
-    elif not plain:
-        total[piece] = weigh(p, start, stop, ignore_index, weight, sample_weight)
+        return first_bad(labels.data, start, stop, labels.classes, labels.ignore_index), 0.0
+    return -1, np.float64(valid) if weights is None else weigh(labels, start, stop, weights)
+
+
+@kernel
+def sum_up(values, divisor, out):
+    """Σ values ÷ divisor, added in an order of its own, whatever the number of threads."""
+    p, total = pointer(values), 0.0
+    for start in range(0, values.shape[0], PIECE):
+        stop = min(start + PIECE, values.shape[0])
+        lanes = splat(0.0, LANES)
+        for j in range(start, stop, LANES):
+            lanes = lanes + load_part(p, j, stop - j, 0.0, LANES)
+        total += sum_of(lanes)
+    out[0] = total / divisor
 
 
 @device
@@ -74,10 +114,11 @@ def first_bad(p, start, stop, classes, ignore_index):
 
 
 @device
-def weigh(p, start, stop, ignore_index, weight, sample_weight):
+def weigh(labels, start, stop, weights):
+    weight, sample_weight, step = weights
     total = 0.0
     for i in range(start, stop):
-        y = p[i]  # read once: the caller's memory may change meanwhile
-        if y != ignore_index and 0 <= y < weight.shape[0]:
-            total += weight[y] * sample_weight[i]
+        y = labels.data[i]  # read once: the caller's memory may change meanwhile
+        if y != labels.ignore_index and 0 <= y < labels.classes:
+            total += weight[y] * sample_weight[i * step]
     return total

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import numpy as np
-from numpy.lib.stride_tricks import as_strided
 
 from fastsce.spec import BFLOAT16
 
+FLOAT32, FLOAT64 = np.dtype(np.float32), np.dtype(np.float64)
 STORAGE = {np.dtype(np.float16): np.dtype(np.uint16), BFLOAT16: np.dtype(np.int16)}  # see vectors.py
 
 
@@ -16,7 +16,7 @@ def stored(array):
 
 
 def compute_dtype(array):
-    return np.dtype(np.float64 if array.dtype == np.float64 else np.float32)
+    return FLOAT64 if array.dtype == FLOAT64 else FLOAT32
 
 
 def contiguous(array):
@@ -27,63 +27,36 @@ def contiguous(array):
 def blocks(wide, narrow):
     """Cut a problem into blocks that two axes of rows describe; nearly always there is one.
 
-    `wide`: arrays of one shape (*rows, C), or None; `narrow`: contiguous or constant arrays of shape (*rows,), or None.
-    Yields their (A, B, C) and (A·B,) views.
+    `wide`: arrays of one shape (*rows, C), or None; `narrow`: contiguous arrays of shape (*rows,), or None.
+    Their (A, B, C) and (A·B,) views.
     """
     shape = wide[0].shape
-    rows = shape[:-1]
-    if len(rows) < 2:
-        lead = (None,) * (2 - len(rows))
-        yield [a if a is None else a[lead] for a in wide], [v if v is None else flat(v) for v in narrow]
-        return
-    axes = merged(rows, [a.strides for a in wide if a is not None])
-    lead, (outer, inner) = axes[:-2], axes[-2:]
-    size = (outer.length, inner.length, shape[-1])
-    count = outer.length * inner.length
-    for index in np.ndindex(*[axis.length for axis in lead]):
-        first = sum(i * axis.step for i, axis in zip(index, lead, strict=True))
-        place = np.unravel_index(first, rows)
-        strides = iter(zip(outer.strides, inner.strides, strict=True))
-        yield (
-            [a if a is None else as_strided(a[place], size, (*next(strides), a.strides[-1])) for a in wide],
-            [v if v is None else flat(v)[first : first + count] for v in narrow],
-        )
+    narrow = [v if v is None or v.ndim == 1 else v.reshape(-1) for v in narrow]
+    if len(shape) < 3:
+        lead = (None,) * (3 - len(shape))
+        return [([a if a is None else a[lead] for a in wide], narrow)]
+    axes = merged(shape[:-1], [a.strides for a in wide if a is not None])
+    wide = [a if a is None else a.reshape(axes + shape[-1:]) for a in wide]  # views, for each can be merged so
+    return cut(wide, narrow, axes[:-2], axes[-2] * axes[-1]) if len(axes) > 2 else [(wide, narrow)]
 
 
-class Axis:
-    """Rows that follow each other at an even distance, in every array."""
-
-    def __init__(self, length, step, strides):
-        self.length, self.step, self.strides = length, step, strides
+def cut(wide, narrow, lead, count):
+    for number, index in enumerate(np.ndindex(*lead)):
+        part = slice(number * count, (number + 1) * count)
+        yield [a if a is None else a[index] for a in wide], [v if v is None else v[part] for v in narrow]
 
 
 def merged(rows, strides):
-    """The row axes, neighbours merged where every array allows it; at least two."""
-    axes: list[Axis] = []
-    step = 1
+    """The lengths of the row axes, neighbours merged where every array allows it; at least two."""
+    lengths: list[int] = []
+    steps: list[int] = []  # of the last axis so far, array by array
     for number in range(len(rows) - 1, -1, -1):
-        axis = Axis(rows[number], step, tuple(s[number] for s in strides))
-        step *= axis.length
-        if axis.length == 1:
+        if rows[number] == 1:
             continue
-        if axes and axis.strides == tuple(s * axes[0].length for s in axes[0].strides):
-            axes[0].length *= axis.length
+        here = [s[number] for s in strides]
+        if lengths and here == [s * lengths[0] for s in steps]:
+            lengths[0] *= rows[number]
         else:
-            axes.insert(0, axis)
-    while len(axes) < 2:
-        axes.insert(0, Axis(1, step, (0,) * len(strides)))
-    return axes
-
-
-def flat(values):
-    """One value a row, side by side, or one for all."""
-    if values.ndim == 1:
-        return values
-    if values.size > 1 and not any(values.strides):
-        return constant(values[(0,) * values.ndim], (values.size,), values.dtype)
-    return values.reshape(-1)
-
-
-def constant(value, shape, dtype=np.float64):
-    """One number for every place, in the memory of one."""
-    return np.ndarray(shape, dtype, np.array(value, dtype), strides=(0,) * len(shape))
+            lengths.insert(0, rows[number])
+            steps = here
+    return (1,) * (2 - len(lengths)) + tuple(lengths)

@@ -91,7 +91,7 @@ def job_of(logits, target, weight, row_scale, loss, lse, grad, hess, law, plan):
         labels_of(target),
         soft_of(target, logits),
         pointer(weight),
-        line(row_scale),
+        line(row_scale) if row_scale.size > 1 else Line(pointer(row_scale), 0),
         pointer(loss),
         pointer(lse),
         view(grad),

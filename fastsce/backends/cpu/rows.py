@@ -11,7 +11,6 @@ Rows laid out in any other way are copied, one at a time.
 from __future__ import annotations
 
 import numpy as np
-from numba import prange
 
 from fastsce import maths
 from fastsce.backends.cpu.coefficients import (
@@ -48,7 +47,6 @@ from fastsce.backends.cpu.memory import (
     load,
     moved,
     past_boundary,
-    pointer,
     prefetch,
     put,
     spare,
@@ -66,6 +64,7 @@ from fastsce.backends.cpu.plan import (
     softness,
     unit,
 )
+from fastsce.backends.cpu.threads import hand_out, room
 from fastsce.backends.cpu.vectors import first, largest, narrow, splat, total, widen
 
 BLOCK = 2048  # classes: with their terms 16 KB of a 32 KB L1 cache
@@ -95,20 +94,19 @@ def row_bytes(classes, keep):
 
 
 @kernel
-def rows(logits, target, weight, row_scale, loss, lse, grad, hess, law, softcap, plan):
-    """Each iteration of prange takes an equal share of the rows, with scratch memory of its own.
+def rows(logits, target, weight, row_scale, loss, lse, grad, hess, law, softcap, plan, memory):
+    """Each part takes an equal share of the rows.
 
-    logits, grad, hess, soft target: (A, B, C); row_scale, loss, lse, labels: (A·B,); softcap may be None.
+    logits, grad, hess, soft target: (A, B, C); loss, lse, labels: (A·B,); row_scale likewise, or (1,) for all rows;
+    softcap may be None; memory as `threads.run` makes it.
     """
-    for part in prange(plan.parts):
-        scratch = np.empty(plan.scratch, np.uint8)
-        job = job_of(logits, target, weight, row_scale, loss, lse, grad, hess, law, plan)
-        share(part, job, softness(target), softcap, pointer(scratch))
-        scratch[0] = 0  # so that it lives until here
+    job = job_of(logits, target, weight, row_scale, loss, lse, grad, hess, law, plan)
+    return hand_out(share, plan.parts, memory, (job, softness(target), softcap))
 
 
 @device
-def share(part, job, soft, softcap, scratch):
+def share(part, memory, job, soft, softcap):
+    scratch = room(memory, part, job.plan.scratch)
     count = job.logits.shape[0] * job.logits.shape[1]
     stop = (part + 1) * count // job.plan.parts
     for i in range(part * count // job.plan.parts, stop, job.plan.group):
@@ -329,7 +327,9 @@ def write_gradient(x, q, w, t, maxima, g, classes, kept, m, power, push, pull, p
         while j < stop:
             if j >= head and j + WIDE <= stop:
                 v = step_gradient(x, q, w, t, j, WIDE, kept, m, power, push_block, pull, wide, law, soft, softcap)
-                put(g, j, WIDE, v, plan.stream and (place < j or place >= j + WIDE))  # what follows there wants the line
+                put(
+                    g, j, WIDE, v, plan.stream and (place < j or place >= j + WIDE)
+                )  # what follows there wants the line
                 j += WIDE
             else:
                 n = min(LANES, (head if j < head else stop) - j)
