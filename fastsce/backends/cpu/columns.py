@@ -38,7 +38,7 @@ from fastsce.backends.cpu.coefficients import (
     shift,
 )
 from fastsce.backends.cpu.jit import device, kernel
-from fastsce.backends.cpu.memory import fence, gather, load, prefetch, store, workspace
+from fastsce.backends.cpu.memory import fence, gather, load, moved, store, workspace
 from fastsce.backends.cpu.plan import (
     HESSIAN,
     IGNORED,
@@ -56,7 +56,7 @@ from fastsce.backends.cpu.vectors import first, lane_numbers, narrow, same_integ
 
 ROW_BYTES = 16 << 10  # of a tile, wished for where rows are read: it stays in the L1 cache
 COLUMN_BYTES = 256 << 10  # where columns are read: the longer its lines, the better for memory; L2 holds it
-TILE_LANES = 256  # at most: 1 KB in a row of float32, enough for the memory to read it at full speed
+TILE_LANES = 64  # at most: 1 KB in a row of float32, enough for the memory to read it at full speed
 
 
 def tile_lanes(classes, samples, itemsize, side_by_side):
@@ -103,10 +103,6 @@ def tile(a, b, job, soft, softcap, scratch):
     facts = facts_at(scratch, job)
     for lane in range(0, n, GROUP):
         group(a, b + lane, min(GROUP, n - lane), lane, x, e, q, facts, job, soft, softcap)
-    if plan.write != NOTHING:
-        take(x, width, n, job.grad, a, b, plan.stream)
-    if plan.write == HESSIAN:
-        take(e, width, n, job.hess, a, b, plan.stream)
 
 
 @device
@@ -125,6 +121,9 @@ def group(a, b, n, lane, x, e, q, facts, job, soft, softcap):
     if job.plan.write != NOTHING:
         for j in range(0, n, LANES):
             write_strip(lane + j, j, x, e, q, facts, job, soft, softcap)
+        take(moved(x, lane), stride(job.plan.lanes), n, job.grad, a, b, job.plan.stream)
+    if job.plan.write == HESSIAN:
+        take(moved(e, lane), stride(job.plan.lanes), n, job.hess, a, b, job.plan.stream)
 
 
 @device
