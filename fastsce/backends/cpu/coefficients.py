@@ -120,8 +120,8 @@ def settle_lanes(i, n, lane, facts, job, soft, softcap):
 
     z_top = logit(x_top, law, softcap)
     gap = z_top - widen(m)  # m is z_top rounded, or lse
-    unit = maths.where(power > 0.0, 2.0**-maths.POWER, power + 1.0)  # 1/top
-    if softcap is not None or law.gain != 1.0 or plan.saved:
+    unit = maths.where(power > 0.0, 2.0**-maths.POWER, power + 1.0) + narrow(gap, m)  # 1/top: the gap is 0 or NaN,
+    if softcap is not None or law.gain != 1.0 or plan.saved:  # unless z is rounded
         unit = maths.exp(narrow(-gap, m), -power)
     log_s, p_top, p_top_minus_1, to_p = maths.row_sums(
         unit, load(facts.sums, REST + lane, LANES), load(facts.sums, TIES + lane, LANES)

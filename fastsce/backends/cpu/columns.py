@@ -52,7 +52,7 @@ from fastsce.backends.cpu.plan import (
 )
 from fastsce.backends.cpu.threads import hand_out, room
 from fastsce.backends.cpu.tiles import ask, bring, stride, take, tile_bytes
-from fastsce.backends.cpu.vectors import first, lane_numbers, narrow, same_integer, splat, widen
+from fastsce.backends.cpu.vectors import first, lane_numbers, same_integer, splat, widen
 
 ROW_BYTES = 16 << 10  # of a tile, wished for where rows are read: it stays in the L1 cache
 COLUMN_BYTES = 256 << 10  # where columns are read: the longer its lines, the better for memory; L2 holds it

@@ -420,4 +420,6 @@ def first_lanes(b, n, lanes):
     """A mask of the first n lanes."""
     kind = ir.IntType(lanes)
     some = b.sub(b.shl(I64(1), n), I64(1))
-    return b.bitcast(b.trunc(b.select(b.icmp_signed("<", n, I64(lanes)), some, I64(-1)), kind), ir.VectorType(I1, lanes))
+    return b.bitcast(
+        b.trunc(b.select(b.icmp_signed("<", n, I64(lanes)), some, I64(-1)), kind), ir.VectorType(I1, lanes)
+    )
