@@ -151,9 +151,9 @@ def tanh(a):
     """(tanh a, 1 − tanh² a), both to a few ulp, large a included."""
     y = where(a < 0.0, a * -2.0, a * 2.0)
     e = expm1(where(y > 88.0, 88.0, y))
-    rest = 2.0 / (e + 2.0)
-    t = e / (e + 2.0)
-    return where(a < 0.0, t * -1.0, t), rest * (t + 1.0)
+    r = 1.0 / (e + 2.0)
+    t = e * r
+    return where(a < 0.0, t * -1.0, t), r * 2.0 * (t + 1.0)
 
 
 def carried(scale):

@@ -31,7 +31,7 @@ __all__ = [
 ]
 
 STREAM_BYTES = 32 << 20  # of logits: from here on the gradient is written past the caches
-SHORT = 192  # classes: rows with fewer are worked on side by side
+SHORT = 160  # classes: rows with fewer are worked on side by side
 LONGEST_COLUMN = 16384  # classes: tiles of 16 longer columns would leave the caches; their rows are copied instead
 NO_LABELS = np.zeros(1, np.int64)
 PIECE_BYTES = 4 << 20  # of a soft target whose dtype has to be converted on the way

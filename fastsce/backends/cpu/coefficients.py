@@ -131,12 +131,13 @@ def settle_lanes(i, n, lane, facts, job, soft, softcap):
         lse = load_part(job.lse, i, n, 0.0, LANES)
         to_p = maths.exp(narrow(widen(m) - lse, m), -power)
         p_top, p_top_minus_1 = maths.saved_chance(z_top, lse, m)
-    distance = maths.fma(mass, gap, distance)
     if soft is not None:
+        distance = maths.fma(mass, gap, distance)
         p, p_minus_1 = p_top, p_top_minus_1
         q = widen(maths.soft_mass(w_k, load(facts.numbers, Q_K + lane, LANES), law.keep, law.off))
         others = mass - q
     else:
+        distance = maths.fma(gap, law.total, distance)
         z_y = logit(x_k, law, softcap)
         p, p_minus_1 = maths.label_chance(z_top - z_y, p_top, p_top_minus_1, m)
         if plan.saved:

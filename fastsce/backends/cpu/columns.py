@@ -219,7 +219,8 @@ def weigh(x, q, w, lane, j, width, classes, m, facts, law, soft, softcap):
     for c in range(classes):
         u = unit(load(x, c * width + lane, LANES), law.inner, softcap)
         shares = target_share(w, q, c, lane, width, law, soft)
-        mass = mass + widen(shares)
+        if soft is not None:
+            mass = mass + widen(shares)
         distance = distance - widen(maths.share(shares, maths.fma(u, law.gain, -m)))
     store(facts.sums, MASS + j, mass)
     store(facts.sums, DISTANCE + j, distance)

@@ -65,7 +65,7 @@ from fastsce.backends.cpu.plan import (
     unit,
 )
 from fastsce.backends.cpu.threads import hand_out, room
-from fastsce.backends.cpu.vectors import first, largest, narrow, splat, total, widen
+from fastsce.backends.cpu.vectors import first, fold_largest, fold_sum, largest, narrow, splat, total, widen
 
 BLOCK = 2048  # classes: with their terms 16 KB of a 32 KB L1 cache
 AHEAD = 4096  # classes: memory is asked for this far ahead while terms are computed
@@ -134,7 +134,7 @@ def some_rows(i, n, job, soft, softcap, scratch):
 @device
 def read_row(i, r, facts, job, soft, softcap, scratch):
     law, plan, classes = job.law, job.plan, job.logits.shape[2]
-    a, b = i // job.logits.shape[1], i % job.logits.shape[1]
+    a, b = place_of(i, job.logits)
     k = facts.places[PLACE + r]
     if k == IGNORED:
         return
@@ -164,33 +164,33 @@ def read_row(i, r, facts, job, soft, softcap, scratch):
 
 @device
 def statistics(x, q, w, t, maxima, classes, keep, power, law, soft, softcap):
-    """Of a row: the largest logit, and `Sums`. The terms are left in t, each block's relative to its m in `maxima`."""
-    x_top, rest, ties, mass, distance = narrow(-np.inf, load(x, 0, 0)), 0.0, 0.0, 0.0, 0.0
-    m = x_top
+    """Of a row: the largest logit, and the sums of `Facts`. The terms are left in t, relative to the largest z so far,
+    which is noted in `maxima` for each block.
+    """
+    x_top = narrow(-np.inf, load(x, 0, 0))
+    m, rest = x_top, splat(0.0, LANES)
+    ties, mass, distance = rest, rest, rest
     for start in range(0, classes, BLOCK):
         stop = min(start + BLOCK, classes)
         edge = block_largest(x, start, stop)
         if edge > x_top:
-            z = one_logit(edge, law, softcap)
-            down, m = np.float64(m), narrow(z, x_top)
+            down, m = np.float64(m), narrow(one_logit(edge, law, softcap), x_top)
             down -= np.float64(m)
-            if ties > 0.0:
+            if x_top > -np.inf:
                 gap = one_logit(x_top, law, softcap) - np.float64(m)
                 rest = rest * maths.exp(down, 0.0) + ties * maths.exp(gap, np.float64(power))
-                distance -= mass * down
-            x_top, ties = edge, 0.0
+                distance = distance - mass * down
+            x_top, ties = edge, ties * 0.0
         else:
             edge = narrow(np.inf, x_top)  # no term of this block is kept out of its sum
         store(maxima, start // BLOCK, m)
         safe = narrow(0.0, m) if m == -np.inf else m  # −∞ − (−∞) would be NaN
-        part, count = terms(x, moved(t, 0 if keep else -start), start, stop, safe, edge, power, law, softcap)
-        rest += part
-        ties += count
+        rest, ties = terms(
+            x, moved(t, 0 if keep else -start), start, stop, safe, edge, power, rest, ties, law, softcap
+        )
         if soft is not None or law.off > 0.0:
-            part, count = weigh(x, q, w, start, stop, safe, law, soft, softcap)
-            mass += part
-            distance += count
-    return x_top, rest, ties, mass, distance
+            mass, distance = weigh(x, q, w, start, stop, safe, mass, distance, law, soft, softcap)
+    return x_top, total(rest), total(ties), total(mass), total(distance)
 
 
 @device
@@ -202,20 +202,17 @@ def one_logit(x, law, softcap):
 @device
 def block_largest(x, start, stop):
     whole = start + (stop - start) // WIDE * WIDE
-    edge = narrow(-np.inf, load(x, 0, 0))
+    v = fetch(x, whole, stop - whole, -np.inf, splat(narrow(0.0, load(x, 0, 0)), LANES))
+    v = maths.where(v == v, v, -np.inf)
+    for j in range(whole + LANES, stop, LANES):
+        v = maths.maximum(fetch(x, j, stop - j, -np.inf, v), v)
     if whole > start:
-        v = load(x, start, WIDE)
-        v = maths.where(v == v, v, -np.inf)
+        u = load(x, start, WIDE)
+        u = maths.where(u == u, u, -np.inf)
         for j in range(start + WIDE, whole, WIDE):
-            v = maths.maximum(load(x, j, WIDE), v)
-        edge = largest(v)
-    if whole < stop:
-        v = fetch(x, whole, stop - whole, -np.inf, splat(edge, LANES))
-        v = maths.where(v == v, v, -np.inf)
-        for j in range(whole + LANES, stop, LANES):
-            v = maths.maximum(fetch(x, j, stop - j, -np.inf, v), v)
-        edge = max(edge, largest(v))
-    return edge
+            u = maths.maximum(load(x, j, WIDE), u)
+        v = maths.maximum(fold_largest(u), v)
+    return largest(v)
 
 
 @device
@@ -230,22 +227,21 @@ def find(x, classes, value):
 
 
 @device
-def terms(x, t, start, stop, m, edge, power, law, softcap):
-    """Leave 2^power·exp(z − m) in t. The sum of all but those where x = edge, and how many those are."""
-    wide, some = splat(m, WIDE) * 0.0, splat(m, LANES) * 0.0
+def terms(x, t, start, stop, m, edge, power, rest, ties, law, softcap):
+    """Leave 2^power·exp(z − m) in t. To `rest` add all but those where x = edge; to `ties`, how many those are."""
     whole = start + (stop - start) // WIDE * WIDE
-    rest, ties = 0.0, 0.0
+    part = splat(m, LANES) * 0.0
+    count = part
+    for j in range(whole, stop, LANES):
+        part, count = step_terms(x, t, j, stop - j, m, edge, power, part, count, law, softcap)
+    rest, ties = rest + widen(part), ties + widen(count)
     if whole > start:
-        part, count = wide, wide
+        many = splat(m, WIDE) * 0.0
+        number = many
         for j in range(start, whole, WIDE):
-            part, count = step_terms(x, t, j, WIDE, m, edge, power, part, count, law, softcap)
+            many, number = step_terms(x, t, j, WIDE, m, edge, power, many, number, law, softcap)
             prefetch(x, j + AHEAD, WIDE)
-        rest, ties = total(part), total(count)
-    if whole < stop:
-        part, count = some, some
-        for j in range(whole, stop, LANES):
-            part, count = step_terms(x, t, j, stop - j, m, edge, power, part, count, law, softcap)
-        rest, ties = rest + total(part), ties + total(count)
+        rest, ties = rest + fold_sum(widen(many)), ties + widen(fold_sum(number))
     return rest, ties
 
 
@@ -258,16 +254,30 @@ def step_terms(x, t, j, n, m, edge, power, part, count, law, softcap):
 
 
 @device
-def weigh(x, q, w, start, stop, m, law, soft, softcap):
-    """Σ q and Σ q·(m − z); q = w where only smoothing asks for it."""
-    like = splat(m, LANES)
-    mass, distance = splat(0.0, LANES), splat(0.0, LANES)
-    for j in range(start, stop, LANES):
-        d = maths.fma(unit(fetch(x, j, stop - j, -np.inf, like), law.inner, softcap), law.gain, -m)
-        shares = target_share(w, q, j, stop - j, like, law, soft)
-        mass = mass + widen(shares)
-        distance = distance - widen(maths.share(shares, d))
-    return total(mass), total(distance)
+def weigh(x, q, w, start, stop, m, mass, distance, law, soft, softcap):
+    """Add Σ q, in float64 where q is the target, and Σ q·(m − z); q = w where only smoothing asks for it."""
+    whole = start + (stop - start) // WIDE * WIDE
+    few, many = splat(m, LANES) * 0.0, splat(m, WIDE) * 0.0
+    near, far = few, many
+    if soft is not None:
+        few, many = widen(few), widen(many)
+    for j in range(whole, stop, LANES):
+        few, near = step_weigh(x, q, w, j, stop - j, m, few, near, law, soft, softcap)
+    mass, distance = mass + widen(few), distance + widen(near)
+    if whole > start:
+        for j in range(start, whole, WIDE):
+            many, far = step_weigh(x, q, w, j, WIDE, m, many, far, law, soft, softcap)
+            if soft is not None:
+                prefetch(q, j + AHEAD, WIDE)
+        mass, distance = mass + fold_sum(widen(many)), distance + fold_sum(widen(far))
+    return mass, distance
+
+
+@device
+def step_weigh(x, q, w, j, n, m, mass, distance, law, soft, softcap):
+    d = maths.fma(unit(fetch(x, j, n, -np.inf, distance), law.inner, softcap), law.gain, -m)
+    shares = target_share(w, q, j, n, distance, law, soft)
+    return mass + narrow(shares, mass), distance - maths.share(shares, d)
 
 
 @device
@@ -284,7 +294,7 @@ def target_share(w, q, j, n, like, law, soft):
 @device
 def write_row(i, r, facts, job, soft, softcap, scratch):
     law, plan, classes, f = job.law, job.plan, job.logits.shape[2], facts.numbers
-    a, b = i // job.logits.shape[1], i % job.logits.shape[1]
+    a, b = place_of(i, job.logits)
     place = facts.places[PLACE + r]
     if place == IGNORED:
         write_zeros(job.grad, a, b)
@@ -389,6 +399,12 @@ def block_factor(maxima, classes, start, m, kept):
 def aligned_after(g, start, stop, plan):
     """How many classes come before the first that can be streamed."""
     return min(past_boundary(g, start), stop - start) if plan.stream else 0
+
+
+@device
+def place_of(i, v):
+    """Row i of a view; a division takes longer than a short row."""
+    return (0, i) if v.shape[0] == 1 else (i // v.shape[1], i % v.shape[1])
 
 
 # --- rows where they lie, or copies of them ---------------------------------------------------------------------------

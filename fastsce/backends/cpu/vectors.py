@@ -9,6 +9,7 @@ and a bfloat16 as int16. Both become float32 when loaded and are rounded, to nea
 """
 
 import operator
+from functools import partial
 
 from llvmlite import ir
 from numba import types
@@ -296,12 +297,31 @@ def splat(typing, x, lanes):
     return vector(x, lanes), lambda context, b, signature, args: splat_value(b, vector, args[0])
 
 
-def halves(b, v, n, combine):
-    """Reduce a vector in a fixed tree: its upper half onto its lower one, until one lane is left."""
-    while n > 1:
+def halved(b, v, n, combine, lanes):
+    """Reduce a vector in a fixed tree: its upper half onto its lower one, until so many lanes are left."""
+    while n > lanes:
         n //= 2
         v = combine(shuffle(b, v, v, range(n)), shuffle(b, v, v, range(n, 2 * n)))
-    return b.extract_element(v, I32(0))
+    return v
+
+
+def larger(b, v, w):
+    return b.select(b.fcmp_ordered(">", v, w), v, w)
+
+
+def define_fold(doc, combine):
+    @intrinsic
+    def fold(typing, x):
+        result = Vector(x.dtype, FOLDED)
+        return result(x), lambda context, b, signature, args: halved(b, args[0], x.lanes, combine(b), FOLDED)
+
+    fold.__doc__ = doc
+    return fold
+
+
+FOLDED = 16  # lanes that a longer vector is folded to
+fold_sum = define_fold("Sums of lanes.", lambda b: b.fadd)
+fold_largest = define_fold("The largest of lanes, NaN left out.", lambda b: partial(larger, b))
 
 
 @intrinsic
@@ -310,7 +330,7 @@ def total(typing, x):
 
     def build(context, b, signature, args):
         v = cast_value(b, args[0], x.dtype, types.float64)
-        return halves(b, v, x.lanes, b.fadd)
+        return b.extract_element(halved(b, v, x.lanes, b.fadd, 1), I32(0))
 
     return types.float64(x), build
 
@@ -320,7 +340,7 @@ def largest(typing, x):
     """The largest lane, NaN left out unless there is nothing else."""
 
     def build(context, b, signature, args):
-        return halves(b, args[0], x.lanes, lambda v, w: b.select(b.fcmp_ordered(">", v, w), v, w))
+        return b.extract_element(halved(b, args[0], x.lanes, partial(larger, b), 1), I32(0))
 
     return x.dtype(x), build
 
