@@ -38,7 +38,7 @@ from fastsce.backends.cpu.coefficients import (
     shift,
 )
 from fastsce.backends.cpu.jit import device, kernel
-from fastsce.backends.cpu.memory import fence, gather, load, moved, store, workspace
+from fastsce.backends.cpu.memory import fence, gather, load, moved, past_boundary, store, workspace
 from fastsce.backends.cpu.plan import (
     HESSIAN,
     IGNORED,
@@ -56,7 +56,7 @@ from fastsce.backends.cpu.vectors import first, lane_numbers, same_integer, spla
 
 ROW_BYTES = 16 << 10  # of a tile, wished for where rows are read: it stays in the L1 cache
 COLUMN_BYTES = 256 << 10  # where columns are read: the longer its lines, the better for memory; L2 holds it
-TILE_LANES = 64  # at most: 1 KB in a row of float32, enough for the memory to read it at full speed
+TILE_LANES = 256  # at most: 1 KB in a row of float32, enough for the memory to read it at full speed
 
 
 def tile_lanes(classes, samples, itemsize, side_by_side):
@@ -79,18 +79,28 @@ def columns(logits, target, weight, row_scale, loss, lse, grad, hess, law, softc
 @device
 def share(part, memory, job, soft, softcap):
     scratch = room(memory, part, job.plan.scratch)
-    tiles = -(-job.logits.shape[1] // job.plan.lanes)
+    lanes, shift = job.plan.lanes, before_boundary(job.grad)
+    tiles = -(-(job.logits.shape[1] + shift) // lanes)
     count = job.logits.shape[0] * tiles
     for i in range(part * count // job.plan.parts, (part + 1) * count // job.plan.parts):
-        tile(i // tiles, i % tiles * job.plan.lanes, job, soft, softcap, scratch)
+        start = i % tiles * lanes - shift
+        tile(i // tiles, max(start, 0), min(start + lanes, job.logits.shape[1]), job, soft, softcap, scratch)
     fence()
 
 
 @device
-def tile(a, b, job, soft, softcap, scratch):
-    """Samples b … b + plan.lanes of block a."""
+def before_boundary(v):
+    """How many samples a first tile is short of, so that those after it begin with a cache line."""
+    if v.shape[2] == 0 or v.strides[1] != v.item:
+        return 0
+    return -past_boundary(v.data, 0) % LANES
+
+
+@device
+def tile(a, b, stop, job, soft, softcap, scratch):
+    """Samples b … stop of block a."""
     plan, classes, width = job.plan, job.logits.shape[2], stride(job.plan.lanes)
-    n = min(plan.lanes, job.logits.shape[1] - b)
+    n = stop - b
     size = tile_bytes(classes, plan.lanes)
     x = workspace(scratch, FACTS_BYTES, job.logits.data)
     e = x  # terms take the logits' place, unless both are asked for
@@ -208,7 +218,7 @@ def term(x, e, at, x_top, m, power, ties, law, softcap):
     largest = v == x_top
     v = maths.exp(maths.fma(unit(v, law.inner, softcap), law.gain, -m), power)
     store(e, at, v)
-    return maths.where(largest, 0.0, v), ties + maths.where(largest, 1.0, power * 0.0)
+    return maths.where(largest, 0.0, v), maths.where(largest, ties + 1.0, ties)
 
 
 @device

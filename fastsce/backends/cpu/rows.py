@@ -250,7 +250,7 @@ def step_terms(x, t, j, n, m, edge, power, part, count, law, softcap):
     v = fetch(x, j, n, -np.inf, part)
     e = maths.exp(maths.fma(unit(v, law.inner, softcap), law.gain, -m), power)
     store(t, j, e)
-    return part + maths.where(v == edge, 0.0, e), count + maths.where(v == edge, 1.0, part * 0.0)
+    return maths.where(v == edge, part, part + e), maths.where(v == edge, count + 1.0, count)
 
 
 @device
