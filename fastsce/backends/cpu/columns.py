@@ -51,11 +51,12 @@ from fastsce.backends.cpu.plan import (
     unit,
 )
 from fastsce.backends.cpu.threads import hand_out, room
-from fastsce.backends.cpu.tiles import ask, bring, stride, take, tile_bytes
+from fastsce.backends.cpu.tiles import Part, ask, bring, bring_columns, stride, take, tile_bytes
 from fastsce.backends.cpu.vectors import first, lane_numbers, same_integer, splat, widen
 
 ROW_BYTES = 16 << 10  # of a tile, wished for where rows are read: it stays in the L1 cache
 COLUMN_BYTES = 256 << 10  # where columns are read: the longer its lines, the better for memory; L2 holds it
+STEP = 32  # classes after which some of the next tile's are brought
 TILE_LANES = 256  # at most: 1 KB in a row of float32, enough for the memory to read it at full speed
 
 
@@ -66,7 +67,7 @@ def tile_lanes(classes, samples, itemsize, side_by_side):
 
 
 def scratch_bytes(classes, lanes):
-    return FACTS_BYTES + 3 * tile_bytes(classes, lanes)
+    return FACTS_BYTES + 4 * tile_bytes(classes, lanes)
 
 
 @kernel
@@ -82,10 +83,28 @@ def share(part, memory, job, soft, softcap):
     lanes, shift = job.plan.lanes, before_boundary(job.grad)
     tiles = -(-(job.logits.shape[1] + shift) // lanes)
     count = job.logits.shape[0] * tiles
-    for i in range(part * count // job.plan.parts, (part + 1) * count // job.plan.parts):
-        start = i % tiles * lanes - shift
-        tile(i // tiles, max(start, 0), min(start + lanes, job.logits.shape[1]), job, soft, softcap, scratch)
+    first, last = part * count // job.plan.parts, (part + 1) * count // job.plan.parts
+    side_by_side = job.logits.strides[1] == job.logits.item
+    size, width = tile_bytes(job.logits.shape[2], lanes), stride(lanes)
+    x, other = workspace(scratch, FACTS_BYTES, job.logits.data), workspace(scratch, FACTS_BYTES + size, job.logits.data)
+    for i in range(first, last):
+        here = samples_of(i, tiles, lanes, shift, x, job.logits)
+        after = samples_of(i + 1, tiles, lanes, shift, other, job.logits)
+        if i == first or not side_by_side:
+            bring(job.logits, here, width)
+        if i + 1 == last or not side_by_side:
+            after = Part(other, 0, 0, 0)
+        tile(here, after, job, soft, softcap, scratch)
+        x, other = other, x
     fence()
+
+
+@device
+def samples_of(i, tiles, lanes, shift, x, v):
+    """Tile i."""
+    start = i % tiles * lanes - shift
+    b = max(start, 0)
+    return Part(x, i // tiles, b, min(start + lanes, v.shape[1]) - b)
 
 
 @device
@@ -97,30 +116,30 @@ def before_boundary(v):
 
 
 @device
-def tile(a, b, stop, job, soft, softcap, scratch):
-    """Samples b … stop of block a."""
+def tile(here, after, job, soft, softcap, scratch):
+    """Work on a tile. Where its columns lie side by side, the one after it is brought meanwhile, so that memory need not
+    wait for arithmetic: some classes at each of its steps.
+    """
     plan, classes, width = job.plan, job.logits.shape[2], stride(job.plan.lanes)
-    n = stop - b
     size = tile_bytes(classes, plan.lanes)
-    x = workspace(scratch, FACTS_BYTES, job.logits.data)
-    e = x  # terms take the logits' place, unless both are asked for
+    x, e = here.x, here.x  # terms take the logits' place, unless both are asked for
     if softcap is not None or plan.write == HESSIAN or plan.write == LOG_SOFTMAX:
-        e = workspace(scratch, FACTS_BYTES + size, job.logits.data)
-    q = workspace(scratch, FACTS_BYTES + 2 * size, x)
-    bring(job.logits, a, b, n, x, width)
+        e = workspace(scratch, FACTS_BYTES + 2 * size, job.logits.data)
+    q = workspace(scratch, FACTS_BYTES + 3 * size, x)
     if soft is not None:
-        bring(job.soft, a, b, n, q, width)
+        bring(job.soft, Part(q, here.a, here.b, here.n), width)
     facts = facts_at(scratch, job)
-    for lane in range(0, n, GROUP):
-        group(a, b + lane, min(GROUP, n - lane), lane, x, e, q, facts, job, soft, softcap)
+    strips = -(-here.n // LANES)
+    for lane in range(0, here.n, GROUP):
+        group(here.a, here.b + lane, min(GROUP, here.n - lane), lane, x, e, q, after, strips, facts, job, soft, softcap)
 
 
 @device
-def group(a, b, n, lane, x, e, q, facts, job, soft, softcap):
+def group(a, b, n, lane, x, e, q, after, strips, facts, job, soft, softcap):
     """n samples from b on, in a tile's lanes from `lane` on. The gradient is left in x, the Hessian in e."""
     i = a * job.logits.shape[1] + b
     for j in range(0, n, LANES):
-        read_strip(i + j, min(LANES, n - j), lane + j, j, x, e, q, facts, job, soft, softcap)
+        read_strip(i + j, min(LANES, n - j), lane + j, j, x, e, q, after, strips, facts, job, soft, softcap)
         ask(job.logits, a, b + j + job.plan.lanes)
         if job.plan.write != NOTHING and not job.plan.stream:
             ask(job.grad, a, b + j)
@@ -137,7 +156,7 @@ def group(a, b, n, lane, x, e, q, facts, job, soft, softcap):
 
 
 @device
-def read_strip(i, n, lane, j, x, e, q, facts, job, soft, softcap):
+def read_strip(i, n, lane, j, x, e, q, after, strips, facts, job, soft, softcap):
     """x[c·width + lane …]: class c of these rows; facts[… + j …]: theirs."""
     law, plan, w, classes, width = job.law, job.plan, job.weight, job.logits.shape[2], stride(job.plan.lanes)
     y = begin(i, n, j, facts, job)
@@ -157,7 +176,7 @@ def read_strip(i, n, lane, j, x, e, q, facts, job, soft, softcap):
     m = maths.where(m == -np.inf, 0.0, m)  # −∞ − (−∞) would be NaN
     if soft is not None or law.off > 0.0:
         weigh(x, q, w, lane, j, width, classes, m, facts, law, soft, softcap)
-    terms(x, e, lane, j, width, classes, x_top, m, facts, law, softcap)
+    terms(x, e, lane, j, width, classes, x_top, m, after, strips, facts, job, softcap)
 
 
 @device
@@ -193,21 +212,28 @@ def first_largest(x, lane, width, classes, x_top):
 
 
 @device
-def terms(x, e, lane, j, width, classes, x_top, m, facts, law, softcap):
+def terms(x, e, lane, j, width, classes, x_top, m, after, strips, facts, job, softcap):
     """Leave 2^power·exp(z − m) in e; note the sum of all but the largest, and how many are the largest."""
-    power = load(facts.numbers, POWER + j, LANES)
+    law, power = job.law, load(facts.numbers, POWER + j, LANES)
     ties = power * 0.0
     rest = widen(ties)
-    whole = classes // 4 * 4
-    for c in range(0, whole, 4):  # four terms are added up in the working precision
-        v0, ties = term(x, e, c * width + lane, x_top, m, power, ties, law, softcap)
-        v1, ties = term(x, e, (c + 1) * width + lane, x_top, m, power, ties, law, softcap)
-        v2, ties = term(x, e, (c + 2) * width + lane, x_top, m, power, ties, law, softcap)
-        v3, ties = term(x, e, (c + 3) * width + lane, x_top, m, power, ties, law, softcap)
-        rest = rest + widen((v0 + v1) + (v2 + v3))
-    for c in range(whole, classes):
-        v0, ties = term(x, e, c * width + lane, x_top, m, power, ties, law, softcap)
-        rest = rest + widen(v0)
+    steps = -(-classes // STEP)
+    some = -(-classes // (steps * strips))
+    for step in range(steps):
+        start, stop = step * STEP, min(step * STEP + STEP, classes)
+        whole = start + (stop - start) // 4 * 4
+        for c in range(start, whole, 4):  # four terms are added up in the working precision
+            v0, ties = term(x, e, c * width + lane, x_top, m, power, ties, law, softcap)
+            v1, ties = term(x, e, (c + 1) * width + lane, x_top, m, power, ties, law, softcap)
+            v2, ties = term(x, e, (c + 2) * width + lane, x_top, m, power, ties, law, softcap)
+            v3, ties = term(x, e, (c + 3) * width + lane, x_top, m, power, ties, law, softcap)
+            rest = rest + widen((v0 + v1) + (v2 + v3))
+        for c in range(whole, stop):
+            v0, ties = term(x, e, c * width + lane, x_top, m, power, ties, law, softcap)
+            rest = rest + widen(v0)
+        if after.n > 0:
+            some_more = (lane // LANES * steps + step) * some
+            bring_columns(job.logits, after, width, some_more, some_more + some)
     store(facts.sums, REST + j, rest)
     store(facts.sums, TIES + j, widen(ties))
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any, NamedTuple
+
 from fastsce.backends.cpu.jit import device
 from fastsce.backends.cpu.memory import (
     QUAD,
@@ -36,18 +38,36 @@ def tile_bytes(classes, lanes):
     return 8 * classes * stride(lanes) + 64
 
 
+class Part(NamedTuple):
+    """n samples from b on of block a, and the tile they belong into."""
+
+    x: Any
+    a: Any
+    b: Any
+    n: Any
+
+
 @device
-def bring(v, a, b, n, x, width):
-    """Samples b … b + n of block a into a tile; whatever in the lanes beyond them."""
+def bring_columns(v, part, width, start, stop):
+    """Classes start … stop of samples that lie side by side; as many classes more are asked for."""
+    whole = part.n // LANES * LANES
+    for c in range(start, min(stop, v.shape[2])):
+        p, ahead = at(v, part.a, part.b, c), at(v, part.a, part.b, c + (stop - start))
+        for j in range(0, whole, LANES):
+            store(part.x, c * width + j, load(p, j, LANES))
+            prefetch(ahead, j, LANES)
+        if whole < part.n:
+            store(part.x, c * width + whole, load_part(p, whole, part.n - whole, 0.0, LANES))
+
+
+@device
+def bring(v, part, width):
+    """Fill a tile; whatever in the lanes beyond its samples."""
+    x, a, b, n = part.x, part.a, part.b, part.n
     classes, whole = v.shape[2], n // LANES * LANES
     if v.strides[1] == v.item:
-        for c in range(classes):
-            p, ahead = at(v, a, b, c), at(v, a, b, c + AHEAD)
-            for j in range(0, whole, LANES):
-                store(x, c * width + j, load(p, j, LANES))
-                prefetch(ahead, j, LANES)
-            if whole < n:
-                store(x, c * width + whole, load_part(p, whole, n - whole, 0.0, LANES))
+        for c in range(0, classes, AHEAD):
+            bring_columns(v, part, width, c, c + AHEAD)
         return
     quads = v.strides[2] == v.item and classes >= QUAD
     for j in range(0, whole, LANES):
@@ -64,14 +84,9 @@ def bring(v, a, b, n, x, width):
 
 @device
 def ask(v, a, b):
-    """Ask memory for the LANES samples from b on, while others are worked on."""
-    if b + LANES > v.shape[1]:
-        return
-    start = at(v, a, b, 0)
-    if v.strides[1] == v.item:
-        for c in range(v.shape[2]):
-            prefetch(moved_bytes(start, c * v.strides[2]), 0, LANES)
-    elif v.strides[1] == v.item * v.shape[2]:
+    """Ask memory for the rows of the LANES samples from b on, while others are worked on."""
+    if b + LANES <= v.shape[1] and v.strides[1] == v.item * v.shape[2]:
+        start = at(v, a, b, 0)
         for offset in range(0, LANES * v.strides[1], 64):
             prefetch(moved_bytes(start, offset), 0, 1)
 
