@@ -149,11 +149,12 @@ LN2_LO = 1.4286068203094172e-06
 
 def tanh(a):
     """(tanh a, 1 − tanh² a), both to a few ulp, large a included."""
-    y = where(a < 0.0, a * -2.0, a * 2.0)
-    e = expm1(where(y > 88.0, 88.0, y))
-    r = 1.0 / (e + 2.0)
-    t = e * r
-    return where(a < 0.0, t * -1.0, t), r * 2.0 * (t + 1.0)
+    y = maximum(a * 2.0, a * -2.0)
+    scale, r, q, _ = exp_parts(where(y > 88.0, 88.0, y), 0.0)
+    e = fma(scale, fma(q * r, r, r), scale - 1.0)  # e^2|a| − 1
+    reciprocal = 1.0 / (e + 2.0)
+    t = e * reciprocal
+    return where(a < 0.0, t * -1.0, t), reciprocal * 2.0 * (t + 1.0)
 
 
 def carried(scale):
@@ -164,21 +165,14 @@ def carried(scale):
 # --- the law of an element: u is the logit, or tanh(s·x/softcap); z = gain·u ------------------------------------------
 
 
-def angle(x, inner):
-    """inner·x, held where tanh is ±1 anyway, so that only a masked logit is −∞."""
-    a = x * inner
-    a = where(a > 1e4, 1e4, where(a < -1e4, -1e4, a))
-    return where(x == -np.inf, -np.inf, a)
+def capped(x, inner):
+    """tanh(inner·x), with −∞ left as it is: a mask stays a mask."""
+    return where(x == -np.inf, -np.inf, tanh(x * inner)[0])
 
 
-def capped(a):
-    """tanh a, with −∞ left as it is: a mask stays a mask."""
-    return where(a == -np.inf, -np.inf, tanh(a)[0])
-
-
-def slope(a):
-    """The derivative of tanh a, and 0 at −∞."""
-    return where(a == -np.inf, 0.0, tanh(a)[1])
+def slope(x, inner):
+    """The derivative of tanh at inner·x, and 0 at −∞."""
+    return where(x == -np.inf, 0.0, tanh(x * inner)[1])
 
 
 def class_gradient(e, push, q, pull):
@@ -198,7 +192,7 @@ def soft_mass(w, t, keep, off):
 
 # --- the law of a row -------------------------------------------------------------------------------------------------
 #
-# z_top is the largest z, and m the working precision's number next to it. Terms are exp(z − m): `top` the largest, which
+# z_top is the largest z, and m its neighbour in the working precision. Terms are exp(z − m): `top` the largest, which
 # stands in `ties` places, and `rest` the sum of all that are smaller. S = 1 + others, where others = Σ_{c≠k} exp(z_c −
 # z_top) for one place k of the largest, so that log S = log1p(others) and p_k − 1 = −others·p_k lose nothing however
 # confident the row is. `distance` = Σ q_c·(z_top − z_c): no term is negative.

@@ -25,7 +25,7 @@ REST, TIES, MASS, DISTANCE = (i * GROUP for i in range(4))
 # them: m, lse − m; gradient = push·term − pull·q, but `special` where p and q may both be large; p = to_p·term;
 # Hessian = curve·p·(1 − p), but `bend` where p may be near 1
 X_TOP, X_K, Q_K, POWER, M, LOG_S, PUSH, PULL, SPECIAL, TO_P, CURVE, BEND = (i * GROUP for i in range(12))
-# places: the label, or that of the largest logit where the target is soft, or IGNORED, or NO_TARGET; the largest logit's
+# places: the label, IGNORED or NO_TARGET, or that of the largest logit where the target is soft; the largest logit's
 PLACE, TOP_PLACE = (i * GROUP for i in range(2))
 
 
@@ -158,7 +158,7 @@ def settle_lanes(i, n, lane, facts, job, soft, softcap):
     pull = scale if soft is not None else scale * law.off
     special = narrow(scale * maths.place_gradient(mass, q, others, lse, law.z_loss, p, p_minus_1), m)
     if softcap is not None:
-        special = special * maths.slope(maths.angle(x_k, law.inner))
+        special = special * maths.slope(x_k, law.inner)
     store(facts.numbers, M + lane, m)
     store(facts.numbers, LOG_S + lane, narrow(log_s, m))
     store(facts.numbers, PUSH + lane, narrow(push, m))

@@ -47,6 +47,7 @@ from fastsce.backends.cpu.plan import (
     NOTHING,
     Line,
     job_of,
+    sloped,
     softness,
     unit,
 )
@@ -56,7 +57,7 @@ from fastsce.backends.cpu.vectors import first, lane_numbers, same_integer, spla
 
 ROW_BYTES = 16 << 10  # of a tile, wished for where rows are read: it stays in the L1 cache
 COLUMN_BYTES = 256 << 10  # where columns are read: the longer its lines, the better for memory; L2 holds it
-STEP = 32  # classes after which some of the next tile's are brought
+STEP = 32  # classes whose distances are added up in the working precision, and after which some more are brought
 TILE_LANES = 256  # at most: 1 KB in a row of float32, enough for the memory to read it at full speed
 
 
@@ -117,8 +118,8 @@ def before_boundary(v):
 
 @device
 def tile(here, after, job, soft, softcap, scratch):
-    """Work on a tile. Where its columns lie side by side, the one after it is brought meanwhile, so that memory need not
-    wait for arithmetic: some classes at each of its steps.
+    """Work on a tile. Where its samples lie side by side, the tile after it is brought meanwhile, some classes at a
+    step, so that memory need not wait for arithmetic.
     """
     plan, classes, width = job.plan, job.logits.shape[2], stride(job.plan.lanes)
     size = tile_bytes(classes, plan.lanes)
@@ -242,9 +243,9 @@ def terms(x, e, lane, j, width, classes, x_top, m, after, strips, facts, job, so
 def term(x, e, at, x_top, m, power, ties, law, softcap):
     v = load(x, at, LANES)
     largest = v == x_top
-    v = maths.exp(maths.fma(unit(v, law.inner, softcap), law.gain, -m), power)
-    store(e, at, v)
-    return maths.where(largest, 0.0, v), maths.where(largest, ties + 1.0, ties)
+    z = maths.exp(maths.fma(unit(v, law.inner, softcap), law.gain, -m), power)
+    store(e, at, sloped(z, v, law.inner, softcap))
+    return maths.where(largest, 0.0, z), maths.where(largest, ties + 1.0, ties)
 
 
 @device
@@ -252,12 +253,15 @@ def weigh(x, q, w, lane, j, width, classes, m, facts, law, soft, softcap):
     """Note Σ q and Σ q·(m − z); q = w where only smoothing asks for them."""
     mass = splat(0.0, LANES)
     distance = mass
-    for c in range(classes):
-        u = unit(load(x, c * width + lane, LANES), law.inner, softcap)
-        shares = target_share(w, q, c, lane, width, law, soft)
-        if soft is not None:
-            mass = mass + widen(shares)
-        distance = distance - widen(maths.share(shares, maths.fma(u, law.gain, -m)))
+    for start in range(0, classes, STEP):
+        part = m * 0.0
+        for c in range(start, min(start + STEP, classes)):
+            d = maths.fma(unit(load(x, c * width + lane, LANES), law.inner, softcap), law.gain, -m)
+            shares = target_share(w, q, c, lane, width, law, soft)
+            part = part - maths.share(shares, d)
+            if soft is not None:  # Σ q may be near one q, and must be exact
+                mass = mass + widen(shares)
+        distance = distance + widen(part)
     store(facts.sums, MASS + j, mass)
     store(facts.sums, DISTANCE + j, distance)
 
@@ -281,9 +285,8 @@ def write_gradient(x, e, q, w, lane, j, width, classes, facts, law, soft, softca
         v = load(e, c * width + lane, LANES) * push
         if weighed:
             shares = target_share(w, q, c, lane, width, law, soft)
+            shares = sloped(shares, load(x, c * width + lane, LANES), law.inner, softcap)
             v = maths.class_gradient(load(e, c * width + lane, LANES), push, shares, pull)
-        if softcap is not None:
-            v = v * maths.slope(maths.angle(load(x, c * width + lane, LANES), law.inner))
         store(x, c * width + lane, maths.where(place == c, special, v))
 
 

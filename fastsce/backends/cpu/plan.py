@@ -50,7 +50,15 @@ def unit(x, inner, softcap):
     """u, from which z = gain·u."""
     if softcap is None:
         return x
-    return maths.capped(maths.angle(x, inner))
+    return maths.capped(x, inner)
+
+
+@device
+def sloped(v, x, inner, softcap):
+    """v times the slope of the softcap at x: terms are stored with it, since both need the same tanh."""
+    if softcap is None:
+        return v
+    return v * maths.slope(x, inner)
 
 
 @device

@@ -61,6 +61,7 @@ from fastsce.backends.cpu.plan import (
     NOTHING,
     job_of,
     logit,
+    sloped,
     softness,
     unit,
 )
@@ -185,9 +186,7 @@ def statistics(x, q, w, t, maxima, classes, keep, power, law, soft, softcap):
             edge = narrow(np.inf, x_top)  # no term of this block is kept out of its sum
         store(maxima, start // BLOCK, m)
         safe = narrow(0.0, m) if m == -np.inf else m  # −∞ − (−∞) would be NaN
-        rest, ties = terms(
-            x, moved(t, 0 if keep else -start), start, stop, safe, edge, power, rest, ties, law, softcap
-        )
+        rest, ties = terms(x, moved(t, 0 if keep else -start), start, stop, safe, edge, power, rest, ties, law, softcap)
         if soft is not None or law.off > 0.0:
             mass, distance = weigh(x, q, w, start, stop, safe, mass, distance, law, soft, softcap)
     return x_top, total(rest), total(ties), total(mass), total(distance)
@@ -249,7 +248,7 @@ def terms(x, t, start, stop, m, edge, power, rest, ties, law, softcap):
 def step_terms(x, t, j, n, m, edge, power, part, count, law, softcap):
     v = fetch(x, j, n, -np.inf, part)
     e = maths.exp(maths.fma(unit(v, law.inner, softcap), law.gain, -m), power)
-    store(t, j, e)
+    store(t, j, sloped(e, v, law.inner, softcap))
     return maths.where(v == edge, part, part + e), maths.where(v == edge, count + 1.0, count)
 
 
@@ -351,12 +350,10 @@ def write_gradient(x, q, w, t, maxima, g, classes, kept, m, power, push, pull, p
 @device
 def step_gradient(x, q, w, t, j, n, kept, m, power, push, pull, like, law, soft, softcap):
     e = term(x, t, j, n, kept, m, power, like, law, softcap)
-    v = e * push
-    if soft is not None or law.off > 0.0:
-        v = maths.class_gradient(e, push, target_share(w, q, j, n, like, law, soft), pull)
-    if softcap is not None:
-        v = v * maths.slope(maths.angle(fetch(x, j, n, 0.0, like), law.inner))
-    return v
+    if soft is None and law.off == 0.0:
+        return e * push
+    shares = sloped(target_share(w, q, j, n, like, law, soft), fetch(x, j, n, 0.0, like), law.inner, softcap)
+    return maths.class_gradient(e, push, shares, pull)
 
 
 @device
@@ -381,10 +378,12 @@ def write_log_softmax(x, g, classes, m, log_s, plan):
 
 @device
 def term(x, t, j, n, kept, m, power, like, law, softcap):
-    """2^power·exp(z − m): m of the block where terms were kept, else of the row."""
+    """2^power·exp(z − m)·(slope of the softcap): m of the block where terms were kept, else of the row."""
     if kept:
         return fetch(t, j, n, 0.0, like)
-    return maths.exp(maths.fma(unit(fetch(x, j, n, 0.0, like), law.inner, softcap), law.gain, -m), power)
+    v = fetch(x, j, n, 0.0, like)
+    e = maths.exp(maths.fma(unit(v, law.inner, softcap), law.gain, -m), power)
+    return sloped(e, v, law.inner, softcap)
 
 
 @device

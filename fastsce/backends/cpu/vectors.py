@@ -248,7 +248,6 @@ for _function in (
     maths.place_gradient,
     maths.share,
     maths.carried,
-    maths.angle,
     maths.capped,
     maths.class_gradient,
     maths.curvature,
