@@ -136,9 +136,9 @@ class Problem(Call):
         """The loss to return, from one loss a row."""
         if self.sample_weight is not None:
             with np.errstate(all="ignore"):
-                loss = loss * self.sample_weight
-            if self.target is not None and self.labelled:
-                loss = np.where(self.target == self.spec.ignore_index, 0, loss)
+                np.multiply(loss, self.sample_weight, out=loss)
+            if self.target is not None and self.labelled and not np.isfinite(self.sample_weight).all():
+                loss[self.target == self.spec.ignore_index] = 0.0
         return self.wrap_loss(loss) if self.spec.reduction == "none" else self.wrap_sum(loss, self.normaliser)
 
 

@@ -55,7 +55,7 @@ from fastsce.backends.cpu.threads import hand_out, room
 from fastsce.backends.cpu.tiles import Part, ask, bring, bring_columns, stride, take, tile_bytes
 from fastsce.backends.cpu.vectors import first, lane_numbers, same_integer, splat, widen
 
-ROW_BYTES = 16 << 10  # of a tile, wished for where rows are read: it stays in the L1 cache
+ROW_BYTES = 8 << 10  # of a tile, wished for where rows are read: it stays in the L1 cache
 COLUMN_BYTES = 256 << 10  # where columns are read: the longer its lines, the better for memory; L2 holds it
 STEP = 32  # classes whose distances are added up in the working precision, and after which some more are brought
 TILE_LANES = 256  # at most: 1 KB in a row of float32, enough for the memory to read it at full speed
