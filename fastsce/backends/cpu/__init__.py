@@ -15,6 +15,7 @@ from fastsce.backends.cpu.labels import scan_labels, sum_up
 from fastsce.backends.cpu.layout import STORAGE, blocks, compute_dtype, contiguous, stored
 from fastsce.backends.cpu.plan import GRADIENT, HESSIAN, LOG_SOFTMAX, NOTHING, Law, Plan
 from fastsce.backends.cpu.threads import cache_directory, parts_of, thread_count, threading_layer
+from fastsce.backends.cpu.tuning import KEEP, LONGEST_COLUMN, SHORT, STREAM_BYTES
 from fastsce.spec import BFLOAT16, Spec
 
 __all__ = [
@@ -30,9 +31,6 @@ __all__ = [
     "threading_layer",
 ]
 
-STREAM_BYTES = 32 << 20  # of logits: from here on the gradient is written past the caches
-SHORT = 160  # classes: rows with fewer are worked on side by side
-LONGEST_COLUMN = 16384  # classes: tiles of 16 longer columns would leave the caches; their rows are copied instead
 NO_LABELS = np.zeros(1, np.int64)
 PIECE_BYTES = 4 << 20  # of a soft target whose dtype has to be converted on the way
 
@@ -142,7 +140,7 @@ def plan_of(shape, itemsize, side_by_side, either, parts, write, saved, stream, 
         lanes = columns.tile_lanes(classes, b, itemsize, side_by_side)
         parts = min(parts, a * -(-b // lanes))
         return columns.columns, Plan(parts, columns.scratch_bytes(classes, lanes), write, *given, lanes=lanes)
-    keep = classes <= rows.KEEP or write == HESSIAN  # gradient and Hessian are both written, one may be on the logits
+    keep = classes <= KEEP or write == HESSIAN  # gradient and Hessian are both written, one may be on the logits
     copies = not side_by_side
     group = rows.group_rows(classes, keep, copies)
     scratch = rows.scratch_bytes(classes, keep, group, copies)

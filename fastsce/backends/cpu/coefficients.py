@@ -11,10 +11,10 @@ from typing import Any, NamedTuple
 from fastsce import maths
 from fastsce.backends.cpu.jit import device
 from fastsce.backends.cpu.memory import gather, integers, load, load_part, prefetch, store, store_part, workspace
-from fastsce.backends.cpu.plan import HESSIAN, IGNORED, LANES, NO_TARGET, NOTHING, SOFT, logit
+from fastsce.backends.cpu.plan import HESSIAN, IGNORED, NO_TARGET, NOTHING, SOFT, logit
+from fastsce.backends.cpu.tuning import GROUP, LANES
 from fastsce.backends.cpu.vectors import lane_numbers, narrow, splat, widen
 
-GROUP = 64  # rows: enough that their coefficients, long chains of dependent operations, are worked on side by side
 FACTS_BYTES = 18 * 8 * GROUP + 3 * 64
 
 # Places in Facts: each holds a number for each of GROUP rows.

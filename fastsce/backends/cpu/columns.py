@@ -15,7 +15,6 @@ from fastsce.backends.cpu.coefficients import (
     CURVE,
     DISTANCE,
     FACTS_BYTES,
-    GROUP,
     LOG_S,
     MASS,
     PLACE,
@@ -42,7 +41,6 @@ from fastsce.backends.cpu.memory import fence, gather, load, moved, past_boundar
 from fastsce.backends.cpu.plan import (
     HESSIAN,
     IGNORED,
-    LANES,
     LOG_SOFTMAX,
     NOTHING,
     Line,
@@ -53,12 +51,8 @@ from fastsce.backends.cpu.plan import (
 )
 from fastsce.backends.cpu.threads import hand_out, room
 from fastsce.backends.cpu.tiles import Part, ask, bring, bring_columns, stride, take, tile_bytes
+from fastsce.backends.cpu.tuning import COLUMN_BYTES, GROUP, LANES, ROW_BYTES, STEP, TILE_LANES
 from fastsce.backends.cpu.vectors import first, lane_numbers, same_integer, splat, widen
-
-ROW_BYTES = 8 << 10  # of a tile, wished for where rows are read: it stays in the L1 cache
-COLUMN_BYTES = 256 << 10  # where columns are read: the longer its lines, the better for memory; L2 holds it
-STEP = 32  # classes whose distances are added up in the working precision, and after which some more are brought
-TILE_LANES = 256  # at most: 1 KB in a row of float32, enough for the memory to read it at full speed
 
 
 def tile_lanes(classes, samples, itemsize, side_by_side):

@@ -11,6 +11,7 @@ from numba import types
 from numba.extending import intrinsic, overload
 
 from fastsce.backends.cpu.jit import device
+from fastsce.backends.cpu.tuning import WIDE
 from fastsce.backends.cpu.vectors import (
     COMPUTE,
     ELEMENT,
@@ -27,7 +28,6 @@ from fastsce.backends.cpu.vectors import (
     splat_value,
 )
 
-WIDE = 64  # lanes: four 512-bit registers of float32, enough independent work to hide the latency of each operation
 STORED = {types.uint16: I16, types.int16: I16, types.uint8: I8, types.int64: I64}
 
 

@@ -12,7 +12,6 @@ from fastsce.backends.cpu.vectors import widen
 IGNORED = -1  # stands for the label of a row to leave out
 NO_TARGET = -2  # a label: q = 0 and mass = 1, so that the loss is lse and the gradient p
 SOFT = -3  # stands for the label where the target is soft
-LANES = 16  # rows whose coefficients are worked out side by side
 NOTHING, GRADIENT, HESSIAN, LOG_SOFTMAX = range(4)  # what to write
 
 

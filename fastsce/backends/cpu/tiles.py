@@ -22,9 +22,7 @@ from fastsce.backends.cpu.memory import (
     store_part,
     stream,
 )
-from fastsce.backends.cpu.plan import LANES
-
-AHEAD = 4  # classes: a column's next lines are asked for while these are read
+from fastsce.backends.cpu.tuning import CLASSES_AHEAD, LANES
 
 
 @device
@@ -66,8 +64,8 @@ def bring(v, part, width):
     x, a, b, n = part.x, part.a, part.b, part.n
     classes, whole = v.shape[2], n // LANES * LANES
     if v.strides[1] == v.item:
-        for c in range(0, classes, AHEAD):
-            bring_columns(v, part, width, c, c + AHEAD)
+        for c in range(0, classes, CLASSES_AHEAD):
+            bring_columns(v, part, width, c, c + CLASSES_AHEAD)
         return
     quads = v.strides[2] == v.item and classes >= QUAD
     for j in range(0, whole, LANES):

@@ -1,0 +1,184 @@
+"""The loops over the classes of a row that lie side by side: WIDE of them at a step, LANES where fewer are left.
+
+Terms are read and written at most in blocks of BLOCK classes, which stay in the L1 cache from loop to loop.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from fastsce import maths
+from fastsce.backends.cpu.jit import device
+from fastsce.backends.cpu.memory import fetch, load, past_boundary, prefetch, put, store
+from fastsce.backends.cpu.plan import sloped, unit
+from fastsce.backends.cpu.tuning import AHEAD, BLOCK, LANES, WIDE
+from fastsce.backends.cpu.vectors import first, fold_largest, fold_sum, largest, narrow, splat, widen
+
+# --- to read ----------------------------------------------------------------------------------------------------------
+
+
+@device
+def block_largest(x, start, stop):
+    whole = start + (stop - start) // WIDE * WIDE
+    v = fetch(x, whole, stop - whole, -np.inf, splat(narrow(0.0, load(x, 0, 0)), LANES))
+    v = maths.where(v == v, v, -np.inf)
+    for j in range(whole + LANES, stop, LANES):
+        v = maths.maximum(fetch(x, j, stop - j, -np.inf, v), v)
+    if whole > start:
+        u = load(x, start, WIDE)
+        u = maths.where(u == u, u, -np.inf)
+        for j in range(start + WIDE, whole, WIDE):
+            u = maths.maximum(load(x, j, WIDE), u)
+        v = maths.maximum(fold_largest(u), v)
+    return largest(v)
+
+
+@device
+def find(x, classes, value):
+    """The first place of a number; −1 if it has none."""
+    like = splat(value, LANES)
+    for j in range(0, classes, LANES):
+        lane = first(fetch(x, j, classes - j, np.nan, like) == value)
+        if lane < LANES:
+            return j + lane
+    return -1
+
+
+@device
+def terms(x, t, start, stop, m, edge, power, rest, ties, law, softcap):
+    """Leave 2^power·exp(z − m) in t. To `rest` add all but those where x = edge; to `ties`, how many those are."""
+    whole = start + (stop - start) // WIDE * WIDE
+    part = splat(m, LANES) * 0.0
+    count = part
+    for j in range(whole, stop, LANES):
+        part, count = step_terms(x, t, j, stop - j, m, edge, power, part, count, law, softcap)
+    rest, ties = rest + widen(part), ties + widen(count)
+    if whole > start:
+        many = splat(m, WIDE) * 0.0
+        number = many
+        for j in range(start, whole, WIDE):
+            many, number = step_terms(x, t, j, WIDE, m, edge, power, many, number, law, softcap)
+            prefetch(x, j + AHEAD, WIDE)
+        rest, ties = rest + fold_sum(widen(many)), ties + widen(fold_sum(number))
+    return rest, ties
+
+
+@device
+def step_terms(x, t, j, n, m, edge, power, part, count, law, softcap):
+    v = fetch(x, j, n, -np.inf, part)
+    e = maths.exp(maths.fma(unit(v, law.inner, softcap), law.gain, -m), power)
+    store(t, j, sloped(e, v, law.inner, softcap))
+    return maths.where(v == edge, part, part + e), maths.where(v == edge, count + 1.0, count)
+
+
+@device
+def weigh(x, q, w, start, stop, m, mass, distance, law, soft, softcap):
+    """Add Σ q, in float64 where q is the target, and Σ q·(m − z); q = w where only smoothing asks for it."""
+    whole = start + (stop - start) // WIDE * WIDE
+    few, many = splat(m, LANES) * 0.0, splat(m, WIDE) * 0.0
+    near, far = few, many
+    if soft is not None:
+        few, many = widen(few), widen(many)
+    for j in range(whole, stop, LANES):
+        few, near = step_weigh(x, q, w, j, stop - j, m, few, near, law, soft, softcap)
+    mass, distance = mass + widen(few), distance + widen(near)
+    if whole > start:
+        for j in range(start, whole, WIDE):
+            many, far = step_weigh(x, q, w, j, WIDE, m, many, far, law, soft, softcap)
+            if soft is not None:
+                prefetch(q, j + AHEAD, WIDE)
+        mass, distance = mass + fold_sum(widen(many)), distance + fold_sum(widen(far))
+    return mass, distance
+
+
+@device
+def step_weigh(x, q, w, j, n, m, mass, distance, law, soft, softcap):
+    d = maths.fma(unit(fetch(x, j, n, -np.inf, distance), law.inner, softcap), law.gain, -m)
+    shares = target_share(w, q, j, n, distance, law, soft)
+    return mass + narrow(shares, mass), distance - maths.share(shares, d)
+
+
+@device
+def target_share(w, q, j, n, like, law, soft):
+    """q, or w where only smoothing asks for it."""
+    if soft is None:
+        return fetch(w, j, n, 0.0, like)
+    return maths.soft_mass(fetch(w, j, n, 0.0, like), fetch(q, j, n, 0.0, like), law.keep, law.off)
+
+
+# --- to write ---------------------------------------------------------------------------------------------------------
+
+
+@device
+def write_gradient(x, q, w, t, maxima, g, classes, kept, m, power, push, pull, place, law, soft, softcap, plan):
+    """(mass + 2ζ·lse)·p − q, times scale and the slope of the softcap."""
+    wide, some = splat(m, WIDE), splat(m, LANES)
+    for start in range(0, classes, BLOCK):
+        stop = min(start + BLOCK, classes)
+        push_block = narrow(push * block_factor(maxima, classes, start, m, kept), m)
+        j, head = start, start + aligned_after(g, start, stop, plan)
+        while j < stop:
+            if j >= head and j + WIDE <= stop:
+                v = step_gradient(x, q, w, t, j, WIDE, kept, m, power, push_block, pull, wide, law, soft, softcap)
+                put(
+                    g, j, WIDE, v, plan.stream and (place < j or place >= j + WIDE)
+                )  # what follows there wants the line
+                j += WIDE
+            else:
+                n = min(LANES, (head if j < head else stop) - j)
+                u = step_gradient(x, q, w, t, j, n, kept, m, power, push_block, pull, some, law, soft, softcap)
+                put(g, j, n, u, False)
+                j += n
+
+
+@device
+def step_gradient(x, q, w, t, j, n, kept, m, power, push, pull, like, law, soft, softcap):
+    e = term(x, t, j, n, kept, m, power, like, law, softcap)
+    if soft is None and law.off == 0.0:
+        return e * push
+    shares = sloped(target_share(w, q, j, n, like, law, soft), fetch(x, j, n, 0.0, like), law.inner, softcap)
+    return maths.class_gradient(e, push, shares, pull)
+
+
+@device
+def write_hessian(x, t, maxima, h, classes, kept, m, power, to_p, curve, law, plan):
+    """curve·p·(1 − p)."""
+    like = splat(m, LANES)
+    for start in range(0, classes, BLOCK):
+        stop = min(start + BLOCK, classes)
+        to_p_block = narrow(to_p * block_factor(maxima, classes, start, m, kept), m)
+        for j in range(start, stop, LANES):
+            p = term(x, t, j, stop - j, kept, m, power, like, law, None) * to_p_block
+            put(h, j, stop - j, maths.curvature(p) * curve, False)
+
+
+@device
+def write_log_softmax(x, g, classes, m, log_s, plan):
+    """(x − m) − log S."""
+    like = splat(m, LANES)
+    for j in range(0, classes, LANES):
+        put(g, j, classes - j, (fetch(x, j, classes - j, 0.0, like) - m) - log_s, False)
+
+
+@device
+def term(x, t, j, n, kept, m, power, like, law, softcap):
+    """2^power·exp(z − m)·(slope of the softcap): m of the block where terms were kept, else of the row."""
+    if kept:
+        return fetch(t, j, n, 0.0, like)
+    v = fetch(x, j, n, 0.0, like)
+    e = maths.exp(maths.fma(unit(v, law.inner, softcap), law.gain, -m), power)
+    return sloped(e, v, law.inner, softcap)
+
+
+@device
+def block_factor(maxima, classes, start, m, kept):
+    """From a block's terms to the row's."""
+    if classes <= BLOCK or not kept:
+        return 1.0
+    return maths.exp(np.float64(load(maxima, start // BLOCK, 0)) - np.float64(m), 0.0)
+
+
+@device
+def aligned_after(g, start, stop, plan):
+    """How many classes come before the first that can be streamed."""
+    return min(past_boundary(g, start), stop - start) if plan.stream else 0
