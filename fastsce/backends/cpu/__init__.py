@@ -157,8 +157,10 @@ def nothing(dtype):
 def softmax_vjp(p, v, *, out):
     if p.size:
         parts = parts_of(2 * p.nbytes, p.size // p.shape[-1])
+        streams = p.nbytes >= STREAM_BYTES and out.flags.aligned
         for views, _ in blocks([stored(a) for a in (p, v, out)], []):
-            threads.run(elementwise.softmax_vjp, views[0].dtype.char, (*views, parts), parts, elementwise.SCRATCH)
+            args = (*views, streams, parts)
+            threads.run(elementwise.softmax_vjp, views[0].dtype.char, args, parts, elementwise.SCRATCH)
 
 
 def binary(logits, target, weight, sample_weight, pos_weight, upstream, *, loss=None, grad=None, hess=None):
@@ -178,13 +180,15 @@ def binary(logits, target, weight, sample_weight, pos_weight, upstream, *, loss=
     elements = [None if a is None else stored(a)[..., None] for a in (logits, target, *arrays, loss, grad, hess)]
     missing = [None, None, *numbers, nothing(dtype), *[nothing(stored(logits).dtype)] * 2]
     form = (logits.dtype.char, target.dtype.char)
+    results = [a for a in (loss, grad, hess) if a is not None]
+    streams = logits.nbytes >= STREAM_BYTES and all(a.flags.aligned for a in results)
     total = 0.0
     for views, _ in blocks(elements, []):  # of shape (A, B, 1): every element is a row
         runs = [b if a is None else a.transpose(0, 2, 1) for a, b in zip(views, missing, strict=True)]
         a, _, b = runs[0].shape
         sums = np.empty(a * -(-b // elementwise.RUN))
         parts = parts_of(logits.nbytes + target.nbytes, sums.size)
-        threads.run(elementwise.binary, form, (*runs, sums, parts), parts, elementwise.SCRATCH)
+        threads.run(elementwise.binary, form, (*runs, sums, streams, parts), parts, elementwise.SCRATCH)
         total += float(sums.sum() if sums.size > 1 else sums[0])
     return total
 

@@ -219,6 +219,13 @@ def log_parts_overload(u):
     return lambda u: maths.log_parts_f64(u)
 
 
+@overload(maths.log_tail)
+def log_tail_overload(z):
+    if element(z) == types.float32:
+        return lambda z: maths.log_tail_f32(z)
+    return lambda z: maths.log_tail_f64(z)
+
+
 @overload(maths.widen)
 def widen_overload(x):
     return lambda x: widen(x)
@@ -253,7 +260,11 @@ for _function in (
     maths.curvature,
     maths.slope,
     maths.soft_mass,
+    maths.decay,
     maths.sigmoid,
+    maths.log_tail_f32,
+    maths.log_tail_f64,
+    maths.sides,
     maths.binary_gradient,
     maths.binary_curvature,
     maths.binary_loss,
