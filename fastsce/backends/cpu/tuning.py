@@ -1,5 +1,5 @@
 """What was chosen by measuring: with what it was compared, on one core of an EPYC (Zen 5: 48 KB L1, 1 MB L2) unless two
-are named. bench/diary.md tells the whole story.
+are named. bench/diary/ tells the whole story.
 """
 
 LANES = 16  # rows whose coefficients are worked out side by side, and samples in a strip; 32: compiles twice as long
