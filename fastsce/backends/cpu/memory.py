@@ -8,9 +8,9 @@ from typing import Any, NamedTuple
 
 from llvmlite import ir
 from numba import types
-from numba.extending import intrinsic, overload
+from numba.extending import intrinsic
 
-from fastsce.backends.cpu.jit import device
+from fastsce.backends.cpu.jit import device, overload
 from fastsce.backends.cpu.storage import compute_type, decode, encode, stored_type
 from fastsce.backends.cpu.vectors import I1, I8, I32, I64, Vector, call, shuffle, splat_value
 

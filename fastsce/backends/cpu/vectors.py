@@ -12,10 +12,10 @@ from llvmlite import binding, ir
 from numba import types
 from numba.core import cgutils
 from numba.core.datamodel import models, register_default
-from numba.extending import intrinsic, overload
+from numba.extending import intrinsic
 
 from fastsce import maths
-from fastsce.backends.cpu.jit import device
+from fastsce.backends.cpu.jit import device, overload
 
 I1, I8, I16, I32, I64 = (ir.IntType(n) for n in (1, 8, 16, 32, 64))
 FLOAT, DOUBLE = ir.FloatType(), ir.DoubleType()
