@@ -47,7 +47,7 @@ class PartLowering(NativeLowering):
         state.library = Code(context.codegen(), state.func_id.func_qualname)
         state.flags.no_compile = True
         super().run_pass(state)
-        entry = [].append  # stands for the compiled function: numba wants a built-in one, like no other
+        entry = [None].append  # stands for the compiled function: numba wants a built-in one, like no other
         state.cr = state.cr._replace(cfunc=entry)
         context.insert_user_function(entry, state.cr.fndesc, [state.library])
         return True

@@ -2,7 +2,7 @@
 
 A Vector is an LLVM `<lanes x dtype>`; LLVM splits one that is wider than a register. Comparisons give a Vector of
 booleans. Arithmetic with a number takes the number as one of the vector's own type. No flag ever lets LLVM reorder or
-contract: the same operations give the same bits on every machine.
+contract: the same operations give the same bits on every machine with an instruction for fma (`fuses`).
 """
 
 import operator
