@@ -22,6 +22,7 @@ from fastsce.probabilities import log_softmax, softmax, softmax_vjp
 
 PACKAGES = ("fastsce", "numpy", "numba", "llvmlite", "torch", "jax", "ml_dtypes")
 FEATURES = ("avx2", "fma", "f16c", "avx512f", "neon")  # the vector instructions that decide how fast a kernel can be
+NO_CACHE = "none: no writable place was found, so every process compiles anew; set NUMBA_CACHE_DIR to one"
 DTYPES = ("float32", "float64", "float16", "bfloat16")
 
 
@@ -70,7 +71,7 @@ def describe_cpu() -> None:
     print(f"{'CPU':10} {cpu_name()} ({binding.get_host_cpu_name()})")
     print(f"{'vectors':10} {' '.join(has) or 'none known'} (not: {' '.join(lacks) or 'none'})")
     print(f"{'threads':10} {cpu.thread_count()}, threading layer {cpu.threading_layer()}")
-    print(f"{'cache':10} {cpu.cache_directory() or 'none: no writable place, every process compiles anew'}")
+    print(f"{'cache':10} {cpu.cache_directory() or NO_CACHE}")
 
 
 def cpu_name() -> str:

@@ -8,18 +8,62 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import inspect
+import pickle
+from functools import partial
 from pathlib import Path
 
 import numba
 import numpy as np
 from numba import types
 from numba.core.caching import FunctionCache, IndexDataCacheFile
+from numba.core.codegen import JITCodeLibrary
+from numba.core.compiler import CompilerBase, DefaultPassBuilder
+from numba.core.compiler_machinery import register_pass
+from numba.core.typed_passes import NativeLowering
 from numba.extending import register_jitable
 
 OPTIONS = {"nogil": True, "error_model": "numpy"}
 SOURCES = [Path(__file__).parents[2] / "maths.py", *sorted(Path(__file__).parent.glob("*.py"))]
 
-device = register_jitable(forceinline=True, no_cfunc_wrapper=True, no_cpython_wrapper=True)
+
+class Code(JITCodeLibrary):
+    """LLVM code that only becomes part of a kernel: neither optimised nor compiled before."""
+
+    def _optimize_final_module(self):
+        pass
+
+    def _finalize_final_module(self):
+        self._finalized = True
+
+
+@register_pass(mutates_CFG=True, analysis_only=False)
+class PartLowering(NativeLowering):
+    """numba would optimise and compile each function with all that it calls, which takes longer than the kernel."""
+
+    _name = "part_lowering"
+
+    def run_pass(self, state):
+        context = state.targetctx
+        state.library = Code(context.codegen(), state.func_id.func_qualname)
+        state.flags.no_compile = True
+        super().run_pass(state)
+        entry = [None].append  # stands for the compiled function: numba wants a built-in one, like no other
+        state.cr = state.cr._replace(cfunc=entry)
+        context.insert_user_function(entry, state.cr.fndesc, [state.library])
+        return True
+
+
+class PartCompiler(CompilerBase):
+    def define_pipelines(self):
+        pipeline = DefaultPassBuilder.define_nopython_pipeline(self.state)
+        pipeline.passes = [(PartLowering if p is NativeLowering else p, text) for p, text in pipeline.passes]
+        pipeline.finalize()
+        return [pipeline]
+
+
+PART = {"forceinline": True, "no_cfunc_wrapper": True, "no_cpython_wrapper": True, "pipeline_class": PartCompiler}
+device = register_jitable(**PART)
+overload = partial(numba.extending.overload, jit_options=PART)
 
 
 class Kernel:
@@ -61,18 +105,45 @@ class StampedCache(FunctionCache):
         super().__init__(function)
         self._cache_file = FilesByKey(self._cache_path, self._impl.filename_base, source_stamp(function))
 
+    def load_overload(self, sig, target_context):
+        with contextlib.suppress(OSError):
+            return super().load_overload(sig, target_context)
+
+    def save_overload(self, sig, data):
+        with contextlib.suppress(OSError):  # a full disk is no reason for a call to fail
+            super().save_overload(sig, data)
+
 
 class FilesByKey(IndexDataCacheFile):
-    """Names a file of machine code after what is in it.
+    """Names a file of machine code after what is in it, and knows a damaged one by its checksum.
 
     numba counts: two processes that compile different forms at once may then take the same name, and one of them load
     the other's code. Here the worst that can happen is that a form is forgotten and compiled again.
     """
 
+    def _load_index(self):
+        try:
+            return super()._load_index()
+        except Exception:  # whatever reading a damaged pickle may raise
+            return {}
+
+    def _load_data(self, name):
+        checksum, _, data = Path(self._data_path(name)).read_bytes().partition(b"\n")
+        return pickle.loads(data) if checksum == digest(data) else None
+
+    def _save_data(self, name, data):
+        data = self._dump(data)
+        with self._open_for_write(self._data_path(name)) as file:
+            file.write(digest(data) + b"\n" + data)
+
     def save(self, key, data):
         name = f"{self._index_name}.{hashlib.sha256(repr((self._source_stamp, key)).encode()).hexdigest()[:24]}.nbc"
         self._save_data(name, data)
         self._save_index({**self._load_index(), key: name})
+
+
+def digest(data) -> bytes:
+    return hashlib.sha256(data).hexdigest().encode()
 
 
 def source_stamp(function) -> str:

@@ -8,36 +8,12 @@ from typing import Any, NamedTuple
 
 from llvmlite import ir
 from numba import types
-from numba.extending import intrinsic, overload
+from numba.extending import intrinsic
 
-from fastsce.backends.cpu.jit import device
+from fastsce.backends.cpu.jit import device, overload
+from fastsce.backends.cpu.storage import compute_type, decode, encode, stored_type
 from fastsce.backends.cpu.tuning import WIDE
-from fastsce.backends.cpu.vectors import (
-    COMPUTE,
-    ELEMENT,
-    FLOAT,
-    HALF,
-    I1,
-    I8,
-    I16,
-    I32,
-    I64,
-    Vector,
-    call,
-    shuffle,
-    splat_value,
-)
-
-STORED = {types.uint16: I16, types.int16: I16, types.uint8: I8, types.int64: I64}
-
-
-def compute_type(dtype):
-    return COMPUTE.get(dtype, dtype)
-
-
-def stored_type(dtype):
-    return STORED.get(dtype) or ELEMENT[dtype]
-
+from fastsce.backends.cpu.vectors import I1, I8, I32, I64, Vector, call, shuffle, splat_value
 
 # --- pointers ---------------------------------------------------------------------------------------------------------
 
@@ -125,37 +101,6 @@ def place(b, pointer, index, lanes=None):
     return address if lanes is None else b.bitcast(address, ir.VectorType(pointer.type.pointee, lanes).as_pointer())
 
 
-def shaped(kind, lanes):
-    return kind if lanes is None else ir.VectorType(kind, lanes)
-
-
-def filled(kind, lanes, value):
-    return ir.Constant(shaped(kind, lanes), value if lanes is None else [value] * lanes)
-
-
-def decode(b, value, dtype, lanes):
-    """A stored value as a number to compute with."""
-    if dtype == types.uint16:
-        return b.fpext(b.bitcast(value, shaped(HALF, lanes)), shaped(FLOAT, lanes))
-    if dtype == types.int16:
-        wide = b.zext(value, shaped(I32, lanes))
-        return b.bitcast(b.shl(wide, filled(I32, lanes, 16)), shaped(FLOAT, lanes))
-    return value
-
-
-def encode(b, value, dtype, lanes):
-    """A number as it is stored."""
-    if dtype == types.uint16:
-        return b.bitcast(b.fptrunc(value, shaped(HALF, lanes)), shaped(I16, lanes))
-    if dtype == types.int16:
-        i = b.bitcast(value, shaped(I32, lanes))
-        odd = b.and_(b.lshr(i, filled(I32, lanes, 16)), filled(I32, lanes, 1))
-        up = b.add(b.add(i, filled(I32, lanes, 0x7FFF)), odd)
-        up = b.select(b.fcmp_unordered("uno", value, value), filled(I32, lanes, 0x7FC00000), up)
-        return b.trunc(b.lshr(up, filled(I32, lanes, 16)), shaped(I16, lanes))
-    return value
-
-
 def width(lanes):
     """None for a single number."""
     return None if lanes.literal_value == 0 else lanes.literal_value
@@ -178,7 +123,7 @@ def load(typing, p, index, lanes):
 
     def build(context, b, signature, args):
         value = b.load(place(b, args[0], args[1], n), align=size_of(p))
-        return decode(b, value, p.dtype, n)
+        return decode(context, b, value, p.dtype, n)
 
     return loaded_type(p, lanes)(p, types.int64, lanes), build
 
@@ -192,7 +137,7 @@ def masked_load(context, b, p, args, fill_type, result):
     name = f"llvm.masked.load.{mangled(p, result.lanes)}.p0"
     value = call(b, name, stored, [address, I32(size_of(p)), mask, ir.Constant(stored, ir.Undefined)])
     rest = splat_value(b, result, context.cast(b, fill, fill_type, result.dtype))
-    return b.select(mask, decode(b, value, p.dtype, result.lanes), rest)
+    return b.select(mask, decode(context, b, value, p.dtype, result.lanes), rest)
 
 
 @intrinsic(prefer_literal=True)
@@ -214,7 +159,7 @@ def fetch(typing, p, index, n, fill, like):
     def build(context, b, signature, args):
         if like.lanes == WIDE:
             value = b.load(place(b, args[0], args[1], WIDE), align=size_of(p))
-            return decode(b, value, p.dtype, WIDE)
+            return decode(context, b, value, p.dtype, WIDE)
         return masked_load(context, b, p, args[:4], signature.args[3], result)
 
     return result(p, types.int64, types.int64, fill, like), build
@@ -228,7 +173,8 @@ def define_store(doc, align=None, nontemporal=False):
 
         def build(context, b, signature, args):
             v = args[2] if n else context.cast(b, args[2], signature.args[2], dtype)
-            instruction = b.store(encode(b, v, p.dtype, n), place(b, args[0], args[1], n), align=align or size_of(p))
+            address = place(b, args[0], args[1], n)
+            instruction = b.store(encode(context, b, v, p.dtype, n), address, align=align or size_of(p))
             if nontemporal:
                 instruction.set_metadata("nontemporal", b.module.add_metadata([I32(1)]))
             return context.get_dummy_value()
@@ -248,7 +194,7 @@ def store_part(typing, p, index, n, value):
     """p[index : index + n] = the first n lanes of value."""
 
     def build(context, b, signature, args):
-        encoded = encode(b, args[3], p.dtype, value.lanes)
+        encoded = encode(context, b, args[3], p.dtype, value.lanes)
         name = f"llvm.masked.store.{mangled(p, value.lanes)}.p0"
         address = place(b, args[0], args[1], value.lanes)
         call(b, name, ir.VoidType(), [encoded, address, I32(size_of(p)), first_lanes(b, args[2], value.lanes)])
@@ -309,7 +255,7 @@ def gather(typing, p, index):
         v = ir.Constant(result.llvm, ir.Undefined)
         for i in range(index.lanes):
             value = b.load(place(b, args[0], lane(b, args[1], i)), align=size_of(p))
-            v = b.insert_element(v, decode(b, value, p.dtype, None), I32(i))
+            v = b.insert_element(v, decode(context, b, value, p.dtype, None), I32(i))
         return v
 
     return result(p, index), build
@@ -325,7 +271,7 @@ def load_apart(typing, p, step, lanes):
         for i in range(result.lanes):
             value = b.load(moved_by(b, args[0], b.mul(args[1], I64(i))), align=size_of(p))
             stored = b.insert_element(stored, value, I32(i))
-        return decode(b, stored, p.dtype, result.lanes)
+        return decode(context, b, stored, p.dtype, result.lanes)
 
     return result(p, types.int64, lanes), build
 
@@ -335,7 +281,7 @@ def store_apart(typing, p, step, value):
     """The way back."""
 
     def build(context, b, signature, args):
-        stored = encode(b, args[2], p.dtype, value.lanes)
+        stored = encode(context, b, args[2], p.dtype, value.lanes)
         for i in range(value.lanes):
             number = b.extract_element(stored, I32(i))
             b.store(number, moved_by(b, args[0], b.mul(args[1], I64(i))), align=size_of(p))
@@ -358,7 +304,7 @@ def quads_in(typing, source, step, target, target_step):
 
     def build(context, b, signature, args):
         quads = [b.load(quad(b, args[0], b.mul(args[1], I64(i))), align=size_of(source)) for i in range(16)]
-        lines = [decode(b, joined(b, quads[j::4]), source.dtype, 16) for j in range(4)]
+        lines = [decode(context, b, joined(b, quads[j::4]), source.dtype, 16) for j in range(4)]
         for c, line in enumerate(turned(b, lines)):
             b.store(line, place(b, args[2], b.mul(args[3], I64(c)), 16), align=size_of(target))
         return context.get_dummy_value()
@@ -373,7 +319,7 @@ def quads_out(typing, source, source_step, target, step):
     def build(context, b, signature, args):
         places = [place(b, args[0], b.mul(args[1], I64(c)), 16) for c in range(4)]
         lines = turned(b, [b.load(p, align=size_of(source)) for p in places])
-        lines = [encode(b, line, target.dtype, 16) for line in lines]
+        lines = [encode(context, b, line, target.dtype, 16) for line in lines]
         for i in range(16):
             four = shuffle(b, lines[i % 4], lines[i % 4], range(i // 4 * 4, i // 4 * 4 + 4))
             b.store(four, quad(b, args[2], b.mul(args[3], I64(i))), align=size_of(target))

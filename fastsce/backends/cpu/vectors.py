@@ -2,26 +2,23 @@
 
 A Vector is an LLVM `<lanes x dtype>`; LLVM splits one that is wider than a register. Comparisons give a Vector of
 booleans. Arithmetic with a number takes the number as one of the vector's own type. No flag ever lets LLVM reorder or
-contract: the same operations give the same bits on every machine.
-
-Storage types: float32 and float64 as they are; numba has no 16-bit floats on a CPU, so a float16 is seen as uint16
-and a bfloat16 as int16. Both become float32 when loaded and are rounded, to nearest even, when stored.
+contract: the same operations give the same bits on every machine with an instruction for fma (`fuses`).
 """
 
 import operator
-from functools import partial
+from functools import cache, partial
 
-from llvmlite import ir
+from llvmlite import binding, ir
 from numba import types
 from numba.core import cgutils
 from numba.core.datamodel import models, register_default
-from numba.extending import intrinsic, overload
+from numba.extending import intrinsic
 
 from fastsce import maths
-from fastsce.backends.cpu.jit import device
+from fastsce.backends.cpu.jit import device, overload
 
 I1, I8, I16, I32, I64 = (ir.IntType(n) for n in (1, 8, 16, 32, 64))
-HALF, FLOAT, DOUBLE = ir.HalfType(), ir.FloatType(), ir.DoubleType()
+FLOAT, DOUBLE = ir.FloatType(), ir.DoubleType()
 ELEMENT = {
     types.boolean: I1,
     types.int32: I32,
@@ -30,7 +27,6 @@ ELEMENT = {
     types.float64: DOUBLE,
 }
 INTEGER = {types.float32: types.int32, types.float64: types.int64}
-COMPUTE = {types.uint16: types.float32, types.int16: types.float32}  # others compute as they are stored
 
 
 class Vector(types.Type):
@@ -149,13 +145,38 @@ def fma_any(typing, a, b, c):
     number = next((t for t in (c, a, b) if isinstance(t, types.Float) and t != types.float64), types.float64)
 
     def build(context, builder, signature, args):
-        if kind is not None:
+        if kind is None:
+            values = [context.cast(builder, v, t, number) for v, t in zip(args, signature.args)]
+            name, result = f"llvm.fma.f{number.bitwidth}", ELEMENT[number]
+        else:
             values = [widened(context, builder, v, t, kind) for v, t in zip(args, signature.args)]
-            return call(builder, f"llvm.fma.{kind.mangled}", kind.llvm, values)
-        values = [context.cast(builder, v, t, number) for v, t in zip(args, signature.args)]
-        return call(builder, f"llvm.fma.f{number.bitwidth}", ELEMENT[number], values)
+            name, result = f"llvm.fma.{kind.mangled}", kind.llvm
+        if fuses(context):
+            return call(builder, name, result, values)
+        x, y, z = (cast_value(builder, v, element(kind or number), types.float64) for v in values)
+        return cast_value(builder, builder.fadd(builder.fmul(x, y), z), types.float64, element(kind or number))
 
     return (kind or number)(a, b, c), build
+
+
+def fuses(context):
+    """Whether there is an instruction for fma; the C library's function, a call for every lane, is slow.
+
+    Without one, a float32 is multiplied exactly and added in float64: one result in some 2^29 differs from that of an
+    instruction. A float64 is rounded twice.
+    """
+    asked = "%y = call float @llvm.fma.f32(float %x, float %x, float %x)"
+    return not calls(context, "fmaf", f"{asked} ret float %y }} declare float @llvm.fma.f32(float, float, float)")
+
+
+def calls(context, function, code):
+    """Whether LLVM calls this function of a library where code for a float32 %x has no instruction of its own."""
+    return function in assembly(context.codegen()._tm, f"define float @asked(float %x) {{ {code}")
+
+
+@cache
+def assembly(target, code):
+    return target.emit_assembly(binding.parse_assembly(code))
 
 
 @overload(maths.fma)
