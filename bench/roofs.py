@@ -8,7 +8,7 @@ from numba import prange
 
 from fastsce.backends.cpu.jit import device, kernel
 from fastsce.backends.cpu.memory import fence, load, pointer, store, stream
-from fastsce.backends.cpu.vectors import total
+from fastsce.backends.cpu.reductions import total
 
 LANES = 64
 

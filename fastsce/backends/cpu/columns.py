@@ -49,10 +49,11 @@ from fastsce.backends.cpu.plan import (
     softness,
     unit,
 )
+from fastsce.backends.cpu.reductions import first
 from fastsce.backends.cpu.threads import hand_out, room
 from fastsce.backends.cpu.tiles import Part, ask, bring, bring_columns, stride, take, tile_bytes
 from fastsce.backends.cpu.tuning import COLUMN_BYTES, GROUP, LANES, ROW_BYTES, STEP, TILE_LANES
-from fastsce.backends.cpu.vectors import first, lane_numbers, same_integer, splat, widen
+from fastsce.backends.cpu.vectors import lane_numbers, same_integer, splat, widen
 
 
 def tile_lanes(classes, samples, itemsize, side_by_side):

@@ -27,8 +27,9 @@ from fastsce.backends.cpu.memory import (
     view,
     workspace,
 )
+from fastsce.backends.cpu.reductions import total
 from fastsce.backends.cpu.threads import hand_out, room
-from fastsce.backends.cpu.vectors import lane_numbers, narrow, splat, total, widen
+from fastsce.backends.cpu.vectors import lane_numbers, narrow, splat, widen
 
 LANES = 32  # a cache line of 16-bit numbers, so that any type can be streamed
 RUN = 1024  # elements

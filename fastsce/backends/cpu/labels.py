@@ -10,9 +10,9 @@ import numpy as np
 
 from fastsce.backends.cpu.jit import device, kernel
 from fastsce.backends.cpu.memory import load_part, pointer, store
+from fastsce.backends.cpu.reductions import total as sum_of
 from fastsce.backends.cpu.threads import hand_out, parts_of, run
 from fastsce.backends.cpu.vectors import splat
-from fastsce.backends.cpu.vectors import total as sum_of
 
 LANES = 16
 PIECE = 16384  # labels summed one after the other; sums of pieces are added in their order, whoever made them

@@ -11,8 +11,9 @@ from fastsce import maths
 from fastsce.backends.cpu.jit import device
 from fastsce.backends.cpu.memory import fetch, load, past_boundary, prefetch, put, store
 from fastsce.backends.cpu.plan import sloped, unit
+from fastsce.backends.cpu.reductions import first, fold_largest, fold_sum, largest
 from fastsce.backends.cpu.tuning import AHEAD, BLOCK, LANES, WIDE
-from fastsce.backends.cpu.vectors import first, fold_largest, fold_sum, largest, narrow, splat, widen
+from fastsce.backends.cpu.vectors import narrow, splat, widen
 
 # --- to read ----------------------------------------------------------------------------------------------------------
 

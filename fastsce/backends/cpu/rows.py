@@ -65,9 +65,10 @@ from fastsce.backends.cpu.plan import (
     logit,
     softness,
 )
+from fastsce.backends.cpu.reductions import largest, total
 from fastsce.backends.cpu.threads import hand_out, room
 from fastsce.backends.cpu.tuning import BLOCK, GROUP, GROUP_CLASSES, LANES, WIDE
-from fastsce.backends.cpu.vectors import largest, narrow, splat, total
+from fastsce.backends.cpu.vectors import narrow, splat
 
 
 def group_rows(classes, keep, copies):

@@ -1,0 +1,71 @@
+"""From the lanes of a vector down to fewer, or to one number, in an order that is always the same."""
+
+from functools import partial
+
+from llvmlite import ir
+from numba import types
+from numba.extending import intrinsic
+
+from fastsce.backends.cpu.tuning import LANES
+from fastsce.backends.cpu.vectors import I1, I32, I64, Vector, call, cast_value, shuffle
+
+
+def halved(b, v, n, combine, lanes):
+    """Reduce a vector in a fixed tree: its upper half onto its lower one, until so many lanes are left."""
+    while n > lanes:
+        n //= 2
+        v = combine(shuffle(b, v, v, range(n)), shuffle(b, v, v, range(n, 2 * n)))
+    return v
+
+
+def larger(b, v, w):
+    return b.select(b.fcmp_ordered(">", v, w), v, w)
+
+
+def define_fold(doc, combine):
+    @intrinsic
+    def fold(typing, x):
+        result = Vector(x.dtype, LANES)
+        return result(x), lambda context, b, signature, args: halved(b, args[0], x.lanes, combine(b), LANES)
+
+    fold.__doc__ = doc
+    return fold
+
+
+fold_sum = define_fold("Sums of lanes.", lambda b: b.fadd)
+fold_largest = define_fold("The largest of lanes, NaN left out.", lambda b: partial(larger, b))
+
+
+@intrinsic
+def total(typing, x):
+    """The sum of the lanes, in float64."""
+
+    def build(context, b, signature, args):
+        v = cast_value(b, args[0], x.dtype, types.float64)
+        return b.extract_element(halved(b, v, x.lanes, b.fadd, 1), I32(0))
+
+    return types.float64(x), build
+
+
+@intrinsic
+def largest(typing, x):
+    """The largest lane, NaN left out unless there is nothing else."""
+
+    def build(context, b, signature, args):
+        return b.extract_element(halved(b, args[0], x.lanes, partial(larger, b), 1), I32(0))
+
+    return x.dtype(x), build
+
+
+@intrinsic
+def first(typing, mask):
+    """The first lane that is true, or the number of lanes."""
+
+    def build(context, b, signature, args):
+        as_bits = b.zext(b.bitcast(args[0], ir.IntType(mask.lanes)), ir.IntType(2 * mask.lanes))
+        wide = as_bits.type
+        stop = b.or_(as_bits, ir.Constant(wide, 1 << mask.lanes))
+        place = call(b, f"llvm.cttz.i{wide.width}", wide, [stop, I1(1)])
+        return b.zext(place, I64) if wide.width < 64 else b.trunc(place, I64)
+
+    return types.int64(mask), build
