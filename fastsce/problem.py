@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from fastsce import arrays, check, dispatch
+from fastsce import arrays, check, dispatch, scratch
 from fastsce.spec import BFLOAT16, Spec
 
 FLOAT32, FLOAT64 = np.dtype(np.float32), np.dtype(np.float64)
@@ -104,6 +104,10 @@ class Problem(Call):
         """Whether the target holds labels, one a row."""
         return self.target is not None and self.target.ndim < self.x.ndim
 
+    @property
+    def reduced(self) -> bool:
+        return self.spec.reduction != "none"
+
     def classes_last(self, a: np.ndarray) -> np.ndarray:
         return a if self.axis == a.ndim - 1 else np.moveaxis(a, self.axis, -1)
 
@@ -117,7 +121,8 @@ class Problem(Call):
 
     def forward_backward(self, row_scale, grad=None, hess=None) -> tuple[np.ndarray, np.ndarray]:
         """Run the backend; loss (without sample_weight) and lse of every row."""
-        loss, lse = np.empty(self.rows), np.empty(self.rows)
+        lse = np.empty(self.rows)
+        loss = scratch.floats(self.rows) if self.reduced and lse.nbytes >= scratch.SMALL else np.empty(self.rows)
         if self.x.size:  # no backend is asked to work on nothing
             self.backend.forward_backward(
                 self.spec,
@@ -139,7 +144,12 @@ class Problem(Call):
                 np.multiply(loss, self.sample_weight, out=loss)
             if self.target is not None and self.labelled and not np.isfinite(self.sample_weight).all():
                 loss[self.target == self.spec.ignore_index] = 0.0
-        return self.wrap_loss(loss) if self.spec.reduction == "none" else self.wrap_sum(loss, self.normaliser)
+        if not self.reduced:
+            return self.wrap_loss(loss)
+        result = self.wrap_sum(loss, self.normaliser)
+        if loss.base is not None:
+            scratch.give_back(loss.base)
+        return result
 
 
 def locate(logits: Any, backend: str | None, name: str = "logits") -> tuple[Any, np.ndarray, Any, str, ModuleType]:

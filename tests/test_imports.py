@@ -21,10 +21,11 @@ PUBLIC = {"api", "binary", "dispatch", "probabilities", "system"}
 ARROWS = {
     "spec": set(),
     "maths": set(),
+    "scratch": set(),
     "check": {"spec"},
     "arrays": {"spec"},
     "dispatch": {"arrays"},
-    "problem": {"arrays", "check", "dispatch", "spec"},
+    "problem": {"arrays", "check", "dispatch", "scratch", "spec"},
     "api": FRONT,
     "probabilities": FRONT,
     "binary": FRONT | {"api"},
@@ -34,8 +35,8 @@ ARROWS = {
     "demo": PUBLIC | {"", "backends.cpu"},
     "backends": set(),
     "backends.reference": {"spec"},
-    "backends.cpu": {"maths", "spec"},
-    "backends.cuda": {"maths", "spec"},
+    "backends.cpu": {"maths", "scratch", "spec"},
+    "backends.cuda": {"maths", "scratch", "spec"},
     "frontends": PUBLIC | FRONT | {""},
 }
 

@@ -9,13 +9,13 @@ compiles its body several times over, compiles nothing but the call.
 from __future__ import annotations
 
 import numba
-import numpy as np
 from llvmlite import ir
 from numba import prange, types
 from numba.extending import intrinsic
 
 from fastsce.backends.cpu.jit import device, kernel
 from fastsce.backends.cpu.memory import moved_bytes
+from fastsce.scratch import borrow, give_back
 
 JOB_BYTES = 1024  # of memory, for what a part has to know
 ALONE = 1 << 18  # bytes of input that one thread is done with before another, asleep, would have woken up
@@ -35,10 +35,12 @@ def parts_of(size: int, most: int) -> int:
 
 def run(function, form, args, parts, scratch):
     """Run a kernel on so many threads, each with so many bytes of memory to itself."""
-    args += (np.empty(JOB_BYTES + parts * scratch, np.uint8),)
+    memory = borrow(JOB_BYTES + parts * scratch)
+    args += (memory,)
     address = function.entry(form, args)(*args)
     if parts > 1:
-        drive(address, args[-1], parts)
+        drive(address, memory, parts)
+    give_back(memory)
 
 
 def threading_layer() -> str:

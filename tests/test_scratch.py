@@ -1,0 +1,50 @@
+"""Memory that one call leaves to the next never shows in a result."""
+
+import threading
+
+import numpy as np
+
+import fastsce
+from fastsce import scratch
+
+SIZE = 2 * scratch.SMALL
+
+
+def test_what_is_given_back_is_borrowed_again():
+    memory = scratch.borrow(SIZE)
+    scratch.give_back(memory)
+    assert scratch.borrow(SIZE // 2) is memory
+
+
+def test_borrowers_share_nothing():
+    pieces = [scratch.borrow(SIZE) for _ in range(scratch.PIECES + 2)]
+    for i, piece in enumerate(pieces):
+        piece[:] = i
+    assert all((piece == i).all() for i, piece in enumerate(pieces))
+    for piece in pieces:
+        scratch.give_back(piece)
+    assert len(scratch.kept) <= scratch.PIECES
+
+
+def test_small_and_huge_pieces_are_not_kept():
+    scratch.kept.clear()
+    scratch.give_back(scratch.borrow(scratch.SMALL - 1))
+    scratch.give_back(np.empty(scratch.LARGEST + 1, np.uint8))
+    assert not scratch.kept
+
+
+def test_results_survive_later_calls(rng=np.random.default_rng(5)):
+    """Losses one a row, lse and gradients are memory of their own, also while other threads call."""
+    x = rng.standard_normal((40_000, 5))
+    y = rng.integers(0, 5, 40_000)
+    first = fastsce.cross_entropy_value_and_grad(x, y, reduction="none")
+    mean = fastsce.cross_entropy(x, y)
+    copies = [a.copy() for a in first]
+    others = [threading.Thread(target=fastsce.cross_entropy, args=(x * i, y)) for i in (2, 3)]
+    for thread in others:
+        thread.start()
+    means = {fastsce.cross_entropy(x, y) for _ in range(20)}
+    for thread in others:
+        thread.join()
+    assert means == {mean}
+    assert all((a == b).all() for a, b in zip(first, copies, strict=True))
