@@ -19,6 +19,7 @@ from fastsce.backends.cpu.memory import moved_bytes
 
 JOB_BYTES = 1024  # of memory, for what a part has to know
 ALONE = 1 << 18  # bytes of input that one thread is done with before another, asleep, would have woken up
+BYTE = np.dtype(np.uint8)
 I64, BYTES = ir.IntType(64), ir.IntType(8).as_pointer()
 PART = (types.voidptr, types.int64)  # the arguments of a part: memory, and its number
 
@@ -35,7 +36,7 @@ def parts_of(size: int, most: int) -> int:
 
 def run(function, form, args, parts, scratch):
     """Run a kernel on so many threads, each with so many bytes of memory to itself."""
-    args += (np.empty(JOB_BYTES + parts * scratch, np.uint8),)
+    args += (np.empty(JOB_BYTES + parts * scratch, BYTE),)
     address = function.entry(form, args)(*args)
     if parts > 1:
         drive(address, args[-1], parts)
