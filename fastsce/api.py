@@ -292,5 +292,6 @@ backend, grad_output
     outs = check.pair("out", out)
     grad, hess = (problem.gradient_buffer(f"out[{i}]", given) for i, given in enumerate(outs))
     check.apart(grad, hess)
-    problem.forward_backward(row_scale, grad, hess)
+    loss, _ = problem.forward_backward(row_scale, grad, hess)
+    problem.forget(loss)
     return GradAndHess(problem.wrap(grad, outs[0]), problem.wrap(hess, outs[1]))

@@ -27,9 +27,9 @@ class NumPy:
 
     @staticmethod
     def view(x: Any) -> np.ndarray:
-        if isinstance(x, np.ma.MaskedArray):
-            raise TypeError("masked arrays are not supported; put -inf into masked logits and pass the plain array")
         a = np.asarray(x)
+        if a is not x and isinstance(x, np.ma.MaskedArray):
+            raise TypeError("masked arrays are not supported; put -inf into masked logits and pass the plain array")
         return a.view(BFLOAT16) if a.dtype.kind == "V" and a.dtype.name == "bfloat16" else a
 
     @staticmethod
@@ -137,11 +137,6 @@ def device_of(x: Any) -> str:
 def view_of(x: Any) -> np.ndarray:
     """The array's own memory, as a NumPy array."""
     return library_of(x).view(x)
-
-
-def fresh(like: np.ndarray, dtype: Any = None) -> np.ndarray:
-    """New memory of the shape and, where it is dense, the layout of `like`."""
-    return np.empty_like(like, dtype=dtype, subok=False)
 
 
 def float64(a: np.ndarray) -> np.ndarray:

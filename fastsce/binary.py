@@ -195,12 +195,16 @@ def prepare(logits, target, weight, pos_weight, sample_weight, reduction, denomi
     normaliser = 1.0
     if reduction == "mean":
         normaliser = float(call.x.size) if denominator is None else denominator
+
+    def factor(name, argument, fit):
+        return 1.0 if argument is None else fit(name, call.real(name, argument), shape)
+
     return BinaryProblem(
         **vars(call),
         target=check.probabilities("target", t),
-        weight=check.factor("weight", call.real("weight", weight), shape),
-        sample_weight=check.per_sample("sample_weight", call.real("sample_weight", sample_weight), shape),
-        pos_weight=check.factor("pos_weight", call.real("pos_weight", pos_weight), shape),
+        weight=factor("weight", weight, check.factor),
+        sample_weight=factor("sample_weight", sample_weight, check.per_sample),
+        pos_weight=factor("pos_weight", pos_weight, check.factor),
         reduction=reduction,
         normaliser=normaliser,
     )

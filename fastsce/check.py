@@ -35,7 +35,8 @@ def spec(ignore_index, label_smoothing, z_loss, softcap, logit_scale, reduction,
     scale = number("logit_scale", logit_scale)
     if not 0 < scale < math.inf:
         raise ValueError(f"logit_scale must be finite and positive, got {scale}")
-    return Spec(ignore_index, abs(smoothing), abs(zeta), cap, scale, *reducing(reduction, denominator))  # −0 becomes 0
+    reduction, denominator = reducing(reduction, denominator)
+    return Spec(ignore_index, abs(smoothing), abs(zeta), cap, scale, reduction, denominator)  # −0 becomes 0
 
 
 def reducing(reduction, denominator):
@@ -160,8 +161,8 @@ def same_dtype(name, array, other, other_name):
 
 def factor(name, array, shape):
     """A factor as one number, or as a view of the logits' shape."""
-    if array is None or array.ndim == 0:
-        return 1.0 if array is None else float(array)
+    if array.ndim == 0:
+        return float(array)
     try:
         return np.broadcast_to(array, shape)
     except ValueError:
@@ -170,8 +171,8 @@ def factor(name, array, shape):
 
 def per_sample(name, array, shape):
     """One value a sample, or one number: the array's axes are the first axes of `shape`; the rest is broadcast."""
-    if array is None or array.ndim == 0:
-        return 1.0 if array is None else float(array)
+    if array.ndim == 0:
+        return float(array)
     if array.shape != shape[: array.ndim]:
         raise ValueError(f"{name} of shape {array.shape} does not match the first axes of the logits' shape {shape}")
     return np.broadcast_to(array.reshape(array.shape + (1,) * (len(shape) - array.ndim)), shape)

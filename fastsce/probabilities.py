@@ -39,8 +39,9 @@ def softmax(x: Any, axis: int = -1, *, backend: str | None = None) -> Any:
     [0.01544932 0.63116335 0.35338733]
     """
     problem = untargeted(x, axis, backend)
-    p = arrays.fresh(problem.x)
-    problem.forward_backward(problem.row_scale(), p)
+    p = np.empty_like(problem.x)
+    loss, _ = problem.forward_backward(problem.row_scale(), p)
+    problem.forget(loss)
     return problem.wrap(p)
 
 
@@ -69,7 +70,7 @@ def log_softmax(x: Any, axis: int = -1, *, backend: str | None = None) -> Any:
     [-0.69314718 -0.69314718]
     """
     problem = untargeted(x, axis, backend)
-    out = arrays.fresh(problem.x)
+    out = np.empty_like(problem.x)
     if out.size:
         problem.backend.log_softmax(problem.logits, out=problem.classes_last(out))
     return problem.wrap(out)
@@ -101,7 +102,8 @@ def logsumexp(x: Any, axis: int = -1, *, backend: str | None = None) -> Any:
     1000.6931471805599
     """
     problem = untargeted(x, axis, backend)
-    _, lse = problem.forward_backward(problem.row_scale())
+    loss, lse = problem.forward_backward(problem.row_scale())
+    problem.forget(loss)
     odd = np.isnan(lse)
     if odd.any():  # rows of −inf only, or with +inf or NaN: the largest element is the answer
         lse[odd] = arrays.float64(problem.logits[odd]).max(-1)
@@ -140,7 +142,7 @@ def softmax_vjp(p: Any, v: Any, axis: int = -1, *, backend: str | None = None) -
     problem = untargeted(p, axis, backend, "p")
     other = check.same_shape("v", problem.view("v", v), problem.x.shape, "for each probability")
     check.same_dtype("v", other, problem.x, "p")
-    out = arrays.fresh(problem.x)
+    out = np.empty_like(problem.x)
     if out.size:
         problem.backend.softmax_vjp(problem.logits, problem.classes_last(other), out=problem.classes_last(out))
     return problem.wrap(out)

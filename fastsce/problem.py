@@ -27,17 +27,13 @@ class Call:
 
     def view(self, name: str, argument: Any) -> np.ndarray:
         """Another argument's memory, which must be on the logits' device."""
-        if isinstance(argument, (int, float)):
-            return np.asarray(argument)
         library = arrays.library_of(argument)
         found = library.device(argument)
-        if found != self.device:
+        if found != self.device and not isinstance(argument, (int, float)):  # numbers go anywhere
             raise TypeError(f"{name} is on {found}, but the logits are on {self.device}; move one of them")
         return library.view(argument)
 
-    def real(self, name: str, argument: Any) -> np.ndarray | None:
-        if argument is None:
-            return None
+    def real(self, name: str, argument: Any) -> np.ndarray:
         a = self.view(name, argument)
         return arrays.float64(a) if a.dtype == BFLOAT16 else check.real(name, a)
 
@@ -48,7 +44,6 @@ class Call:
         if grad_output is None:
             return 1.0 / normaliser if normaliser else float("inf")
         g = self.real("grad_output", grad_output)
-        assert g is not None
         if g.shape != ():
             if reduction != "none":
                 raise ValueError(f"grad_output must be a number with reduction={reduction!r}, got shape {g.shape}")
@@ -60,7 +55,7 @@ class Call:
     def buffer(self, name: str, out: Any, **inputs: np.ndarray | None) -> np.ndarray:
         """Memory for a gradient: `out`, checked to lie on none of the inputs but the logits, or new."""
         if out is None:
-            return arrays.fresh(self.x)
+            return np.empty_like(self.x)
         if not hasattr(out, "dtype") or not arrays.library_of(out).mutable:
             raise TypeError(f"{name} of type {type(out).__name__} cannot be written into; leave {name} out")
         return check.out(name, self.view(name, out), self.x, inputs)
@@ -147,9 +142,13 @@ class Problem(Call):
         if not self.reduced:
             return self.wrap_loss(loss)
         result = self.wrap_sum(loss, self.normaliser)
+        self.forget(loss)
+        return result
+
+    def forget(self, loss: np.ndarray) -> None:
+        """Nobody asks for these losses any more."""
         if loss.base is not None:
             scratch.give_back(loss.base)
-        return result
 
 
 def locate(logits: Any, backend: str | None, name: str = "logits") -> tuple[Any, np.ndarray, Any, str, ModuleType]:
@@ -176,12 +175,11 @@ def prepare(spec: Spec, logits, target, weight, sample_weight, axis, backend) ->
         raise TypeError("target is required: class indices, or class probabilities of the logits' shape")
     t = problem.view("target", target)
     kind = check.target_kind(t, problem.x.shape, problem.rows, axis, spec.ignore_index)
-    w = problem.real("weight", weight)
-    if w is not None:
-        check.same_shape("weight", w, (classes,), "for each class")
+    if weight is not None:
+        w = check.same_shape("weight", problem.real("weight", weight), (classes,), "for each class")
         problem.weight = np.array(w, dtype=np.float64)  # a copy: `out` may lie on the caller's
-    s = problem.real("sample_weight", sample_weight)
-    if s is not None:
+    if sample_weight is not None:
+        s = problem.real("sample_weight", sample_weight)
         problem.sample_weight = check.same_shape("sample_weight", s, problem.rows, "for each row").astype(np.float64)
     if kind == "index":
         problem.target = check.labels(t)

@@ -13,22 +13,25 @@ SMALL = 1 << 17  # bytes: malloc has less at hand, without fresh pages
 LARGEST = 1 << 25  # bytes of a piece that is kept
 PIECES = 2  # kept at most: a call needs as many
 
+BYTE = np.dtype(np.uint8)
+
 kept: list[np.ndarray] = []
 
 
 def borrow(size: int) -> np.ndarray:
-    """At least so many bytes."""
+    """At least so many bytes. Whoever comes meanwhile, a thread or a signal's handler, finds other pieces or none."""
+    found, others = None, []
     if size >= SMALL:
-        try:
-            memory = (
-                kept.pop()
-            )  # whoever comes meanwhile, from another thread or a signal, finds another piece, or none
-        except IndexError:
-            pass
-        else:
-            if memory.size >= size:
-                return memory
-    return np.empty(size, np.uint8)
+        while kept and found is None:
+            try:
+                found = kept.pop()
+            except IndexError:
+                break
+            if found.size < size:
+                others.append(found)
+                found = None
+        kept.extend(others)
+    return np.empty(size, BYTE) if found is None else found
 
 
 def give_back(memory: np.ndarray) -> None:

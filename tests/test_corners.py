@@ -99,3 +99,40 @@ def test_what_is_missing_is_said():
         cross_entropy(np.zeros((2, 3)), np.array([0, 1]), backend="cuda")
     with pytest.raises(ValueError, match="64 signed bits"):
         cross_entropy(np.zeros((2, 3)), np.array([0, 1]), ignore_index=2**64)
+
+
+@pytest.mark.parametrize("classes", [7, 200])
+@pytest.mark.parametrize("weight", [None, 1.0])
+def test_backward_where_the_first_class_is_masked(classes, weight):
+    rng = np.random.default_rng(1)
+    x, y = rng.standard_normal((4, classes), np.float32), np.full(4, 3)
+    x[1, 0] = -np.inf
+    weight = None if weight is None else np.ones(classes)
+    _, grad, lse = cross_entropy_value_and_grad(x, y, weight=weight, backend="cpu")
+    again = fastsce.cross_entropy_backward(x, y, lse, weight=weight, backend="cpu")
+    np.testing.assert_allclose(again, grad, atol=1e-7)
+
+
+@pytest.mark.parametrize("axis", [-1, 0])
+@pytest.mark.parametrize("classes", [2, 300])
+def test_a_scale_enters_all_terms_alike(classes, axis):
+    """Rounded once for the largest logit and once for the others, it would shift one against the other."""
+    x = 1e6 - np.arange(classes, dtype=np.float32)
+    fast, exact = both(x[None, :] if axis else x[:, None], np.zeros(1, np.int64), axis=axis, logit_scale=1.3)
+    np.testing.assert_allclose(fast.loss, exact.loss, rtol=1e-6)
+    np.testing.assert_allclose(fast.grad, exact.grad, rtol=2e-5, atol=1e-30)
+
+
+@pytest.mark.parametrize("classes", [5, 200])
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+def test_ignored_rows_stay_zero_whatever_is_given_for_them(classes, smoothing):
+    rng = np.random.default_rng(2)
+    x, y, lse = rng.standard_normal((6, classes), np.float32), np.ones(6, np.int64), np.full(6, 9.0)
+    y[[1, 3]], x[1], lse[1], lse[3] = -100, np.nan, np.nan, np.inf
+    weight = np.ones(classes)
+    weight[0] = np.inf
+    grad = fastsce.cross_entropy_backward(x, y, lse, weight=weight, label_smoothing=smoothing, backend="cpu")
+    assert not grad[[1, 3]].any()
+    fused = cross_entropy_value_and_grad(x, y, weight=weight, label_smoothing=smoothing, backend="cpu")
+    assert not fused.grad[[1, 3]].any()
+    assert not fused.lse[[1, 3]].any()

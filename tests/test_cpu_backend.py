@@ -149,8 +149,9 @@ def test_loss_alone_is_the_same_loss(backend, kind):
     assert same_bits(fastsce.cross_entropy(x, target, reduction="none", backend=backend), both.loss)
 
 
-def test_many_python_threads_at_once(backend):
-    """Calls from several Python threads do not disturb each other."""
+def test_many_python_threads_at_once(backend, monkeypatch):
+    """Calls from several Python threads do not disturb each other, each of them with threads of numba's."""
+    monkeypatch.setattr("fastsce.backends.cpu.threads.ALONE", 0)
     x, target = logits((301, 100)), labels(301, 100)
     expected = fastsce.cross_entropy_value_and_grad(x, target, backend=backend)
     with ThreadPoolExecutor(4) as pool:

@@ -49,3 +49,20 @@ def test_results_survive_later_calls():
         thread.join()
     assert means == {mean}
     assert all((a == b).all() for a, b in zip(first, copies, strict=True))
+
+
+def test_every_function_gives_back_what_it_borrows():
+    x, y = np.zeros((40_000, 5)), np.zeros(40_000, np.int64)
+    calls = [
+        lambda: fastsce.cross_entropy(x, y),
+        lambda: fastsce.cross_entropy_value_and_grad(x, y),
+        lambda: fastsce.cross_entropy_grad_and_hess(x, y),
+        lambda: fastsce.softmax(x),
+        lambda: fastsce.logsumexp(x),
+    ]
+    for call in calls:
+        call()
+        before = [id(piece) for piece in scratch.kept]
+        call()
+        assert before
+        assert sorted(before) == sorted(id(piece) for piece in scratch.kept)

@@ -12,10 +12,10 @@ import numpy as np
 
 from fastsce.backends.cpu import columns, elementwise, rows, threads
 from fastsce.backends.cpu.labels import scan_labels, sum_up
-from fastsce.backends.cpu.layout import STORAGE, blocks, compute_dtype, contiguous, stored
+from fastsce.backends.cpu.layout import STORAGE, blocks, compute_dtype, contiguous, runs, stored
 from fastsce.backends.cpu.plan import GRADIENT, HESSIAN, LOG_SOFTMAX, NOTHING, Law, Plan
 from fastsce.backends.cpu.threads import cache_directory, parts_of, thread_count, threading_layer
-from fastsce.backends.cpu.tuning import KEEP, LONGEST_COLUMN, SHORT, STREAM_BYTES
+from fastsce.backends.cpu.tuning import KEEP, LONGEST_COLUMN, PIECE_BYTES, SHORT, STREAM_BYTES
 from fastsce.spec import BFLOAT16, Spec
 
 __all__ = [
@@ -32,7 +32,6 @@ __all__ = [
 ]
 
 NO_LABELS = np.zeros(1, np.int64)
-PIECE_BYTES = 4 << 20  # of a soft target whose dtype has to be converted on the way
 
 
 def forward_backward(spec, logits, target, weight, row_scale, *, loss, lse, grad=None, hess=None):
@@ -50,7 +49,7 @@ def log_softmax(logits, *, out):
 
 
 def reduce(losses, divisor, *, out):
-    args = (losses.reshape(-1), divisor, out.reshape(1))
+    args = (losses.ravel(), divisor, out[None])
     sum_up.entry(out.dtype.char, args)(*args)
 
 
@@ -68,33 +67,36 @@ def run(spec, logits, target, weight, row_scale, loss, lse, grad, hess, *, write
             out = {name: a[piece] if isinstance(a, np.ndarray) else a for name, a in out.items()}
             run(spec, logits[piece], t, weight, **out, write=write, saved=saved)
         return
-    law = law_of(spec, classes, target is None)
+    law = law_of(spec, classes, target is None, dtype)
     if weight is not None:
         w = weight.astype(dtype)
         law = law._replace(total=float(w.sum(dtype=np.float64)))
     elif soft or law.off > 0.0:
         w = np.ones(classes, dtype)
     else:  # nobody reads it
-        w = np.empty(0, dtype)
-    scale = None if isinstance(row_scale, np.ndarray) else np.array([row_scale])  # one for all rows
+        w = nothing(dtype, 1)
+    scale = None
+    if not isinstance(row_scale, np.ndarray):  # one for all rows
+        scale = np.empty(1)
+        scale[0] = row_scale
     stream = write != NOTHING and logits.nbytes >= STREAM_BYTES
     wide = [logits, grad, hess, target if soft else None]
     if logits.dtype in STORAGE:
         wide = [stored(a) for a in wide]
-    empty = nothing(wide[0].dtype)
+    empty = nothing(wide[0].dtype, 3)
     narrow = (row_scale if scale is None else None, loss, lse, None if soft else target)
-    for (x, g, h, q), (scales, losses, sums, labels) in blocks(wide, narrow):
-        arrays = [a for a in (x, g, h, q) if a is not None]
-        side_by_side = all(map(contiguous, arrays))
+    for block, (scales, losses, sums, labels) in blocks(wide, narrow):
+        x, g, h, q = block
+        side_by_side = all(map(contiguous, block))
         kernel, plan = plan_of(
             x.shape,
             dtype.itemsize,
             side_by_side,
-            side_by_side or all(contiguous(a) or a.strides[1] == a.itemsize for a in arrays),
-            parts_of(x.nbytes, x.shape[0] * x.shape[1]),
+            side_by_side or all(contiguous(a) or a.strides[1] == a.itemsize for a in block),
+            parts_of(x.nbytes, sums.size),
             write,
             saved,
-            stream and all(a.flags.aligned for a in arrays),
+            stream and all(a is None or a.flags.aligned for a in block),
             weight is not None,
             target is None,
             spec.ignore_index,
@@ -117,15 +119,16 @@ def run(spec, logits, target, weight, row_scale, loss, lse, grad, hess, *, write
 
 
 @lru_cache(maxsize=64)
-def law_of(spec, classes, untargeted):
+def law_of(spec, classes, untargeted, dtype):
     """The law for classes without weights."""
     capped = spec.softcap is not None
+    gain = dtype.type(spec.softcap if capped else spec.logit_scale)  # the same for terms and in float64
     return Law(
         keep=1.0 - spec.label_smoothing,
         off=0.0 if untargeted else spec.label_smoothing / classes,
         total=float(classes),
         z_loss=spec.z_loss,
-        gain=spec.softcap if capped else spec.logit_scale,
+        gain=float(gain),
         inner=spec.logit_scale / spec.softcap if capped else spec.logit_scale,
         scale=spec.logit_scale,
     )
@@ -149,9 +152,9 @@ def plan_of(shape, itemsize, side_by_side, either, parts, write, saved, stream, 
 
 
 @cache
-def nothing(dtype):
-    """Stands for results that are not asked for."""
-    return np.empty((0, 0, 0), dtype)
+def nothing(dtype, ndim):
+    """Stands for what is not given or not asked for."""
+    return np.empty((0,) * ndim, dtype)
 
 
 def softmax_vjp(p, v, *, out):
@@ -175,20 +178,20 @@ def binary(logits, target, weight, sample_weight, pos_weight, upstream, *, loss=
             total += binary(logits[piece], float_copy(target[piece], compute_dtype(logits)), *inputs, **outputs)
         return total
     dtype = compute_dtype(logits)
-    numbers = [None if isinstance(a, np.ndarray) else np.array(a, dtype, ndmin=3) for a in factors]
-    arrays = [as_dtype(a, dtype) if isinstance(a, np.ndarray) else None for a in factors]
-    elements = [None if a is None else stored(a)[..., None] for a in (logits, target, *arrays, loss, grad, hess)]
-    missing = [None, None, *numbers, nothing(dtype), *[nothing(stored(logits).dtype)] * 2]
-    form = (logits.dtype.char, target.dtype.char)
-    results = [a for a in (loss, grad, hess) if a is not None]
+    operands = [as_dtype(a, dtype) if isinstance(a, np.ndarray) else np.array(a, dtype, ndmin=3) for a in factors]
+    kinds = ((loss, dtype), (grad, logits.dtype), (hess, logits.dtype))
+    results = [nothing(kind, 3) if a is None else a for a, kind in kinds]
     streams = logits.nbytes >= STREAM_BYTES and all(a.flags.aligned for a in results)
+    arrays = [logits, target, *operands, *results]
+    if logits.dtype in STORAGE:
+        arrays = [stored(a) for a in arrays]
+    form = (logits.dtype.char, target.dtype.char)
     total = 0.0
-    for views, _ in blocks(elements, []):  # of shape (A, B, 1): every element is a row
-        runs = [b if a is None else a.transpose(0, 2, 1) for a, b in zip(views, missing, strict=True)]
-        a, _, b = runs[0].shape
+    for views in runs(arrays):
+        a, _, b = views[0].shape
         sums = np.empty(a * -(-b // elementwise.RUN))
         parts = parts_of(logits.nbytes + target.nbytes, sums.size)
-        threads.run(elementwise.binary, form, (*runs, sums, streams, parts), parts, elementwise.SCRATCH)
+        threads.run(elementwise.binary, form, (*views, sums, streams, parts), parts, elementwise.SCRATCH)
         total += float(sums.sum() if sums.size > 1 else sums[0])
     return total
 

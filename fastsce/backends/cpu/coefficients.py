@@ -113,8 +113,9 @@ def settle_lanes(i, n, lane, facts, job, soft, softcap):
     mass, distance = splat(0.0, LANES), splat(0.0, LANES)
     if soft is not None or law.off > 0.0:
         mass, distance = load(facts.sums, MASS + lane, LANES), load(facts.sums, DISTANCE + lane, LANES)
-    scale = maths.where(place == IGNORED, 0.0, row_scales(i, n, job))
-    w_k = x_top * 0.0 + 1.0
+    ignored = place == IGNORED
+    scale = maths.where(ignored, 0.0, row_scales(i, n, job))
+    w_k = splat(narrow(1.0, load(facts.numbers, 0, 0)), LANES)
     if plan.weighted or soft is not None:
         w_k = gather(job.weight, maths.where(place < 0, 0, place))
 
@@ -150,8 +151,8 @@ def settle_lanes(i, n, lane, facts, job, soft, softcap):
         losses = maths.row_loss(mass, log_s, distance, lse, law.z_loss)
         if plan.untargeted:
             losses = lse
-        store_part(job.lse, i, n, maths.where(place == IGNORED, 0.0, lse))
-        store_part(job.loss, i, n, maths.where(place == IGNORED, 0.0, losses))
+        store_part(job.lse, i, n, maths.where(ignored, 0.0, lse))
+        store_part(job.loss, i, n, maths.where(ignored, 0.0, losses))
     if plan.write == NOTHING:
         return
     push = maths.row_factor(scale, mass, lse, law.z_loss, widen(to_p))
@@ -161,7 +162,7 @@ def settle_lanes(i, n, lane, facts, job, soft, softcap):
         special = special * maths.slope(x_k, law.inner)
     store(facts.numbers, M + lane, m)
     store(facts.numbers, LOG_S + lane, narrow(log_s, m))
-    store(facts.numbers, PUSH + lane, narrow(push, m))
+    store(facts.numbers, PUSH + lane, narrow(maths.where(ignored, 0.0, push), m))
     store(facts.numbers, PULL + lane, narrow(pull, m))
     store(facts.numbers, SPECIAL + lane, special)
     if plan.write == HESSIAN:

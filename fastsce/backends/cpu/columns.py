@@ -75,20 +75,20 @@ def columns(logits, target, weight, row_scale, loss, lse, grad, hess, law, softc
 
 @device
 def share(part, memory, job, soft, softcap):
-    scratch = room(memory, part, job.plan.scratch)
-    lanes, shift = job.plan.lanes, before_boundary(job.grad)
-    tiles = -(-(job.logits.shape[1] + shift) // lanes)
+    scratch, lanes = room(memory, part, job.plan.scratch), job.plan.lanes
+    missing = before_boundary(job.grad)
+    tiles = -(-(job.logits.shape[1] + missing) // lanes)
     count = job.logits.shape[0] * tiles
-    first, last = part * count // job.plan.parts, (part + 1) * count // job.plan.parts
+    start, stop = part * count // job.plan.parts, (part + 1) * count // job.plan.parts
     side_by_side = job.logits.strides[1] == job.logits.item
-    size, width = tile_bytes(job.logits.shape[2], lanes), stride(lanes)
-    x, other = workspace(scratch, FACTS_BYTES, job.logits.data), workspace(scratch, FACTS_BYTES + size, job.logits.data)
-    for i in range(first, last):
-        here = samples_of(i, tiles, lanes, shift, x, job.logits)
-        after = samples_of(i + 1, tiles, lanes, shift, other, job.logits)
-        if i == first or not side_by_side:
-            bring(job.logits, here, width)
-        if i + 1 == last or not side_by_side:
+    x = workspace(scratch, FACTS_BYTES, job.logits.data)
+    other = workspace(scratch, FACTS_BYTES + tile_bytes(job.logits.shape[2], lanes), job.logits.data)
+    for i in range(start, stop):
+        here = samples_of(i, tiles, lanes, missing, x, job.logits)
+        after = samples_of(i + 1, tiles, lanes, missing, other, job.logits)
+        if i == start or not side_by_side:
+            bring(job.logits, here, stride(lanes))
+        if i + 1 == stop or not side_by_side:
             after = Part(other, 0, 0, 0)
         tile(here, after, job, soft, softcap, scratch)
         x, other = other, x
@@ -96,9 +96,9 @@ def share(part, memory, job, soft, softcap):
 
 
 @device
-def samples_of(i, tiles, lanes, shift, x, v):
+def samples_of(i, tiles, lanes, missing, x, v):
     """Tile i."""
-    start = i % tiles * lanes - shift
+    start = i % tiles * lanes - missing
     b = max(start, 0)
     return Part(x, i // tiles, b, min(start + lanes, v.shape[1]) - b)
 
@@ -170,6 +170,7 @@ def read_strip(i, n, lane, j, x, e, q, after, strips, facts, job, soft, softcap)
     store(facts.numbers, X_K + j, gather(x, k * width + (lane_numbers(LANES) + lane)))
     m = shift(i, n, x_top, job, softcap)
     m = maths.where(m == -np.inf, 0.0, m)  # −∞ − (−∞) would be NaN
+    m = maths.where(y == IGNORED, 0.0, m)  # an lse that is given may be anything there
     if soft is not None or law.off > 0.0:
         weigh(x, q, w, lane, j, width, classes, m, facts, law, soft, softcap)
     terms(x, e, lane, j, width, classes, x_top, m, after, strips, facts, job, softcap)
@@ -238,9 +239,9 @@ def terms(x, e, lane, j, width, classes, x_top, m, after, strips, facts, job, so
 def term(x, e, at, x_top, m, power, ties, law, softcap):
     v = load(x, at, LANES)
     largest = v == x_top
-    z = maths.exp(maths.fma(unit(v, law.inner, softcap), law.gain, -m), power)
-    store(e, at, sloped(z, v, law.inner, softcap))
-    return maths.where(largest, 0.0, z), maths.where(largest, ties + 1.0, ties)
+    t = maths.exp(maths.fma(unit(v, law.inner, softcap), law.gain, -m), power)
+    store(e, at, sloped(t, v, law.inner, softcap))
+    return maths.where(largest, 0.0, t), maths.where(largest, ties + 1.0, ties)
 
 
 @device
@@ -282,6 +283,7 @@ def write_gradient(x, e, q, w, lane, j, width, classes, facts, law, soft, softca
             shares = target_share(w, q, c, lane, width, law, soft)
             shares = sloped(shares, load(x, c * width + lane, LANES), law.inner, softcap)
             v = maths.class_gradient(load(e, c * width + lane, LANES), push, shares, pull)
+            v = maths.where(place == IGNORED, 0.0, v)  # a weight may be ∞
         store(x, c * width + lane, maths.where(place == c, special, v))
 
 

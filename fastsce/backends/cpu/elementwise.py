@@ -29,11 +29,10 @@ from fastsce.backends.cpu.memory import (
 )
 from fastsce.backends.cpu.reductions import total
 from fastsce.backends.cpu.threads import hand_out, room
+from fastsce.backends.cpu.tuning import ELEMENTS_AHEAD, RUN
+from fastsce.backends.cpu.tuning import LINE as LANES
 from fastsce.backends.cpu.vectors import lane_numbers, narrow, splat, widen
 
-LANES = 32  # a cache line of 16-bit numbers, so that any type can be streamed
-RUN = 1024  # elements
-AHEAD = 2048  # elements: memory is asked for this far ahead
 SLOT = 8 * RUN + 64  # bytes
 SCRATCH = 12 * SLOT
 
@@ -90,7 +89,7 @@ def binary_run(a, b, start, n, inputs, outputs, scratch, streams):
     u = slot(scratch, 9, logits)
     for j in range(0, n, LANES):
         store(u, j, maths.decay(some(x, j)))
-        prefetch(x.data, j + AHEAD, LANES)
+        prefetch(x.data, j + ELEMENTS_AHEAD, LANES)
     for j in range(0, n, LANES):
         v, positive = some(x, j), some(t, j)
         right, wrong = maths.sides(v, positive * some(pos, j), 1.0 - positive)
@@ -105,7 +104,7 @@ def binary_run(a, b, start, n, inputs, outputs, scratch, streams):
         if j + LANES > n:
             losses = maths.where(lane_numbers(LANES) < n - j, losses, 0.0)
         sums = sums + losses
-        prefetch(t.data, j + AHEAD, LANES)
+        prefetch(t.data, j + ELEMENTS_AHEAD, LANES)
     if wanted(loss):
         send(each, n, loss, a, b, start, streams)
     if wanted(grad):

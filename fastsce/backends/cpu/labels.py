@@ -12,10 +12,8 @@ from fastsce.backends.cpu.jit import device, kernel
 from fastsce.backends.cpu.memory import load_part, pointer, store
 from fastsce.backends.cpu.reductions import total as sum_of
 from fastsce.backends.cpu.threads import hand_out, parts_of, run
+from fastsce.backends.cpu.tuning import LANES, PIECE
 from fastsce.backends.cpu.vectors import splat
-
-LANES = 16
-PIECE = 16384  # labels summed one after the other; sums of pieces are added in their order, whoever made them
 
 
 def scan_labels(labels, classes, ignore_index, weight, sample_weight):

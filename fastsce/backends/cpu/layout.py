@@ -7,7 +7,7 @@ import numpy as np
 from fastsce.spec import BFLOAT16
 
 FLOAT32, FLOAT64 = np.dtype(np.float32), np.dtype(np.float64)
-STORAGE = {np.dtype(np.float16): np.dtype(np.uint16), BFLOAT16: np.dtype(np.int16)}  # see vectors.py
+STORAGE = {np.dtype(np.float16): np.dtype(np.uint16), BFLOAT16: np.dtype(np.int16)}  # see storage.py
 
 
 def stored(array):
@@ -20,8 +20,8 @@ def compute_dtype(array):
 
 
 def contiguous(array):
-    """Whether the classes of a row lie side by side, each where its type wants it."""
-    return (array.strides[-1] == array.itemsize or array.shape[-1] == 1) and array.flags.aligned
+    """Whether the classes of a row lie side by side, each where its type wants it; those of no array always do."""
+    return array is None or ((array.strides[-1] == array.itemsize or array.shape[-1] == 1) and array.flags.aligned)
 
 
 def blocks(wide, narrow):
@@ -31,10 +31,9 @@ def blocks(wide, narrow):
     Their (A, B, C) and (A·B,) views.
     """
     shape = wide[0].shape
-    narrow = [v if v is None or v.ndim == 1 else v.reshape(-1) for v in narrow]
-    if len(shape) < 3:
-        lead = (None,) * (3 - len(shape))
-        return [([a if a is None else a[lead] for a in wide], narrow)]
+    if len(shape) == 2:
+        return [([a if a is None else a[None] for a in wide], narrow)]
+    narrow = [v if v is None else v.reshape(-1) for v in narrow]
     axes = merged(shape[:-1], [a.strides for a in wide if a is not None])
     wide = [a if a is None else a.reshape(axes + shape[-1:]) for a in wide]  # views, for each can be merged so
     return cut(wide, narrow, axes[:-2], axes[-2] * axes[-1]) if len(axes) > 2 else [(wide, narrow)]
@@ -44,6 +43,22 @@ def cut(wide, narrow, lead, count):
     for number, index in enumerate(np.ndindex(*lead)):
         part = slice(number * count, (number + 1) * count)
         yield [a if a is None else a[index] for a in wide], [v if v is None else v[part] for v in narrow]
+
+
+def runs(arrays):
+    """Cut arrays of which no axis is special into blocks (A, 1, C), C as long as memory allows; nearly always one.
+
+    An array of another size than the first one's stands for one number, or for nothing, and is left as it is.
+    """
+    size = arrays[0].size
+    given = [a for a in arrays if a.size == size]
+    dense = all(a.flags.c_contiguous for a in given)
+    axes = (1, size) if dense else merged(arrays[0].shape, [a.strides for a in given])
+    shape = (*axes[:-1], 1, axes[-1])
+    views = [a.reshape(shape) if a.size == size else a for a in arrays]
+    if len(axes) == 2:
+        return [views]
+    return ([a[index] if a.size == size else a for a in views] for index in np.ndindex(*axes[:-2]))
 
 
 def merged(rows, strides):

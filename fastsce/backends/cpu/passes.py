@@ -142,19 +142,19 @@ def step_gradient(x, q, w, t, j, n, kept, m, power, push, pull, like, law, soft,
 
 
 @device
-def write_hessian(x, t, maxima, h, classes, kept, m, power, to_p, curve, law, plan):
+def write_hessian(t, maxima, h, classes, m, to_p, curve):
     """curve·p·(1 − p)."""
     like = splat(m, LANES)
     for start in range(0, classes, BLOCK):
         stop = min(start + BLOCK, classes)
-        to_p_block = narrow(to_p * block_factor(maxima, classes, start, m, kept), m)
+        to_p_block = narrow(to_p * block_factor(maxima, classes, start, m, True), m)
         for j in range(start, stop, LANES):
-            p = term(x, t, j, stop - j, kept, m, power, like, law, None) * to_p_block
+            p = fetch(t, j, stop - j, 0.0, like) * to_p_block
             put(h, j, stop - j, maths.curvature(p) * curve, False)
 
 
 @device
-def write_log_softmax(x, g, classes, m, log_s, plan):
+def write_log_softmax(x, g, classes, m, log_s):
     """(x − m) − log S."""
     like = splat(m, LANES)
     for j in range(0, classes, LANES):

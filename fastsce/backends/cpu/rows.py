@@ -215,7 +215,7 @@ def write_row(i, r, facts, job, soft, softcap, scratch):
     g = output_row(job.grad, a, b, scratch, copies + 2 * slot_bytes(classes), plan)
     m = load(f, M + r, 0)
     if plan.write == LOG_SOFTMAX:
-        write_log_softmax(x, g, classes, m, load(f, LOG_S + r, 0), plan)
+        write_log_softmax(x, g, classes, m, load(f, LOG_S + r, 0))
         finish_row(job.grad, a, b, g, plan)
         return
     kept = plan.keep and not plan.saved
@@ -223,7 +223,7 @@ def write_row(i, r, facts, job, soft, softcap, scratch):
     if plan.write == HESSIAN:
         h = output_row(job.hess, a, b, scratch, copies + 3 * slot_bytes(classes), plan)
         to_p, curve = load(f, TO_P + r, 0), load(f, CURVE + r, 0)
-        write_hessian(x, t, maxima, h, classes, kept, m, power, to_p, curve, law, plan)
+        write_hessian(t, maxima, h, classes, m, to_p, curve)
         store(h, facts.places[TOP_PLACE + r], load(f, BEND + r, 0))
         finish_row(job.hess, a, b, h, plan)
     push, pull = load(f, PUSH + r, 0), load(f, PULL + r, 0)

@@ -15,10 +15,10 @@ from numba.extending import intrinsic
 
 from fastsce.backends.cpu.jit import device, kernel
 from fastsce.backends.cpu.memory import moved_bytes
+from fastsce.backends.cpu.tuning import ALONE
 from fastsce.scratch import borrow, give_back
 
 JOB_BYTES = 1024  # of memory, for what a part has to know
-ALONE = 1 << 18  # bytes of input that one thread is done with before another, asleep, would have woken up
 I64, BYTES = ir.IntType(64), ir.IntType(8).as_pointer()
 PART = (types.voidptr, types.int64)  # the arguments of a part: memory, and its number
 
@@ -77,7 +77,8 @@ def hand_out(typing, work, parts, memory, args):
 
     def build(context, builder, signature, values):
         stored = values[3].type
-        assert context.get_abi_sizeof(stored) <= JOB_BYTES
+        if context.get_abi_sizeof(stored) > JOB_BYTES:
+            raise TypeError("what a part has to know is longer than JOB_BYTES")
         function = ir.Function(builder.module, part_type(context), f"{builder.function.name}.part")
         function.linkage = "internal"
         function.attributes.add("noinline")  # compiled once

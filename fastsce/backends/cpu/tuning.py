@@ -22,6 +22,12 @@ TILE_LANES = 256  # samples in a tile at most: lines of 1 KB are read and writte
 STEP = 32  # classes whose terms pay for the way from memory of some classes of the next tile
 CLASSES_AHEAD = 4  # in a column: more would meet in one set of a cache where strides are powers of two
 
-# threads.py, labels.py
+# elementwise.py
+LINE = 32  # lanes: a cache line of 16-bit numbers, so that any type can be streamed; 16 or 64 lanes are slower
+RUN = 1024  # elements read, worked out and written while they are in L1; 512 and 2048 differ by less than the noise
+ELEMENTS_AHEAD = 2048  # so far ahead memory is asked for; from 256 to 4096 within the noise
+
+# threads.py, labels.py, __init__.py
 ALONE = 256 << 10  # bytes of logits: two threads are faster from 125 KB on when hot, from 1 MB when they were asleep
-PIECE = 16384  # labels or losses added up one after the other
+PIECE = 16384  # labels or losses added up one after the other; sums of pieces are added in their order
+PIECE_BYTES = 4 << 20  # of a soft target whose dtype has to be converted on the way; not measured

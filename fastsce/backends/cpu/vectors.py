@@ -1,4 +1,4 @@
-"""Explicit SIMD for numba: one vector type, its arithmetic, loads, stores and reductions.
+"""Explicit SIMD for numba: one vector type and its arithmetic.
 
 A Vector is an LLVM `<lanes x dtype>`; LLVM splits one that is wider than a register. Comparisons give a Vector of
 booleans. Arithmetic with a number takes the number as one of the vector's own type. No flag ever lets LLVM reorder or
