@@ -136,3 +136,15 @@ def test_ignored_rows_stay_zero_whatever_is_given_for_them(classes, smoothing):
     fused = cross_entropy_value_and_grad(x, y, weight=weight, label_smoothing=smoothing, backend="cpu")
     assert not fused.grad[[1, 3]].any()
     assert not fused.lse[[1, 3]].any()
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64, np.float16])
+def test_binary_loss_does_not_know_what_scratch_memory_held(dtype):
+    from fastsce import scratch
+
+    x = np.random.default_rng(3).standard_normal((5, 40_000)).astype(dtype)
+    expected = fastsce.binary_cross_entropy(x, np.abs(x), backend="reference")
+    for size in (scratch.SMALL, 8 * scratch.SMALL):
+        memory = np.full(size, 255, np.uint8)
+        scratch.kept[:] = [memory]
+        np.testing.assert_allclose(fastsce.binary_cross_entropy(x, np.abs(x), backend="cpu"), expected, rtol=1e-6)

@@ -85,7 +85,7 @@ def binary_run(a, b, start, n, inputs, outputs, scratch, streams):
     share = product(w, s, n, slot(scratch, 10, logits))
     pull = product(share, up, n, slot(scratch, 11, logits))
     each, g, h = slot(scratch, 6, logits), slot(scratch, 7, logits), slot(scratch, 8, logits)
-    sums = splat(load(each, 0, 0), LANES) * 0.0
+    sums = splat(narrow(0.0, load(each, 0, 0)), LANES)
     u = slot(scratch, 9, logits)
     for j in range(0, n, LANES):
         store(u, j, maths.decay(some(x, j)))
