@@ -121,9 +121,8 @@ def write_gradient(x, q, w, t, maxima, g, classes, kept, m, power, push, pull, p
         while j < stop:
             if j >= head and j + WIDE <= stop:
                 v = step_gradient(x, q, w, t, j, WIDE, kept, m, power, push_block, pull, wide, law, soft, softcap)
-                put(
-                    g, j, WIDE, v, plan.stream and (place < j or place >= j + WIDE)
-                )  # what follows there wants the line
+                elsewhere = place < j or place >= j + WIDE  # a number that is stored there soon wants its line cached
+                put(g, j, WIDE, v, plan.stream and elsewhere)
                 j += WIDE
             else:
                 n = min(LANES, (head if j < head else stop) - j)
