@@ -22,7 +22,7 @@ FACTS_BYTES = 18 * 8 * GROUP + 3 * 64
 # smoothing asks for them
 REST, TIES, MASS, DISTANCE = (i * GROUP for i in range(4))
 # numbers: the largest logit; x and q at the label, or at the largest logit where the target is soft; then what comes of
-# them: m, lse − m; gradient = push·term − pull·q, but `special` where p and q may both be large; p = to_p·term;
+# them: m, log S; gradient = push·term − pull·q, but `special` where p and q may both be large; p = to_p·term;
 # Hessian = curve·p·(1 − p), but `bend` where p may be near 1
 X_TOP, X_K, Q_K, POWER, M, LOG_S, PUSH, PULL, SPECIAL, TO_P, CURVE, BEND = (i * GROUP for i in range(12))
 # places: the label, IGNORED or NO_TARGET, or that of the largest logit where the target is soft; the largest logit's
@@ -121,8 +121,9 @@ def settle_lanes(i, n, lane, facts, job, soft, softcap):
 
     z_top = logit(x_top, law, softcap)
     gap = z_top - widen(m)  # m is z_top rounded, or lse
-    unit = maths.where(power > 0.0, 2.0**-maths.POWER, power + 1.0) + narrow(gap, m)  # 1/top: the gap is 0 or NaN,
-    if softcap is not None or law.gain != 1.0 or plan.saved:  # unless z is rounded
+    # 1/top: where z is not rounded the gap is 0, or NaN for rows that are to be NaN
+    unit = maths.where(power > 0.0, 2.0**-maths.POWER, power + 1.0) + narrow(gap, m)
+    if softcap is not None or law.gain != 1.0 or plan.saved:
         unit = maths.exp(narrow(-gap, m), -power)
     log_s, p_top, p_top_minus_1, to_p = maths.row_sums(
         unit, load(facts.sums, REST + lane, LANES), load(facts.sums, TIES + lane, LANES)

@@ -1,26 +1,26 @@
-"""What was chosen by measuring: with what it was compared, on one core of an EPYC (Zen 5: 48 KB L1, 1 MB L2) unless two
-are named. bench/diary/ tells the whole story.
+"""What is tuned, and what it was compared with, if it was: one core of an EPYC (Zen 5: 48 KB L1, 1 MB L2) unless two are
+named. bench/diary/ tells the whole story.
 """
 
-LANES = 16  # rows whose coefficients are worked out side by side, and samples in a strip; 32: compiles twice as long
+LANES = 16  # rows whose coefficients go side by side, samples in a strip; 32: 10 classes −8 %, 100 classes +20 %
 WIDE = 64  # lanes of the loops over a row: 3.9 ns for 16 classes; with 32 lanes 4.8
-GROUP = 64  # rows worked on together: their coefficients cost 66 ns a row one by one, some 5 in a group
+GROUP = 64  # rows worked on together: 192 classes 142 ns a row one by one, 84 with 16; more not compared
 
 # rows.py
 BLOCK = 2048  # classes read, raised and summed while they are in L1: 16 KB with their terms
-AHEAD = 4096  # classes: so far ahead memory is asked for; without, 64 MB take 1.5 times as long
-KEEP = 65536  # classes of a row whose terms are kept, 256 KB; beyond, L2 overflows and exp is cheaper than L3
-GROUP_CLASSES = 16384  # classes of all rows in a group: 64 KB of terms
+AHEAD = 4096  # classes: so far ahead memory is asked for; without, 64 MB take 1.0 to 1.45 times as long (two cores)
+KEEP = 65536  # classes of a row whose terms are kept, 256 KB beside the row's own, for an L2 of 1 MB; not compared
+GROUP_CLASSES = 16384  # classes of all rows in a group: 64 KB of terms; not compared
 STREAM_BYTES = 32 << 20  # of logits: the gradient is written past the caches where they could not hold it anyway
 
 # columns.py
-SHORT = 160  # classes: rows with fewer are worked on side by side; at 128 60 ns a row either way, at 192 73 against 76
+SHORT = 160  # classes: rows with fewer are worked on side by side; at 128 51 ns a row against 60, at 192 76 against 73
 LONGEST_COLUMN = 16384  # classes: a tile of 16 samples has 1 MB there; longer columns are copied, row by row
-ROW_BYTES = 8 << 10  # of a tile of rows: what is asked for ahead needs L1 too; 16 KB cost 5 % more at 100 classes
+ROW_BYTES = 8 << 10  # of a tile of rows: what is asked for ahead needs L1 too; 4 and 16 KB: within the noise
 COLUMN_BYTES = 256 << 10  # of a tile of columns, in L2: at 1000 classes 6.8 ms, with 128 KB 8.9 (two cores)
 TILE_LANES = 256  # samples in a tile at most: lines of 1 KB are read and written at 0.95 x copy, of 256 bytes at 1.1
-STEP = 32  # classes whose terms pay for the way from memory of some classes of the next tile
-CLASSES_AHEAD = 4  # in a column: more would meet in one set of a cache where strides are powers of two
+STEP = 32  # classes whose terms pay for the way from memory of some of the next tile's; not compared
+CLASSES_AHEAD = 4  # in a column: a bare copy through tiles of 21 classes takes 5.7 ms, with 1 ahead 6.5 (two cores)
 
 # elementwise.py
 LINE = 32  # lanes: a cache line of 16-bit numbers, so that any type can be streamed; 16 or 64 lanes are slower
