@@ -1,5 +1,5 @@
-"""What is tuned, and what it was compared with, if it was: one core of an EPYC (Zen 5: 48 KB L1, 1 MB L2) unless two are
-named. bench/diary/ tells the whole story.
+"""What is tuned, and what it was compared with, if it was: one core of an EPYC (Zen 5: 48 KB L1, 1 MB L2) unless two
+are named. bench/diary/ tells the whole story.
 """
 
 LANES = 16  # rows whose coefficients go side by side, samples in a strip; 32: 10 classes −8 %, 100 classes +20 %
