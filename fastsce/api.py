@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-import numpy as np
-
 from fastsce import check
 from fastsce.problem import prepare
 
@@ -40,6 +38,7 @@ def cross_entropy(
     denominator: float | None = None,
     axis: int = -1,
     backend: str | None = None,
+    check_targets: bool | None = None,
 ) -> Any:
     """Softmax cross-entropy loss.
 
@@ -76,6 +75,10 @@ def cross_entropy(
         The class axis.
     backend : {None, "cpu", "reference", "cuda"}
         None picks by the logits' device.
+    check_targets : bool, optional
+        Whether to refuse bad labels, which has to wait for a GPU to look at them. None stands for True on a CPU, where
+        they are always looked at, and for False on a GPU. There, a label that is not checked and out of range gives its
+        row a loss of NaN and a gradient of 0.
 
     Returns
     -------
@@ -85,7 +88,7 @@ def cross_entropy(
     Raises
     ------
     IndexError
-        For a label outside 0 … C−1 that is not ignore_index: names the first such row.
+        For a label outside 0 … C−1 that is not ignore_index, where labels are checked: names the first such row.
     ValueError, TypeError
         For shapes, options, dtypes or devices that do not fit.
     RuntimeError
@@ -104,7 +107,7 @@ def cross_entropy(
     1.04019057
     """
     spec = check.spec(ignore_index, label_smoothing, z_loss, softcap, logit_scale, reduction, denominator)
-    problem = prepare(spec, logits, target, weight, sample_weight, axis, backend)
+    problem = prepare(spec, logits, target, weight, sample_weight, axis, backend, check_targets)
     loss, _ = problem.forward_backward(problem.row_scale())
     return problem.reduce(loss)
 
@@ -124,6 +127,7 @@ def cross_entropy_value_and_grad(
     denominator: float | None = None,
     axis: int = -1,
     backend: str | None = None,
+    check_targets: bool | None = None,
     grad_output: Any = None,
     out: Any = None,
 ) -> ValueAndGrad:
@@ -132,7 +136,7 @@ def cross_entropy_value_and_grad(
     Parameters
     ----------
     logits, target, weight, sample_weight, ignore_index, label_smoothing, z_loss, softcap, logit_scale, reduction, \
-denominator, axis, backend
+denominator, axis, backend, check_targets
         As for `cross_entropy`.
     grad_output : number or array, optional
         Multiplies the gradient, not the loss: one number, or with reduction="none" one a row.
@@ -159,7 +163,7 @@ denominator, axis, backend
     [[ 0.015449  0.631163 -0.646613]]
     """
     spec = check.spec(ignore_index, label_smoothing, z_loss, softcap, logit_scale, reduction, denominator)
-    problem = prepare(spec, logits, target, weight, sample_weight, axis, backend)
+    problem = prepare(spec, logits, target, weight, sample_weight, axis, backend, check_targets)
     row_scale = problem.row_scale(grad_output)
     grad = problem.gradient_buffer("out", out)
     loss, lse = problem.forward_backward(row_scale, grad)
@@ -183,6 +187,7 @@ def cross_entropy_backward(
     denominator: float | None = None,
     axis: int = -1,
     backend: str | None = None,
+    check_targets: bool | None = None,
     out: Any = None,
 ) -> Any:
     """The gradient of `cross_entropy` from a saved lse, as an autograd system asks for it later.
@@ -194,7 +199,7 @@ def cross_entropy_backward(
     Parameters
     ----------
     logits, target, weight, sample_weight, ignore_index, label_smoothing, z_loss, softcap, logit_scale, reduction, \
-denominator, axis, backend, out
+denominator, axis, backend, check_targets, out
         As for `cross_entropy_value_and_grad`, and the same as in the call that gave `lse`.
     lse : array, the logits' shape without the class axis
         log Σ exp z of every row of these logits: at least as large as the largest z.
@@ -220,7 +225,7 @@ denominator, axis, backend, out
     True
     """
     spec = check.spec(ignore_index, label_smoothing, z_loss, softcap, logit_scale, reduction, denominator)
-    problem = prepare(spec, logits, target, weight, sample_weight, axis, backend)
+    problem = prepare(spec, logits, target, weight, sample_weight, axis, backend, check_targets)
     row_scale = problem.row_scale(grad_output)
     saved = check.same_shape("lse", check.real("lse", problem.view("lse", lse)), problem.rows, "for each row")
     grad = problem.gradient_buffer("out", out)
@@ -231,7 +236,7 @@ denominator, axis, backend, out
             problem.target,
             problem.weight,
             row_scale,
-            lse=saved.astype(np.float64),
+            lse=problem.chores.numbers(saved),
             grad=problem.classes_last(grad),
         )
     return problem.wrap(grad, out)
@@ -252,6 +257,7 @@ def cross_entropy_grad_and_hess(
     denominator: float | None = None,
     axis: int = -1,
     backend: str | None = None,
+    check_targets: bool | None = None,
     grad_output: Any = None,
     out: Any = None,
 ) -> GradAndHess:
@@ -260,7 +266,7 @@ def cross_entropy_grad_and_hess(
     Parameters
     ----------
     logits, target, weight, sample_weight, ignore_index, label_smoothing, logit_scale, reduction, denominator, axis, \
-backend, grad_output
+backend, check_targets, grad_output
         As for `cross_entropy_value_and_grad`; boosting libraries sum, so reduction="sum" gives what they expect.
     z_loss, softcap
         Must be left out: the diagonal is defined for the plain loss.
@@ -287,7 +293,7 @@ backend, grad_output
     spec = check.spec(ignore_index, label_smoothing, z_loss, softcap, logit_scale, reduction, denominator)
     if spec.z_loss or spec.softcap is not None:
         raise ValueError("the Hessian's diagonal is defined for z_loss=0 and softcap=None only; leave both out")
-    problem = prepare(spec, logits, target, weight, sample_weight, axis, backend)
+    problem = prepare(spec, logits, target, weight, sample_weight, axis, backend, check_targets)
     row_scale = problem.row_scale(grad_output)
     outs = check.pair("out", out)
     grad, hess = (problem.gradient_buffer(f"out[{i}]", given) for i, given in enumerate(outs))

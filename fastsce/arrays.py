@@ -1,7 +1,8 @@
 """Array libraries: where an array lives, a NumPy view of its memory, and the way back. Nothing here copies an array.
 
-A library is a class of four static functions; `library_of` picks it by the module that defines the array's type,
-so no library is imported that the caller has not imported. bfloat16 is `spec.BFLOAT16` in every view.
+A library is a class of static functions; `library_of` picks it by the module that defines the array's type, so no
+library is imported that the caller has not imported. bfloat16 is `spec.BFLOAT16` in every view. On a GPU a view is a
+`device.DeviceArray`; there, two more functions make new memory and name the stream that the caller is on.
 """
 
 from __future__ import annotations
@@ -11,9 +12,11 @@ from typing import Any
 
 import numpy as np
 
+from fastsce import device as gpu
 from fastsce.spec import BFLOAT16
 
 DLPACK_DEVICES = {1: "cpu", 2: "cuda", 3: "cuda-pinned", 10: "rocm", 13: "cuda-managed"}
+OWN_STREAM = 2  # the driver's name for the stream of this thread, which waits for no other
 
 
 class NumPy:
@@ -35,10 +38,17 @@ class NumPy:
     @staticmethod
     def wrap(a: np.ndarray, like: Any) -> Any:
         if a.dtype == BFLOAT16:
-            import ml_dtypes
-
-            a = a.view(ml_dtypes.bfloat16)
+            a = a.view(NumPy.named(a.dtype))
         return a if a.ndim else a[()]
+
+    @staticmethod
+    def named(dtype: np.dtype) -> np.dtype:
+        """A dtype of a view as other libraries know it."""
+        if dtype != BFLOAT16:
+            return dtype
+        import ml_dtypes
+
+        return np.dtype(ml_dtypes.bfloat16)
 
 
 class Torch:
@@ -46,7 +56,7 @@ class Torch:
 
     @staticmethod
     def device(x: Any) -> str:
-        return x.device.type
+        return f"cuda:{x.device.index}" if x.device.type == "cuda" else x.device.type
 
     @staticmethod
     def view(x: Any) -> np.ndarray:
@@ -55,15 +65,37 @@ class Torch:
         x = x.detach()
         if x.layout is not torch.strided:
             raise TypeError(f"tensors of layout {x.layout} are not supported; call .to_dense()")
+        if x.device.type == "cuda":
+            dtype = dtype_of(str(x.dtype).removeprefix("torch."))
+            strides = tuple([s * dtype.itemsize for s in x.stride()])
+            return gpu.view(gpu.Home(Torch, x, x.device.index), x.data_ptr(), tuple(x.shape), strides, dtype)
         return x.view(torch.int16).numpy().view(BFLOAT16) if x.dtype == torch.bfloat16 else x.numpy()
 
     @staticmethod
     def wrap(a: np.ndarray, like: Any) -> Any:
         import torch
 
+        if isinstance(a, gpu.DeviceArray):
+            return a.home.owner
         if a.dtype == BFLOAT16:
             return torch.from_numpy(a.view(np.int16)).view(torch.bfloat16)
         return torch.from_numpy(a)
+
+    @staticmethod
+    def empty(shape: tuple[int, ...], dtype: np.dtype, home: gpu.Home) -> Any:
+        import torch
+
+        return torch.empty(shape, dtype=getattr(torch, name_of(dtype)), device=home.owner.device)
+
+    @staticmethod
+    def transposed(x: Any, axes: list[int]) -> Any:
+        return x.permute(axes)
+
+    @staticmethod
+    def stream(home: gpu.Home) -> tuple[int, bool]:
+        import torch
+
+        return torch.cuda.current_stream(home.index).cuda_stream, False
 
 
 class Jax:
@@ -75,18 +107,118 @@ class Jax:
             raise TypeError(
                 "this JAX array is being traced; fastsce works on values, so call it outside jit, grad and vmap"
             )
-        platform = next(iter(x.devices())).platform
-        return "cuda" if platform == "gpu" else platform
+        found = next(iter(x.devices()))
+        return f"cuda:{found.local_hardware_id}" if found.platform == "gpu" else found.platform
 
     @staticmethod
     def view(x: Any) -> np.ndarray:
-        return NumPy.view(np.asarray(x))
+        place = Jax.device(x)
+        if not place.startswith("cuda"):
+            return NumPy.view(np.asarray(x))
+        if len(x.devices()) > 1:
+            raise TypeError("JAX arrays that are spread over several GPUs are not supported; pass each GPU its part")
+        x = x.block_until_ready()  # XLA's streams are its own
+        home = gpu.Home(Jax, x, int(place.partition(":")[2]))
+        return gpu.view(home, x.unsafe_buffer_pointer(), x.shape, None, dtype_of(x.dtype.name))
 
     @staticmethod
     def wrap(a: np.ndarray, like: Any) -> Any:
         import jax.numpy as jnp
 
-        return jnp.asarray(NumPy.wrap(a, like))
+        return a.home.owner if isinstance(a, gpu.DeviceArray) else jnp.asarray(NumPy.wrap(a, like))
+
+    @staticmethod
+    def empty(shape: tuple[int, ...], dtype: np.dtype, home: gpu.Home) -> Any:
+        """Memory that nobody else has seen; it is written before the caller sees it."""
+        import jax.numpy as jnp
+
+        made = jnp.empty(shape, name_of(dtype), device=next(iter(home.owner.devices())))
+        if made.dtype.name != name_of(dtype):
+            raise TypeError(
+                f"JAX holds no {dtype} arrays unless jax_enable_x64 is set, and fastsce's lse is one; set it"
+            )
+        return made
+
+    @staticmethod
+    def stream(home: gpu.Home) -> tuple[int, bool]:
+        return OWN_STREAM, True
+
+
+class CuPy:
+    mutable = True
+
+    @staticmethod
+    def device(x: Any) -> str:
+        return f"cuda:{x.device.id}"
+
+    @staticmethod
+    def view(x: Any) -> np.ndarray:
+        home = gpu.Home(CuPy, x, x.device.id)
+        return gpu.view(home, x.data.ptr, x.shape, x.strides, dtype_of(x.dtype.name))
+
+    @staticmethod
+    def wrap(a: np.ndarray, like: Any) -> Any:
+        return a.home.owner  # type: ignore[attr-defined]
+
+    @staticmethod
+    def empty(shape: tuple[int, ...], dtype: np.dtype, home: gpu.Home) -> Any:
+        import cupy
+
+        with cupy.cuda.Device(home.index):
+            return cupy.empty(shape, NumPy.named(dtype))
+
+    @staticmethod
+    def transposed(x: Any, axes: list[int]) -> Any:
+        return x.transpose(axes)
+
+    @staticmethod
+    def stream(home: gpu.Home) -> tuple[int, bool]:
+        import cupy
+
+        return cupy.cuda.get_current_stream().ptr, False
+
+
+class Numba:
+    """numba's device arrays, and whatever else speaks `__cuda_array_interface__`, which is answered in them."""
+
+    mutable = True
+
+    @staticmethod
+    def device(x: Any) -> str:
+        return f"cuda:{Numba.index(x)}"
+
+    @staticmethod
+    def index(x: Any) -> int:
+        context = getattr(x, "gpu_data", None) and x.gpu_data.context
+        if context is not None:
+            return context.device.id
+        from numba import cuda
+
+        return cuda.get_current_device().id
+
+    @staticmethod
+    def view(x: Any) -> np.ndarray:
+        return gpu.by_interface(gpu.Home(Numba, x, Numba.index(x)), x.__cuda_array_interface__)
+
+    @staticmethod
+    def wrap(a: np.ndarray, like: Any) -> Any:
+        return a.home.owner  # type: ignore[attr-defined]
+
+    @staticmethod
+    def empty(shape: tuple[int, ...], dtype: np.dtype, home: gpu.Home) -> Any:
+        from numba import cuda
+
+        return cuda.device_array(shape, NumPy.named(dtype))
+
+    @staticmethod
+    def stream(home: gpu.Home) -> tuple[int, bool]:
+        """The array's own stream, else the one that numba's kernels run on when none is named."""
+        named = home.owner.__cuda_array_interface__.get("stream")
+        if named:
+            return named, False
+        from numba import cuda
+
+        return int(cuda.default_stream()), False
 
 
 class DLPack:
@@ -96,11 +228,17 @@ class DLPack:
 
     @staticmethod
     def device(x: Any) -> str:
-        kind = int(x.__dlpack_device__()[0])
-        return DLPACK_DEVICES.get(kind, f"DLPack device {kind}")
+        kind, index = map(int, x.__dlpack_device__())
+        name = DLPACK_DEVICES.get(kind, f"DLPack device {kind}")
+        return f"cuda:{index}" if name == "cuda" else name
 
     @staticmethod
     def view(x: Any) -> np.ndarray:
+        if DLPack.device(x).startswith("cuda"):
+            raise TypeError(
+                f"this {type(x).__name__} on a GPU has no __cuda_array_interface__; pass it as a CuPy array, "
+                "by cupy.from_dlpack"
+            )
         try:
             return np.from_dlpack(x)
         except (BufferError, RuntimeError, TypeError) as error:
@@ -112,7 +250,16 @@ class DLPack:
         return a if namespace is None else namespace().from_dlpack(a)
 
 
-LIBRARIES: dict[str, Any] = {"numpy": NumPy, "torch": Torch, "jax": Jax, "jaxlib": Jax, "ml_dtypes": NumPy}
+LIBRARIES: dict[str, Any] = {
+    "numpy": NumPy,
+    "torch": Torch,
+    "jax": Jax,
+    "jaxlib": Jax,
+    "cupy": CuPy,
+    "numba": Numba,
+    "numba_cuda": Numba,
+    "ml_dtypes": NumPy,
+}
 
 
 def library_of(x: Any) -> Any:
@@ -126,28 +273,30 @@ def library_of_type(kind: Any) -> Any:
         root = base.__module__.partition(".")[0]
         if root in LIBRARIES:
             return LIBRARIES[root]
+    if hasattr(kind, "__cuda_array_interface__"):
+        return Numba
     return DLPack if hasattr(kind, "__dlpack_device__") else NumPy
 
 
+def dtype_of(name: str) -> np.dtype:
+    """A library's dtype, by its name."""
+    try:
+        return BFLOAT16 if name == "bfloat16" else np.dtype(name)
+    except TypeError:
+        raise TypeError(
+            f"arrays of {name} are not supported; convert to float32, float64, float16 or bfloat16"
+        ) from None
+
+
+def name_of(dtype: np.dtype) -> str:
+    return "bfloat16" if dtype == BFLOAT16 else dtype.name
+
+
 def device_of(x: Any) -> str:
-    """'cpu', 'cuda', or the name of another device."""
+    """'cpu', 'cuda:0', or the name of another device."""
     return library_of(x).device(x)
 
 
 def view_of(x: Any) -> np.ndarray:
     """The array's own memory, as a NumPy array."""
     return library_of(x).view(x)
-
-
-def float64(a: np.ndarray) -> np.ndarray:
-    """A float64 copy of a view's values; a bfloat16 is the upper half of a float32."""
-    if a.dtype == BFLOAT16:
-        a = (a.view(np.uint16).astype(np.uint32) << 16).view(np.float32)
-    return a.astype(np.float64)
-
-
-def identity(n: int, dtype: Any) -> np.ndarray:
-    """The n × n identity matrix, in any dtype a view can have."""
-    if dtype != BFLOAT16:
-        return np.eye(n, dtype=dtype)
-    return (np.eye(n, dtype=np.float32).view(np.uint32) >> 16).astype(np.uint16).view(BFLOAT16)

@@ -11,7 +11,6 @@ from fastsce.spec import BFLOAT16, Spec
 
 REDUCTIONS = ("none", "mean", "sum")
 FLOATING = {np.dtype("float16"), BFLOAT16, np.dtype("float32"), np.dtype("float64")}  # of this machine's byte order
-INT64 = np.dtype("int64")
 OVERLAP_WORK = 10_000  # effort to spend on proving that two strided arrays do not overlap
 
 
@@ -103,22 +102,19 @@ def target_kind(target, logits_shape, rows, axis, ignore_index) -> str:
     )
 
 
-def labels(target) -> np.ndarray:
-    """The labels as int64, none of them changed by it: what 64 signed bits cannot hold is refused."""
-    if target.dtype == INT64 and target.flags.c_contiguous:
-        return target
-    if target.dtype == np.uint64 and target.size and target.max() > np.iinfo(np.int64).max:
+def labels(target):
+    """Refuse labels that 64 signed bits cannot hold, where NumPy can look at them."""
+    if target.dtype == np.uint64 and type(target) is np.ndarray and target.size:
         flat = target.reshape(-1)
         row = int((flat > np.iinfo(np.int64).max).argmax())
-        raise IndexError(f"target[{position(row, target.shape)}] is {flat[row]}, which no class index can be")
-    return np.ascontiguousarray(target, dtype=np.int64).reshape(target.shape)
+        if flat[row] > np.iinfo(np.int64).max:
+            raise IndexError(f"target[{position(row, target.shape)}] is {flat[row]}, which no class index can be")
 
 
-def bad_label(target, row, classes, ignore_index):
+def bad_label(value, row, shape, classes, ignore_index):
     """Raise the IndexError for the first bad label."""
-    value = target.reshape(-1)[row] if target.ndim else target[()]
     raise IndexError(
-        f"target[{position(row, target.shape)}] is {int(value)}, but class indices run from 0 to {classes - 1} "
+        f"target[{position(row, shape)}] is {int(value)}, but class indices run from 0 to {classes - 1} "
         f"({classes} classes); mark rows to leave out with ignore_index={ignore_index}"
     )
 
@@ -160,11 +156,11 @@ def same_dtype(name, array, other, other_name):
 
 
 def factor(name, array, shape):
-    """A factor as one number, or as a view of the logits' shape."""
-    if array.ndim == 0:
+    """A factor as one number, where NumPy can look at it, or as a view of the logits' shape."""
+    if array.ndim == 0 and type(array) is np.ndarray:
         return float(array)
     try:
-        return np.broadcast_to(array, shape)
+        return np.broadcast_to(array, shape, subok=True)
     except ValueError:
         raise ValueError(f"{name} of shape {array.shape} does not broadcast to the logits' shape {shape}") from None
 
@@ -172,10 +168,10 @@ def factor(name, array, shape):
 def per_sample(name, array, shape):
     """One value a sample, or one number: the array's axes are the first axes of `shape`; the rest is broadcast."""
     if array.ndim == 0:
-        return float(array)
+        return factor(name, array, shape)
     if array.shape != shape[: array.ndim]:
         raise ValueError(f"{name} of shape {array.shape} does not match the first axes of the logits' shape {shape}")
-    return np.broadcast_to(array.reshape(array.shape + (1,) * (len(shape) - array.ndim)), shape)
+    return np.broadcast_to(array.reshape(array.shape + (1,) * (len(shape) - array.ndim)), shape, subok=True)
 
 
 def out(name, buffer, logits, others):

@@ -21,7 +21,7 @@ class Backend(NamedTuple):
 BACKENDS = {
     "cpu": Backend("cpu", "fastsce.backends.cpu", "numba", "pip install numba"),
     "reference": Backend("cpu", "fastsce.backends.reference", "numpy", "pip install numpy"),
-    "cuda": Backend("cuda", "fastsce.backends.cuda", "numba_cuda", "pip install numba-cuda"),
+    "cuda": Backend("cuda", "fastsce.backends.cuda", "numba_cuda", "pip install 'fastsce[cuda13]' (or cuda12)"),
 }
 DEFAULT = {"cpu": "cpu", "cuda": "cuda"}
 
@@ -59,15 +59,14 @@ def backend_for(array: Any) -> str:
 
 def choose(device: str, name: str | None) -> str:
     """The backend's name: the one asked for, if it serves the device, else the device's own."""
+    kind = device.partition(":")[0]  # without the number of a GPU
     if name is None:
-        if device not in DEFAULT:
+        if kind not in DEFAULT:
             raise RuntimeError(f"no backend serves arrays on {device!r}; move them to one of: {', '.join(DEFAULT)}")
-        return DEFAULT[device]
+        return DEFAULT[kind]
     if name not in BACKENDS:
         raise ValueError(f"backend must be None or one of {', '.join(map(repr, BACKENDS))}, got {name!r}")
-    if BACKENDS[name].device != device and why_missing(name):
-        raise RuntimeError(why_missing(name))
-    if BACKENDS[name].device != device:
+    if BACKENDS[name].device != kind:
         raise TypeError(f"backend {name!r} works on {BACKENDS[name].device} arrays, but the logits are on {device}")
     return name
 
@@ -75,8 +74,6 @@ def choose(device: str, name: str | None) -> str:
 def why_missing(name: str) -> str | None:
     """None if the backend can be used, else why not and what to do."""
     backend = BACKENDS[name]
-    if importlib.util.find_spec(backend.module) is None:
-        return f"backend {name!r} is not part of this version of fastsce; use arrays on the CPU"
     if importlib.util.find_spec(backend.needs) is None:
         return f"backend {name!r} needs {backend.needs}, which is not installed: {backend.install}"
     return None

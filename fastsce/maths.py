@@ -8,16 +8,25 @@ Logits are worked on in float32 (float64 for float64 logits). What there is once
 float64; divided, raised and its logarithm taken in the working precision.
 """
 
+from functools import lru_cache
+from typing import NamedTuple
+
 import numpy as np
 
 
 def fma(a, b, c):
-    """a·b + c, rounded once where the type can (here: where c is a float32)."""
-    return type(c)(np.float64(a) * np.float64(b) + np.float64(c)) if isinstance(c, np.generic) else a * b + c
+    """a·b + c, rounded once where the type can (here: where it is float32)."""
+    return like(np.float64(a) * np.float64(b) + np.float64(c), c, a, b)
 
 
 def where(condition, a, b):
-    return a if condition else b
+    return like(a if condition else b, a, b)
+
+
+def like(value, *given):
+    """value in the type of the first NumPy number among those given, if any."""
+    kind = next((type(x) for x in given if isinstance(x, np.generic)), None)
+    return value if kind is None else kind(value)
 
 
 def maximum(a, b):
@@ -311,3 +320,62 @@ def binary_gradient(x, right, wrong, large, small):
 
 def binary_curvature(right, wrong, large, small):
     return (right + wrong) * (large * small)
+
+
+# --- the options as the formulas take them ----------------------------------------------------------------------------
+
+
+class Law(NamedTuple):
+    """The options of a loss. z = gain·u, where u is x, or with a softcap tanh(inner·x)."""
+
+    keep: float  # 1 − ε
+    off: float  # ε/C
+    total: float  # Σ w_c
+    z_loss: float
+    gain: float  # s, or the softcap
+    inner: float  # s, or s/softcap
+    scale: float  # s
+
+
+@lru_cache(maxsize=64)
+def law_of(spec, classes, untargeted, dtype):
+    """The law of a `Spec` for classes without weights, where terms are worked out in `dtype`."""
+    capped = spec.softcap is not None
+    gain = dtype.type(spec.softcap if capped else spec.logit_scale)  # the same for terms and in float64
+    return Law(
+        keep=1.0 - spec.label_smoothing,
+        off=0.0 if untargeted else spec.label_smoothing / classes,
+        total=float(classes),
+        z_loss=spec.z_loss,
+        gain=float(gain),
+        inner=spec.logit_scale / spec.softcap if capped else spec.logit_scale,
+        scale=spec.logit_scale,
+    )
+
+
+def unit(x, inner, softcap):
+    """u, from which z = gain·u; `softcap` is None where there is none."""
+    if softcap is None:
+        return x
+    return capped(x, inner)
+
+
+def sloped(v, x, inner, softcap):
+    """v times the slope of the softcap at x: terms are stored with it, since both need the same tanh."""
+    if softcap is None:
+        return v
+    return v * slope(x, inner)
+
+
+def logit(x, law, softcap):
+    """z in float64, from the same u as everywhere."""
+    return law.gain * widen(unit(x, law.inner, softcap))
+
+
+# What a compiling backend compiles as it stands; the other words it gives a meaning of its own.
+FORMULAS = (
+    exp_parts_f32, exp_parts_f64, exp, expm1, log_parts_f32, log_parts_f64, log1p, tanh, carried, capped, slope,
+    class_gradient, curvature, soft_mass, row_sums, label_chance, saved_chance, label_terms, row_loss, row_factor,
+    place_gradient, share, decay, sigmoid, log_tail_f32, log_tail_f64, sides, binary_loss, binary_gradient,
+    binary_curvature, unit, sloped, logit,
+)  # fmt: skip

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from fastsce import arrays, check, dispatch, scratch
+from fastsce import arrays, check, dispatch
 from fastsce.spec import BFLOAT16, Spec
 
 FLOAT32, FLOAT64 = np.dtype(np.float32), np.dtype(np.float64)
@@ -25,56 +25,60 @@ class Call:
     device: str
     backend: ModuleType
 
+    @property
+    def chores(self) -> Any:
+        """What the backend does with arrays besides the loss; see `fastsce.host`."""
+        return self.backend.chores
+
     def view(self, name: str, argument: Any) -> np.ndarray:
         """Another argument's memory, which must be on the logits' device."""
         library = arrays.library_of(argument)
         found = library.device(argument)
-        if found != self.device and not isinstance(argument, (int, float)):  # numbers go anywhere
+        if found != self.device and not isinstance(argument, (int, float, np.number)):  # numbers go anywhere
             raise TypeError(f"{name} is on {found}, but the logits are on {self.device}; move one of them")
         return library.view(argument)
 
     def real(self, name: str, argument: Any) -> np.ndarray:
         a = self.view(name, argument)
-        return arrays.float64(a) if a.dtype == BFLOAT16 else check.real(name, a)
+        return self.chores.numbers(a) if a.dtype == BFLOAT16 else check.real(name, a)
 
-    def upstream(
-        self, grad_output: Any, reduction: str, shape: tuple[int, ...], normaliser: float
-    ) -> np.ndarray | float:
-        """grad_output ÷ normaliser in float64: one number, or an array of the loss's shape."""
+    def upstream(self, grad_output: Any, reduction: str, shape: tuple[int, ...]) -> np.ndarray | None:
+        """grad_output: one number, or an array of the loss's shape."""
         if grad_output is None:
-            return 1.0 / normaliser if normaliser else float("inf")
+            return None
         g = self.real("grad_output", grad_output)
         if g.shape != ():
             if reduction != "none":
                 raise ValueError(f"grad_output must be a number with reduction={reduction!r}, got shape {g.shape}")
             check.same_shape("grad_output", g, shape, "for each loss")
-        with np.errstate(all="ignore"):
-            quotient = g.astype(np.float64) / np.float64(normaliser)
-        return quotient if g.ndim else float(quotient)
+        return g
 
     def buffer(self, name: str, out: Any, **inputs: np.ndarray | None) -> np.ndarray:
         """Memory for a gradient: `out`, checked to lie on none of the inputs but the logits, or new."""
         if out is None:
-            return np.empty_like(self.x)
+            return self.chores.empty_like(self.x)
         if not hasattr(out, "dtype") or not arrays.library_of(out).mutable:
             raise TypeError(f"{name} of type {type(out).__name__} cannot be written into; leave {name} out")
         return check.out(name, self.view(name, out), self.x, inputs)
 
     def wrap(self, a: np.ndarray, out: Any = None) -> Any:
         """The result in the caller's library: `out` itself where the caller gave it."""
-        return self.library.wrap(a, self.given) if out is None else out
+        if out is not None:
+            return out
+        if self.device != "cpu" and (narrower := getattr(self.library, "narrower", lambda dtype: None)(a.dtype)):
+            a = self.chores.as_dtype(a, narrower)
+        return self.library.wrap(a, self.given)
 
     @property
     def loss_dtype(self) -> np.dtype:
         return FLOAT64 if self.x.dtype == FLOAT64 else FLOAT32
 
     def wrap_loss(self, loss: Any) -> Any:
-        with np.errstate(all="ignore"):
-            return self.wrap(np.asarray(loss, self.loss_dtype))
+        return self.wrap(self.chores.as_dtype(loss, self.loss_dtype))
 
-    def wrap_sum(self, losses: np.ndarray, normaliser: float) -> Any:
+    def wrap_sum(self, losses: np.ndarray, normaliser: Any) -> Any:
         """Their sum ÷ normaliser."""
-        result = np.empty((), self.loss_dtype)
+        result = self.chores.empty(self.x, (), self.loss_dtype)
         self.backend.reduce(losses, normaliser, out=result)
         return self.wrap(result)
 
@@ -88,7 +92,7 @@ class Problem(Call):
     target: np.ndarray | None = None  # labels (*rows), probabilities (*rows, C), or None
     weight: np.ndarray | None = None  # (C,) float64
     sample_weight: np.ndarray | None = None  # (*rows) float64
-    normaliser: float = 1.0  # what the mean divides by; 1 for the other reductions
+    normaliser: Any = 1.0  # what the mean divides by, as the backend knows it; 1 for the other reductions
 
     def __post_init__(self):
         self.logits: np.ndarray = self.classes_last(self.x)
@@ -106,18 +110,18 @@ class Problem(Call):
     def classes_last(self, a: np.ndarray) -> np.ndarray:
         return a if self.axis == a.ndim - 1 else np.moveaxis(a, self.axis, -1)
 
-    def row_scale(self, grad_output: Any = None) -> np.ndarray | float:
+    def row_scale(self, grad_output: Any = None) -> Any:
         """What a row's gradient is multiplied by: sample_weight × grad_output ÷ normaliser, or one number for all."""
-        scale = self.upstream(grad_output, self.spec.reduction, self.rows, self.normaliser)
-        return scale if self.sample_weight is None else np.asarray(scale * self.sample_weight)
+        upstream = self.upstream(grad_output, self.spec.reduction, self.rows)
+        return self.chores.scale(upstream, self.normaliser, self.sample_weight)
 
     def gradient_buffer(self, name: str, out: Any) -> np.ndarray:
         return self.buffer(name, out, target=self.target)
 
     def forward_backward(self, row_scale, grad=None, hess=None) -> tuple[np.ndarray, np.ndarray]:
         """Run the backend; loss (without sample_weight) and lse of every row."""
-        lse = np.empty(self.rows)
-        loss = scratch.floats(self.rows) if self.reduced and lse.nbytes >= scratch.SMALL else np.empty(self.rows)
+        lse = self.chores.empty(self.x, self.rows, FLOAT64)
+        loss = self.chores.borrow(lse, self.rows, self.reduced)
         if self.x.size:  # no backend is asked to work on nothing
             self.backend.forward_backward(
                 self.spec,
@@ -135,10 +139,8 @@ class Problem(Call):
     def reduce(self, loss: np.ndarray) -> Any:
         """The loss to return, from one loss a row."""
         if self.sample_weight is not None:
-            with np.errstate(all="ignore"):
-                np.multiply(loss, self.sample_weight, out=loss)
-            if self.target is not None and self.labelled and not np.isfinite(self.sample_weight).all():
-                loss[self.target == self.spec.ignore_index] = 0.0
+            labels = self.target if self.labelled else None
+            self.chores.weigh(loss, self.sample_weight, labels, self.spec.ignore_index)
         if not self.reduced:
             return self.wrap_loss(loss)
         result = self.wrap_sum(loss, self.normaliser)
@@ -147,8 +149,7 @@ class Problem(Call):
 
     def forget(self, loss: np.ndarray) -> None:
         """Nobody asks for these losses any more."""
-        if loss.base is not None:
-            scratch.give_back(loss.base)
+        self.chores.give_back(loss)
 
 
 def locate(logits: Any, backend: str | None, name: str = "logits") -> tuple[Any, np.ndarray, Any, str, ModuleType]:
@@ -165,7 +166,7 @@ def untargeted(x: Any, axis: int, backend: str | None, name: str = "x") -> Probl
     return Problem(*call, Spec(), check.axis(axis, call[1].shape))
 
 
-def prepare(spec: Spec, logits, target, weight, sample_weight, axis, backend) -> Problem:
+def prepare(spec: Spec, logits, target, weight, sample_weight, axis, backend, check_targets) -> Problem:
     """Check everything about one cross-entropy call; read the labels, write nothing."""
     call = locate(logits, backend)
     axis = check.axis(axis, call[1].shape)
@@ -177,17 +178,20 @@ def prepare(spec: Spec, logits, target, weight, sample_weight, axis, backend) ->
     kind = check.target_kind(t, problem.x.shape, problem.rows, axis, spec.ignore_index)
     if weight is not None:
         w = check.same_shape("weight", problem.real("weight", weight), (classes,), "for each class")
-        problem.weight = np.array(w, dtype=np.float64)  # a copy: `out` may lie on the caller's
+        problem.weight = problem.chores.numbers(w)  # a copy: `out` may lie on the caller's
     if sample_weight is not None:
         s = problem.real("sample_weight", sample_weight)
-        problem.sample_weight = check.same_shape("sample_weight", s, problem.rows, "for each row").astype(np.float64)
+        s = check.same_shape("sample_weight", s, problem.rows, "for each row")
+        problem.sample_weight = problem.chores.numbers(s)
     if kind == "index":
-        problem.target = check.labels(t)
+        check.labels(t)
+        problem.target = problem.chores.labels(t)
+        summed = spec.reduction == "mean" and spec.denominator is None
         bad, total = problem.backend.scan_labels(
-            problem.target, classes, spec.ignore_index, problem.weight, problem.sample_weight
+            problem.target, classes, spec.ignore_index, problem.weight, problem.sample_weight, summed, check_targets
         )
         if bad >= 0:
-            check.bad_label(t, bad, classes, spec.ignore_index)
+            check.bad_label(problem.chores.item(t, bad), bad, t.shape, classes, spec.ignore_index)
     else:
         problem.target = problem.classes_last(t)
         total = float(math.prod(problem.rows))

@@ -1,6 +1,11 @@
 """What every test shares."""
 
 import pytest
+import simulator
+import standins
+
+simulator.install()
+standins.install()
 
 
 @pytest.fixture(scope="session", params=["reference", "cpu"])

@@ -15,6 +15,7 @@ MODULES = {
     for path in sorted(ROOT.rglob("*.py"))
 }
 FRONT = {"arrays", "check", "problem", "spec"}
+BESIDE = {"device", "host", "layout", "maths", "scratch", "spec"}  # what backends may know
 PUBLIC = {"api", "binary", "dispatch", "probabilities", "system"}
 
 # Who may import whom, by the longest name that fits; a package's modules may import each other.
@@ -22,10 +23,13 @@ ARROWS = {
     "spec": set(),
     "maths": set(),
     "scratch": set(),
+    "layout": {"spec"},
+    "device": {"spec"},
+    "host": {"scratch", "spec"},
     "check": {"spec"},
-    "arrays": {"spec"},
+    "arrays": {"device", "spec"},
     "dispatch": {"arrays"},
-    "problem": {"arrays", "check", "dispatch", "scratch", "spec"},
+    "problem": {"arrays", "check", "dispatch", "spec"},
     "api": FRONT,
     "probabilities": FRONT,
     "binary": FRONT | {"api"},
@@ -34,9 +38,9 @@ ARROWS = {
     "__main__": PUBLIC | {"", "demo"},
     "demo": PUBLIC | {"", "backends.cpu"},
     "backends": set(),
-    "backends.reference": {"spec"},
-    "backends.cpu": {"maths", "scratch", "spec"},
-    "backends.cuda": {"maths", "scratch", "spec"},
+    "backends.reference": {"host", "spec"},
+    "backends.cpu": BESIDE - {"device"},
+    "backends.cuda": BESIDE,
     "frontends": PUBLIC | FRONT | {""},
 }
 

@@ -103,7 +103,7 @@ BAD_OPTIONS = [
     ({"axis": 2}, ValueError, "axis 2 is out of range for logits with 2 axes; use -2 to 1"),
     ({"axis": -3}, ValueError, "axis -3 is out of range for logits with 2 axes; use -2 to 1"),
     ({"backend": "gpu"}, ValueError, "backend must be None or one of 'cpu', 'reference', 'cuda', got 'gpu'"),
-    ({"backend": "cuda"}, RuntimeError, "backend 'cuda' is not part of this version of fastsce"),
+    ({"backend": "cuda"}, TypeError, "backend 'cuda' works on cuda arrays, but the logits are on cpu"),
 ]
 
 

@@ -10,11 +10,12 @@ from __future__ import annotations
 
 import numpy as np
 
+from fastsce import host as chores  # noqa: F401
 from fastsce.spec import BFLOAT16, Spec
 
 
-def scan_labels(labels, classes, ignore_index, weight, sample_weight):
-    """The first bad row (or −1), and Σ w_y·sample_weight over the rows that are not ignored."""
+def scan_labels(labels, classes, ignore_index, weight, sample_weight, summed=True, checked=None):
+    """The first bad row (or −1), and Σ w_y·sample_weight over the rows not ignored, whether asked for or not."""
     flat = labels.reshape(-1)
     valid = flat != ignore_index
     bad = valid & ((flat < 0) | (flat >= classes))
@@ -139,7 +140,7 @@ def softmax_vjp(p, v, *, out):
 
 
 def binary(logits, target, weight, sample_weight, pos_weight, upstream, *, loss=None, grad=None, hess=None):
-    """Sigmoid cross-entropy, element by element; the sum of the losses is returned.
+    """Sigmoid cross-entropy, element by element; sums of the losses are returned.
 
     The weights multiply loss and gradient, `upstream` the gradient only; each has the logits' shape or is one number.
     """
@@ -161,7 +162,7 @@ def binary(logits, target, weight, sample_weight, pos_weight, upstream, *, loss=
             encode(upstream * w * (neg * p - pos * not_p), grad)
         if hess is not None:
             encode(upstream * w * (pos + neg) * small * large, hess)
-        return float(each.sum())
+        return each.sum()[None]
 
 
 def is_index(target, z):

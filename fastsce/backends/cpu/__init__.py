@@ -10,12 +10,14 @@ from functools import cache, lru_cache
 
 import numpy as np
 
+from fastsce import host as chores
 from fastsce.backends.cpu import columns, elementwise, rows, threads
 from fastsce.backends.cpu.labels import scan_labels, sum_up
-from fastsce.backends.cpu.layout import STORAGE, blocks, compute_dtype, contiguous, runs, stored
-from fastsce.backends.cpu.plan import GRADIENT, HESSIAN, LOG_SOFTMAX, NOTHING, Law, Plan
+from fastsce.backends.cpu.plan import GRADIENT, HESSIAN, LOG_SOFTMAX, NOTHING, Plan
 from fastsce.backends.cpu.threads import cache_directory, parts_of, thread_count, threading_layer
 from fastsce.backends.cpu.tuning import KEEP, LONGEST_COLUMN, PIECE_BYTES, SHORT, STREAM_BYTES
+from fastsce.layout import STORAGE, blocks, compute_dtype, contiguous, runs, stored
+from fastsce.maths import law_of
 from fastsce.spec import BFLOAT16, Spec
 
 __all__ = [
@@ -24,6 +26,7 @@ __all__ = [
     "cache_directory",
     "forward_backward",
     "log_softmax",
+    "chores",
     "reduce",
     "scan_labels",
     "softmax_vjp",
@@ -119,22 +122,6 @@ def run(spec, logits, target, weight, row_scale, loss, lse, grad, hess, *, write
 
 
 @lru_cache(maxsize=64)
-def law_of(spec, classes, untargeted, dtype):
-    """The law for classes without weights."""
-    capped = spec.softcap is not None
-    gain = dtype.type(spec.softcap if capped else spec.logit_scale)  # the same for terms and in float64
-    return Law(
-        keep=1.0 - spec.label_smoothing,
-        off=0.0 if untargeted else spec.label_smoothing / classes,
-        total=float(classes),
-        z_loss=spec.z_loss,
-        gain=float(gain),
-        inner=spec.logit_scale / spec.softcap if capped else spec.logit_scale,
-        scale=spec.logit_scale,
-    )
-
-
-@lru_cache(maxsize=64)
 def plan_of(shape, itemsize, side_by_side, either, parts, write, saved, stream, weighted, untargeted, ignore_index):
     """The kernel for a block of rows, and its plan."""
     a, b, classes = shape
@@ -168,17 +155,17 @@ def softmax_vjp(p, v, *, out):
 
 def binary(logits, target, weight, sample_weight, pos_weight, upstream, *, loss=None, grad=None, hess=None):
     if not logits.size:
-        return 0.0
+        return np.zeros(1)
     factors = (weight, sample_weight, pos_weight, upstream)
     if not native(target, logits):
-        total = 0.0
+        total = np.zeros(1)
         for piece in pieces(logits.shape, 1):
             inputs = [a[piece] if isinstance(a, np.ndarray) else a for a in factors]
             outputs = {n: a[piece] for n, a in (("loss", loss), ("grad", grad), ("hess", hess)) if a is not None}
             total += binary(logits[piece], float_copy(target[piece], compute_dtype(logits)), *inputs, **outputs)
         return total
     dtype = compute_dtype(logits)
-    operands = [as_dtype(a, dtype) if isinstance(a, np.ndarray) else np.array(a, dtype, ndmin=3) for a in factors]
+    operands = [broadcast_as(a, dtype) if isinstance(a, np.ndarray) else np.array(a, dtype, ndmin=3) for a in factors]
     kinds = ((loss, dtype), (grad, logits.dtype), (hess, logits.dtype))
     results = [nothing(kind, 3) if a is None else a for a, kind in kinds]
     streams = logits.nbytes >= STREAM_BYTES and all(a.flags.aligned for a in results)
@@ -186,13 +173,13 @@ def binary(logits, target, weight, sample_weight, pos_weight, upstream, *, loss=
     if logits.dtype in STORAGE:
         arrays = [stored(a) for a in arrays]
     form = (logits.dtype.char, target.dtype.char)
-    total = 0.0
+    total = np.zeros(1)
     for views in runs(arrays):
         a, _, b = views[0].shape
         sums = np.empty(a * -(-b // elementwise.RUN))
         parts = parts_of(logits.nbytes + target.nbytes, sums.size)
         threads.run(elementwise.binary, form, (*views, sums, streams, parts), parts, elementwise.SCRATCH)
-        total += float(sums.sum() if sums.size > 1 else sums[0])
+        total += sums.sum() if sums.size > 1 else sums[0]
     return total
 
 
@@ -221,7 +208,7 @@ def pieces(rows, width):
             yield (part, *rest)
 
 
-def as_dtype(a, dtype):
+def broadcast_as(a, dtype):
     """A broadcast array in another dtype, still broadcast."""
     if a.dtype == dtype:
         return a

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 from fastsce import maths
 from fastsce.backends.cpu.jit import device
 from fastsce.backends.cpu.memory import gather, integers, load, load_part, prefetch, store, store_part, workspace
-from fastsce.backends.cpu.plan import HESSIAN, IGNORED, NO_TARGET, NOTHING, SOFT, logit
+from fastsce.backends.cpu.plan import HESSIAN, IGNORED, NO_TARGET, NOTHING, SOFT
 from fastsce.backends.cpu.tuning import GROUP, LANES
 from fastsce.backends.cpu.vectors import lane_numbers, narrow, splat, widen
 
@@ -94,7 +94,7 @@ def shift(i, n, x_top, job, softcap):
     """m: the largest z, or lse where it is given, in the working precision."""
     if job.plan.saved:
         return narrow(load_part(job.lse, i, n, 0.0, LANES), x_top)
-    return narrow(logit(x_top, job.law, softcap), x_top)
+    return narrow(maths.logit(x_top, job.law, softcap), x_top)
 
 
 @device
@@ -119,7 +119,7 @@ def settle_lanes(i, n, lane, facts, job, soft, softcap):
     if plan.weighted or soft is not None:
         w_k = gather(job.weight, maths.where(place < 0, 0, place))
 
-    z_top = logit(x_top, law, softcap)
+    z_top = maths.logit(x_top, law, softcap)
     gap = z_top - widen(m)  # m is z_top rounded, or lse
     # 1/top: where z is not rounded the gap is 0, or NaN for rows that are to be NaN
     unit = maths.where(power > 0.0, 2.0**-maths.POWER, power + 1.0) + narrow(gap, m)
@@ -140,7 +140,7 @@ def settle_lanes(i, n, lane, facts, job, soft, softcap):
         others = mass - q
     else:
         distance = maths.fma(gap, law.total, distance)
-        z_y = logit(x_k, law, softcap)
+        z_y = maths.logit(x_k, law, softcap)
         p, p_minus_1 = maths.label_chance(z_top - z_y, p_top, p_top_minus_1, m)
         if plan.saved:
             p, p_minus_1 = maths.saved_chance(z_y, lse, m)

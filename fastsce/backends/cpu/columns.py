@@ -45,9 +45,7 @@ from fastsce.backends.cpu.plan import (
     NOTHING,
     Line,
     job_of,
-    sloped,
     softness,
-    unit,
 )
 from fastsce.backends.cpu.reductions import first
 from fastsce.backends.cpu.threads import hand_out, room
@@ -239,8 +237,8 @@ def terms(x, e, lane, j, width, classes, x_top, m, after, strips, facts, job, so
 def term(x, e, at, x_top, m, power, ties, law, softcap):
     v = load(x, at, LANES)
     largest = v == x_top
-    t = maths.exp(maths.fma(unit(v, law.inner, softcap), law.gain, -m), power)
-    store(e, at, sloped(t, v, law.inner, softcap))
+    t = maths.exp(maths.fma(maths.unit(v, law.inner, softcap), law.gain, -m), power)
+    store(e, at, maths.sloped(t, v, law.inner, softcap))
     return maths.where(largest, 0.0, t), maths.where(largest, ties + 1.0, ties)
 
 
@@ -252,7 +250,7 @@ def weigh(x, q, w, lane, j, width, classes, m, facts, law, soft, softcap):
     for start in range(0, classes, STEP):
         part = m * 0.0
         for c in range(start, min(start + STEP, classes)):
-            d = maths.fma(unit(load(x, c * width + lane, LANES), law.inner, softcap), law.gain, -m)
+            d = maths.fma(maths.unit(load(x, c * width + lane, LANES), law.inner, softcap), law.gain, -m)
             shares = target_share(w, q, c, lane, width, law, soft)
             part = part - maths.share(shares, d)
             if soft is not None:  # Σ q may be near one q, and must be exact
@@ -281,7 +279,7 @@ def write_gradient(x, e, q, w, lane, j, width, classes, facts, law, soft, softca
         v = load(e, c * width + lane, LANES) * push
         if weighed:
             shares = target_share(w, q, c, lane, width, law, soft)
-            shares = sloped(shares, load(x, c * width + lane, LANES), law.inner, softcap)
+            shares = maths.sloped(shares, load(x, c * width + lane, LANES), law.inner, softcap)
             v = maths.class_gradient(load(e, c * width + lane, LANES), push, shares, pull)
             v = maths.where(place == IGNORED, 0.0, v)  # a weight may be ∞
         store(x, c * width + lane, maths.where(place == c, special, v))

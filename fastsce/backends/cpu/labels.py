@@ -16,8 +16,8 @@ from fastsce.backends.cpu.tuning import LANES, PIECE
 from fastsce.backends.cpu.vectors import splat
 
 
-def scan_labels(labels, classes, ignore_index, weight, sample_weight):
-    """The first bad row (or −1), and Σ w_y·sample_weight over the rows that are not ignored."""
+def scan_labels(labels, classes, ignore_index, weight, sample_weight, summed=True, checked=None):
+    """The first bad row (or −1), and Σ w_y·sample_weight over the rows not ignored, whether asked for or not."""
     labels = labels if labels.ndim == 1 else labels.reshape(-1)
     plain = weight is None and sample_weight is None
     if plain and labels.size <= PIECE:

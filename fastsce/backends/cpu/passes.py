@@ -10,7 +10,6 @@ import numpy as np
 from fastsce import maths
 from fastsce.backends.cpu.jit import device
 from fastsce.backends.cpu.memory import fetch, load, past_boundary, prefetch, put, store
-from fastsce.backends.cpu.plan import sloped, unit
 from fastsce.backends.cpu.reductions import first, fold_largest, fold_sum, largest
 from fastsce.backends.cpu.tuning import AHEAD, BLOCK, LANES, WIDE
 from fastsce.backends.cpu.vectors import narrow, splat, widen
@@ -67,8 +66,8 @@ def terms(x, t, start, stop, m, edge, power, rest, ties, law, softcap):
 @device
 def step_terms(x, t, j, n, m, edge, power, part, count, law, softcap):
     v = fetch(x, j, n, -np.inf, part)
-    e = maths.exp(maths.fma(unit(v, law.inner, softcap), law.gain, -m), power)
-    store(t, j, sloped(e, v, law.inner, softcap))
+    e = maths.exp(maths.fma(maths.unit(v, law.inner, softcap), law.gain, -m), power)
+    store(t, j, maths.sloped(e, v, law.inner, softcap))
     return maths.where(v == edge, part, part + e), maths.where(v == edge, count + 1.0, count)
 
 
@@ -94,7 +93,7 @@ def weigh(x, q, w, start, stop, m, mass, distance, law, soft, softcap):
 
 @device
 def step_weigh(x, q, w, j, n, m, mass, distance, law, soft, softcap):
-    d = maths.fma(unit(fetch(x, j, n, -np.inf, distance), law.inner, softcap), law.gain, -m)
+    d = maths.fma(maths.unit(fetch(x, j, n, -np.inf, distance), law.inner, softcap), law.gain, -m)
     shares = target_share(w, q, j, n, distance, law, soft)
     return mass + narrow(shares, mass), distance - maths.share(shares, d)
 
@@ -136,7 +135,7 @@ def step_gradient(x, q, w, t, j, n, kept, m, power, push, pull, like, law, soft,
     e = term(x, t, j, n, kept, m, power, like, law, softcap)
     if soft is None and law.off == 0.0:
         return e * push
-    shares = sloped(target_share(w, q, j, n, like, law, soft), fetch(x, j, n, 0.0, like), law.inner, softcap)
+    shares = maths.sloped(target_share(w, q, j, n, like, law, soft), fetch(x, j, n, 0.0, like), law.inner, softcap)
     return maths.class_gradient(e, push, shares, pull)
 
 
@@ -166,8 +165,8 @@ def term(x, t, j, n, kept, m, power, like, law, softcap):
     if kept:
         return fetch(t, j, n, 0.0, like)
     v = fetch(x, j, n, 0.0, like)
-    e = maths.exp(maths.fma(unit(v, law.inner, softcap), law.gain, -m), power)
-    return sloped(e, v, law.inner, softcap)
+    e = maths.exp(maths.fma(maths.unit(v, law.inner, softcap), law.gain, -m), power)
+    return maths.sloped(e, v, law.inner, softcap)
 
 
 @device

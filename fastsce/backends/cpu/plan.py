@@ -1,4 +1,4 @@
-"""What the kernels are told about a call, in two tuples of numbers; shared by rows.py and columns.py."""
+"""What the kernels are told about a call besides its law; shared by rows.py and columns.py."""
 
 from __future__ import annotations
 
@@ -7,24 +7,11 @@ from typing import Any, NamedTuple
 from fastsce import maths
 from fastsce.backends.cpu.jit import device
 from fastsce.backends.cpu.memory import pointer, view
-from fastsce.backends.cpu.vectors import widen
 
 IGNORED = -1  # stands for the label of a row to leave out
 NO_TARGET = -2  # a label: q = 0 and mass = 1, so that the loss is lse and the gradient p
 SOFT = -3  # stands for the label where the target is soft
 NOTHING, GRADIENT, HESSIAN, LOG_SOFTMAX = range(4)  # what to write
-
-
-class Law(NamedTuple):
-    """The options of the loss. z = gain·u, where u is x, or with a softcap tanh(inner·x)."""
-
-    keep: float  # 1 − ε
-    off: float  # ε/C
-    total: float  # Σ w_c
-    z_loss: float
-    gain: float  # s, or the softcap
-    inner: float  # s, or s/softcap
-    scale: float  # s
 
 
 class Plan(NamedTuple):
@@ -44,28 +31,6 @@ class Plan(NamedTuple):
     lanes: int = 0  # columns.py: samples in a tile
 
 
-@device
-def unit(x, inner, softcap):
-    """u, from which z = gain·u."""
-    if softcap is None:
-        return x
-    return maths.capped(x, inner)
-
-
-@device
-def sloped(v, x, inner, softcap):
-    """v times the slope of the softcap at x: terms are stored with it, since both need the same tanh."""
-    if softcap is None:
-        return v
-    return v * maths.slope(x, inner)
-
-
-@device
-def logit(x, law, softcap):
-    """z in float64, from the same u as everywhere."""
-    return law.gain * widen(unit(x, law.inner, softcap))
-
-
 class Job(NamedTuple):
     """All that a thread has to know of a call, but whether the target is soft and whether there is a softcap: those
     two choose the code, and go from function to function as arguments of their own that are None or not.
@@ -80,7 +45,7 @@ class Job(NamedTuple):
     lse: Any  # pointer, (A·B,)
     grad: Any  # view
     hess: Any  # view
-    law: Law
+    law: maths.Law
     plan: Plan
 
 

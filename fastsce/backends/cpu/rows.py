@@ -62,7 +62,6 @@ from fastsce.backends.cpu.plan import (
     LOG_SOFTMAX,
     NOTHING,
     job_of,
-    logit,
     softness,
 )
 from fastsce.backends.cpu.reductions import largest, total
@@ -192,7 +191,7 @@ def statistics(x, q, w, t, maxima, classes, keep, power, law, soft, softcap):
 @device
 def one_logit(x, law, softcap):
     """z of one number, from the same u that the vectors have."""
-    return largest(logit(splat(x, 1), law, softcap))
+    return largest(maths.logit(splat(x, 1), law, softcap))
 
 
 # --- the pass that writes ---------------------------------------------------------------------------------------------

@@ -257,39 +257,7 @@ def narrow_overload(x, like):
     return lambda x, like: narrow(x, like)
 
 
-for _function in (
-    maths.maximum,
-    maths.exp_parts_f32,
-    maths.exp_parts_f64,
-    maths.exp,
-    maths.expm1,
-    maths.log_parts_f32,
-    maths.log_parts_f64,
-    maths.log1p,
-    maths.tanh,
-    maths.row_sums,
-    maths.label_chance,
-    maths.saved_chance,
-    maths.label_terms,
-    maths.row_loss,
-    maths.row_factor,
-    maths.place_gradient,
-    maths.share,
-    maths.carried,
-    maths.capped,
-    maths.class_gradient,
-    maths.curvature,
-    maths.slope,
-    maths.soft_mass,
-    maths.decay,
-    maths.sigmoid,
-    maths.log_tail_f32,
-    maths.log_tail_f64,
-    maths.sides,
-    maths.binary_gradient,
-    maths.binary_curvature,
-    maths.binary_loss,
-):
+for _function in (maths.maximum, *maths.FORMULAS):
     device(_function)
 
 

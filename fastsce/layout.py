@@ -7,7 +7,7 @@ import numpy as np
 from fastsce.spec import BFLOAT16
 
 FLOAT32, FLOAT64 = np.dtype(np.float32), np.dtype(np.float64)
-STORAGE = {np.dtype(np.float16): np.dtype(np.uint16), BFLOAT16: np.dtype(np.int16)}  # see storage.py
+STORAGE = {np.dtype(np.float16): np.dtype(np.uint16), BFLOAT16: np.dtype(np.int16)}  # see cpu/storage.py, cuda/words.py
 
 
 def stored(array):

@@ -1,0 +1,194 @@
+"""What there is once a row: its label, what its sums say, its loss, and what its gradient is made with."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from fastsce import maths
+from fastsce.backends.cuda.job import BAD, IGNORED, NO_TARGET, SOFT
+from fastsce.backends.cuda.words import device, exp_of, load, load_like, number, power_of, store
+
+
+class Row(NamedTuple):
+    """Where a row is, and what is known before it is read."""
+
+    i: int
+    x: int  # offsets of class 0
+    g: int
+    h: int
+    q: int
+    place: int  # the label, or what stands for it
+    skip: bool  # nothing is read, and zeros are written
+    scale: float  # what its gradient is multiplied by, logit_scale included
+    power: Any  # of two, with which terms are kept
+
+
+class Facts(NamedTuple):
+    """What reading a row gives."""
+
+    x_top: Any  # the largest logit
+    x_k: Any  # the logit at `place`
+    place: int  # the label; where the target is soft, the first place of the largest logit
+    rest: float  # Σ 2^power·exp(z − m) but for the largest z, and how often that occurs
+    ties: float
+    mass: float  # Σ q and Σ q·(m − z); of w where only smoothing asks for them
+    distance: float
+
+
+class Outcome(NamedTuple):
+    """The gradient is push·term − pull·q, but `special` where p and q may both be large; p is to_p·term; the Hessian
+    curve·p·(1 − p), but `bend` where p may be near 1.
+    """
+
+    push: Any
+    pull: Any
+    special: Any
+    to_p: Any
+    curve: Any
+    bend: Any
+    log_s: Any
+    loss: float
+    lse: float
+
+
+@device
+def value(line, i):
+    return 1.0 if line.step < 0 else load(line.data, i * line.step)
+
+
+@device
+def law_of(job):
+    """The law, with the weights' sum, which the host does not know."""
+    law = job.law
+    total = law.total if job.total.step < 0 else load(job.total.data, 0)
+    return maths.Law(law.keep, law.off, total, law.z_loss, law.gain, law.inner, law.scale)
+
+
+@device
+def row_at(i, job, soft):
+    """A row beyond the last one is skipped."""
+    plan = job.plan
+    live = i < plan.rows
+    i = i if live else 0
+    a = 0 if plan.inner == plan.rows else i // plan.inner  # a division takes some hundred instructions
+    b = i - a * plan.inner
+    place = label_at(i, job, soft) if live else IGNORED
+    scale = job.factor * value(job.inverse, 0) * value(job.upstream, i) * value(job.sample_weight, i) * job.law.scale
+    return Row(
+        i,
+        a * job.logits.a + b * job.logits.b,
+        a * job.grad.a + b * job.grad.b,
+        a * job.hess.a + b * job.hess.b,
+        a * job.soft.a + b * job.soft.b,
+        place,
+        BAD <= place <= IGNORED,
+        scale,
+        power_of(job.logits.data, scale),
+    )
+
+
+@device
+def label_at(i, job, soft):
+    """Read once, and checked here, where it is used: nothing else stands between a bad label and memory."""
+    if soft is not None:
+        return SOFT
+    if not job.plan.labelled:
+        return NO_TARGET
+    y = load(job.labels, i)
+    if y == job.plan.ignore_index:
+        return IGNORED
+    return y if 0 <= y < job.plan.classes else BAD
+
+
+@device
+def label_logit(row, job):
+    """The logit at the label; read before any thread may write there. Anything else is as good where there is none."""
+    return load(job.logits.data, row.x + max(row.place, 0) * job.logits.c)
+
+
+@device
+def shift(row, x_top, law, job, softcap):
+    """m: the largest z, or lse where it is given, in the working precision."""
+    m = maths.narrow(maths.logit(x_top, law, softcap), x_top)
+    return maths.narrow(load(job.lse, row.i), x_top) if job.plan.saved else m
+
+
+@device
+def share(c, row, law, job, soft):
+    """q of a class, or w where only smoothing asks for it; 0 beyond the last class."""
+    if c >= job.plan.classes:
+        return number(0.0, job.logits.data)
+    w = number(1.0, job.logits.data) if job.total.step < 0 else load(job.weight, c)
+    if soft is None:
+        return w
+    t = load_like(job.soft.data, row.q + c * job.soft.c, job.logits.data)
+    return maths.soft_mass(w, t, law.keep, law.off)
+
+
+@device
+def settle(row, facts, law, job, soft, softcap):
+    """Work out a row's coefficients. What a caller does not use of them costs nothing."""
+    untargeted = row.place == NO_TARGET
+    p = job.logits.data
+    m = shift(row, facts.x_top, law, job, softcap)
+    z_top = maths.logit(facts.x_top, law, softcap)
+    gap = z_top - maths.widen(m)  # m is z_top rounded, or lse
+    unit = maths.exp(maths.narrow(-gap, m), -row.power)
+    log_s, p_top, p_top_minus_1, to_p = maths.row_sums(unit, facts.rest, facts.ties)
+    lse = z_top + log_s
+    if job.plan.saved:
+        lse = load(job.lse, row.i)
+        to_p = maths.exp(maths.narrow(maths.widen(m) - lse, m), -row.power)
+        p_top, p_top_minus_1 = maths.saved_chance(z_top, lse, m)
+    if soft is not None:
+        distance = maths.fma(facts.mass, gap, facts.distance)
+        p_k, p_k_minus_1 = p_top, p_top_minus_1
+        q, mass = maths.widen(share(facts.place, row, law, job, soft)), facts.mass
+        others, pull = mass - q, row.scale
+    else:
+        w = maths.widen(share(max(facts.place, 0), row, law, job, soft))
+        z_k = maths.logit(facts.x_k, law, softcap)
+        p_k, p_k_minus_1 = maths.label_chance(z_top - z_k, p_top, p_top_minus_1, m)
+        if job.plan.saved:
+            p_k, p_k_minus_1 = maths.saved_chance(z_k, lse, m)
+        distance = maths.fma(gap, law.total, facts.distance)
+        q, mass, others, distance = maths.label_terms(law, w, z_top - z_k, distance)
+        if untargeted:  # q = 0 and mass = 1: the loss is lse and the gradient p
+            q, mass, others, distance = 0.0, 1.0, 1.0, 0.0
+        pull = row.scale * law.off
+    loss = lse if untargeted else maths.row_loss(mass, log_s, distance, lse, law.z_loss)
+    push = maths.row_factor(row.scale, mass, lse, law.z_loss, maths.widen(to_p))
+    special = maths.narrow(
+        row.scale * maths.place_gradient(mass, q, others, lse, law.z_loss, p_k, p_k_minus_1), facts.x_top
+    )
+    if softcap is not None:
+        special = special * maths.slope(facts.x_k, law.inner)
+    curve = row.scale * mass * law.scale
+    return Outcome(
+        number(0.0 if row.skip else push, p),
+        number(0.0 if row.skip else pull, p),
+        special,
+        to_p,
+        number(0.0 if row.skip else curve, p),
+        maths.narrow(curve * p_top * p_top_minus_1 * -1.0, facts.x_top),
+        maths.narrow(log_s, facts.x_top),
+        loss,
+        lse,
+    )
+
+
+@device
+def report(row, outcome, job):
+    """Loss and lse of a row: 0 for an ignored one, NaN for one with a bad label."""
+    empty = np.nan if row.place == BAD else 0.0
+    store(job.loss, row.i, empty if row.skip else outcome.loss)
+    store(job.lse, row.i, empty if row.skip else outcome.lse)
+
+
+@device
+def term(v, m, power, law, job, softcap):
+    """2^power·exp(z − m) of a logit."""
+    z = maths.fma(maths.unit(v, law.inner, softcap), law.gain, -m)
+    return exp_of(job.logits.data, z, power)

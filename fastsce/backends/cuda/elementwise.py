@@ -1,0 +1,320 @@
+"""Kernels without a maximum to find: dtypes and layouts, labels, sums, binary cross-entropy, softmax's Jacobian.
+
+Each thread takes every n-th number; sums are of as many pieces as there are blocks, added in their order.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from fastsce import maths
+from fastsce.backends.cuda.job import Line, View
+from fastsce.backends.cuda.reduce import PLACES, TOP, Where, agree_largest, agree_sum
+from fastsce.backends.cuda.words import (
+    block,
+    blocks,
+    cuda,
+    device,
+    float64,
+    label,
+    load,
+    load_like,
+    number,
+    store,
+    thread,
+    threads,
+)
+
+NOWHERE = 2.0**62  # further than any row
+
+
+class Shape(NamedTuple):
+    """(A, B, C), and how many numbers that are."""
+
+    b: int
+    c: int
+    size: int
+
+
+@device
+def first_number():
+    return block() * threads() + thread()
+
+
+@device
+def step():
+    return blocks() * threads()
+
+
+@device
+def offset(view, i, shape):
+    """Of the i-th number in C order."""
+    if shape.b == 1 and shape.c == shape.size:
+        return i * view.c
+    row = i // shape.c
+    a = row // shape.b
+    return a * view.a + (row - a * shape.b) * view.b + (i - row * shape.c) * view.c
+
+
+# --- dtypes and layouts -----------------------------------------------------------------------------------------------
+
+
+class Convert(NamedTuple):
+    source: View
+    out: View
+    shape: Shape
+
+
+def convert(job):
+    """out = source, in out's dtype."""
+    i = first_number()
+    while i < job.shape.size:
+        store(job.out.data, offset(job.out, i, job.shape), load(job.source.data, offset(job.source, i, job.shape)))
+        i += step()
+
+
+def convert_labels(job):
+    """The same for integers, into int64."""
+    i = first_number()
+    while i < job.shape.size:
+        store(job.out.data, i, label(load(job.source.data, offset(job.source, i, job.shape))))
+        i += step()
+
+
+class Square(NamedTuple):
+    out: Any
+    n: int
+
+
+def identity(job):
+    """out = the n × n identity matrix."""
+    i = first_number()
+    while i < job.n * job.n:
+        store(job.out, i, number(1.0 if i % (job.n + 1) == 0 else 0.0, job.out))
+        i += step()
+
+
+# --- numbers of rows --------------------------------------------------------------------------------------------------
+
+
+class Weigh(NamedTuple):
+    losses: Any
+    sample_weight: Any
+    labels: Any
+    labelled: int
+    ignore_index: int
+    size: int
+
+
+def weigh(job):
+    """Multiply losses by their rows' weights; an ignored row stays 0."""
+    i = first_number()
+    while i < job.size:
+        ignored = job.labelled and load(job.labels, i) == job.ignore_index
+        if not ignored:
+            store(job.losses, i, load(job.losses, i) * load(job.sample_weight, i))
+        i += step()
+
+
+class Mend(NamedTuple):
+    logits: View
+    lse: Any
+    b: int
+    classes: int
+    size: int
+
+
+def mend(job):
+    """Where lse is NaN, the row's largest logit, or NaN if it has one."""
+    i = first_number()
+    while i < job.size:
+        if load(job.lse, i) != load(job.lse, i):
+            a = i // job.b
+            start = a * job.logits.a + (i - a * job.b) * job.logits.b
+            top = -np.inf
+            for c in range(job.classes):
+                x = maths.widen(load(job.logits.data, start + c * job.logits.c))
+                top = x if x != x or top != top or x > top else top
+            store(job.lse, i, top)
+        i += step()
+
+
+class Scan(NamedTuple):
+    labels: Any
+    weight: Any  # float64, one a class
+    weighted: int
+    sample_weight: Any
+    sampled: int
+    pieces: Any  # two float64 a block: the first bad row, and the sum
+    classes: int
+    ignore_index: int
+    size: int
+
+
+def scan(job):
+    """Of each block's labels: the first bad row, and Σ w_y·sample_weight over the rows that are not ignored."""
+    partial = cuda.shared.array(PLACES, float64)
+    at = Where(partial, thread(), threads(), 0, 1)
+    first, total = NOWHERE, 0.0
+    i = first_number()
+    while i < job.size:
+        y = load(job.labels, i)
+        if 0 <= y < job.classes and y != job.ignore_index:
+            w = load(job.weight, y) if job.weighted else 1.0
+            total += w * load(job.sample_weight, i) if job.sampled else w
+        elif y != job.ignore_index:
+            first = min(first, float(i))
+        i += step()
+    first, total = -agree_largest(-first, at, 0, False), agree_sum(total, at, 1, False)
+    if thread() == 0:
+        store(job.pieces, 2 * block(), first)
+        store(job.pieces, 2 * block() + 1, total)
+
+
+class Settle(NamedTuple):
+    pieces: Any
+    count: int
+    out: Any
+
+
+def settle(job):
+    """One block: of all pieces, the first bad row or −1, the sum, and what that is divided into 1."""
+    partial = cuda.shared.array(PLACES, float64)
+    at = Where(partial, thread(), threads(), 0, 1)
+    first, total = NOWHERE, 0.0
+    i = thread()
+    while i < job.count:
+        first = min(first, load(job.pieces, 2 * i))
+        total += load(job.pieces, 2 * i + 1)
+        i += threads()
+    first, total = -agree_largest(-first, at, 0, False), agree_sum(total, at, 1, False)
+    if thread() == 0:
+        store(job.out, 0, -1.0 if first == NOWHERE else first)
+        store(job.out, 1, total)
+        store(job.out, 2, 1.0 / total if total != 0.0 else np.inf)
+
+
+class Sum(NamedTuple):
+    values: Any
+    size: int
+    divisor: float
+    total: Any  # what to divide by as well, if `divided`
+    divided: int
+    out: Any
+
+
+def sum_up(job):
+    """Each block's sum of its values, divided."""
+    partial = cuda.shared.array(PLACES, float64)
+    at = Where(partial, thread(), threads(), 0, 1)
+    total = 0.0
+    i = first_number()
+    while i < job.size:
+        total += load(job.values, i)
+        i += step()
+    total = agree_sum(total, at, 0, False)
+    if thread() == 0:
+        divisor = job.divisor * load(job.total, 0) if job.divided else job.divisor
+        store(job.out, block(), total / divisor)
+
+
+# --- binary cross-entropy ---------------------------------------------------------------------------------------------
+
+
+class Binary(NamedTuple):
+    logits: View
+    target: View
+    weight: View
+    sample_weight: View
+    pos_weight: View
+    upstream: View
+    given: int  # which of the four are: 1, 2, 4, 8
+    share: float  # what stands for weight and sample_weight where they are numbers
+    pos: float  # likewise
+    factor: float
+    inverse: Line
+    loss: View
+    grad: View
+    hess: View
+    wanted: int  # 1: losses, 2: gradients, 4: Hessians
+    sums: Any
+    shape: Shape
+
+
+def binary(job):
+    """Loss, gradient and Hessian of every element; the losses' sum of every block."""
+    partial = cuda.shared.array(PLACES, float64)
+    at = Where(partial, thread(), threads(), 0, 1)
+    p, shape = job.logits.data, job.shape
+    one, total = number(1.0, p), 0.0
+    scale = number(job.factor if job.inverse.step < 0 else job.factor * load(job.inverse.data, 0), p)
+    share_of_all, pos_of_all = number(job.share, p), number(job.pos, p)
+    i = first_number()
+    while i < shape.size:
+        x, t = load(p, offset(job.logits, i, shape)), load_like(job.target.data, offset(job.target, i, shape), p)
+        share, pos, pull = share_of_all, pos_of_all, scale
+        if job.given & 1:
+            share = share * load_like(job.weight.data, offset(job.weight, i, shape), p)
+        if job.given & 2:
+            share = share * load_like(job.sample_weight.data, offset(job.sample_weight, i, shape), p)
+        if job.given & 4:
+            pos = load_like(job.pos_weight.data, offset(job.pos_weight, i, shape), p)
+        if job.given & 8:
+            pull = pull * load_like(job.upstream.data, offset(job.upstream, i, shape), p)
+        right, wrong = maths.sides(x, t * pos, one - t)
+        large, small, log_u = maths.sigmoid(maths.decay(x))
+        loss = share * maths.binary_loss(x, right, wrong, log_u)
+        total += maths.widen(loss)
+        pull = share * pull
+        if job.wanted & 1:
+            store(job.loss.data, offset(job.loss, i, shape), loss)
+        g, h = maths.binary_gradient(x, right, wrong, large, small), maths.binary_curvature(right, wrong, large, small)
+        if job.wanted & 2:
+            store(job.grad.data, offset(job.grad, i, shape), pull * g)
+        if job.wanted & 4:
+            store(job.hess.data, offset(job.hess, i, shape), pull * h)
+        i += step()
+    total = agree_sum(total, at, TOP, False)
+    if thread() == 0:
+        store(job.sums, block(), total)
+
+
+# --- softmax's Jacobian -----------------------------------------------------------------------------------------------
+
+
+class Product(NamedTuple):
+    p: View
+    v: View
+    out: View
+    b: int
+    classes: int
+    rows: int
+
+
+def softmax_vjp(job):
+    """p·(v − ⟨p, v⟩), a block a row."""
+    partial = cuda.shared.array(PLACES, float64)
+    at = Where(partial, thread(), threads(), 0, 1)
+    row = block()
+    while row < job.rows:
+        a = row // job.b
+        b = row - a * job.b
+        p, v = a * job.p.a + b * job.p.b, a * job.v.a + b * job.v.b
+        dot = 0.0
+        c = thread()
+        while c < job.classes:
+            x, y = load(job.p.data, p + c * job.p.c), load(job.v.data, v + c * job.v.c)
+            dot = maths.fma(maths.widen(x), maths.widen(y), dot)
+            c += threads()
+        dot = agree_sum(dot, at, 0, False)
+        near = maths.narrow(dot, number(0.0, job.p.data))
+        rest = maths.narrow(dot - maths.widen(near), near)
+        c = thread()
+        while c < job.classes:
+            x, y = load(job.p.data, p + c * job.p.c), load(job.v.data, v + c * job.v.c)
+            store(job.out.data, a * job.out.a + b * job.out.b + c * job.out.c, x * ((y - near) - rest))
+            c += threads()
+        agree_sum(0.0, at, 1, False)  # the next row may not begin before all have read this one's sum
+        row += blocks()

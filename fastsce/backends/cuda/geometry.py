@@ -1,0 +1,69 @@
+"""Which variant of the kernel serves a call, and how its threads share the rows. None of these numbers was measured."""
+
+from __future__ import annotations
+
+from functools import cache, lru_cache
+from typing import Any, NamedTuple
+
+from fastsce.backends.cuda.job import COLUMNS, HESSIAN, LONG, ROWS
+from fastsce.backends.cuda.softmax import softmax
+
+WORD = 16  # bytes
+THREADS = 512  # a block has at most: with up to 128 registers each, one fills a multiprocessor
+BLOCK = 128  # threads of a block of several rows
+SLOTS = 8  # words a thread has in registers: with 36 registers of data, none of 128 is spilled
+FEW_SLOTS = 4  # where more is worked out with each number: float64, a softcap, the Hessian
+COLUMN_BYTES = 64  # a thread has in registers, in columns, but no more than
+COLUMN_NUMBERS = 16
+WARP = 32
+SHORT = 128  # bytes of a row: shorter ones are columns, since few of their words would be whole
+STATIC = 4096  # bytes of shared memory that the kernel has for itself, rounded up
+ROW_BLOCKS = 1 << 30  # of a grid at most; it has 2^31 − 1
+
+
+class Geometry(NamedTuple):
+    regime: int
+    slots: int
+    team: int  # threads a row
+    block: tuple[int, int]
+    grid: int
+    kept: int  # words of a row in shared memory
+
+
+@lru_cache(maxsize=256)
+def arrange(
+    rows: int, classes: int, itemsize: int, words: bool, samples: int, heavy: bool, processors: int, shared: int
+) -> Geometry:
+    """`words`: rows can be moved word by word. `samples`: how many neighbours in memory are other rows, 1 for none.
+    `heavy`: much is worked out with each number. `shared`: bytes of shared memory a block may have.
+    """
+    width = WORD // itemsize
+    if words and classes * itemsize >= SHORT:
+        slots = FEW_SLOTS if heavy or itemsize == 8 else SLOTS
+        team = power_of_two(-(-classes // (width * slots)), 2, THREADS)
+        if team * slots * width >= classes:
+            several = max(1, BLOCK // team)
+            return Geometry(ROWS, slots, team, (team, several), min(-(-rows // several), ROW_BLOCKS), 0)
+        kept = min((shared - STATIC) // WORD, -(-classes // width) - team * slots)
+        return Geometry(LONG, slots, team, (team, 1), min(rows, processors), kept)
+    numbers = min(COLUMN_NUMBERS, COLUMN_BYTES // itemsize)
+    slots = numbers // width
+    across = power_of_two(samples, 1, WARP)
+    team = power_of_two(-(-classes // numbers), 1, THREADS // across)
+    if samples > WARP and across * team < BLOCK:
+        across = BLOCK // team
+    return Geometry(COLUMNS, slots, team, (across, team), min(-(-rows // across), ROW_BLOCKS), 0)
+
+
+def power_of_two(n: int, least: int, most: int) -> int:
+    """The next one, within bounds that are some."""
+    return max(least, min(most, 1 << (max(n, 1) - 1).bit_length()))
+
+
+@cache
+def kernel(
+    regime: int, slots: int, shared: bool, soft: bool, softcap: bool, write: int, precise: bool
+) -> Any:  # a function
+    """The variant; `precise`: numbers are stored as they are worked on. Always the same object for the same variant."""
+    keep = precise and not softcap and write < HESSIAN
+    return softmax(regime, slots, shared, soft or None, softcap or None, write, keep)

@@ -1,0 +1,116 @@
+"""How a kernel gets to the GPU: compiled once, laid flat, and sent to the caller's stream, which is not waited for."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable
+from functools import lru_cache
+from typing import Any
+
+from cuda.core import Device, LaunchConfig, Stream, launch
+
+from fastsce.backends.cuda.job import Pointer
+from fastsce.device import Home
+
+LOADED: dict[tuple, Any] = {}
+
+
+def run(
+    function: Callable, job: tuple, grid: int, block: tuple[int, int], home: Home, shared: int = 0, threads: int = 512
+) -> None:
+    """Launch a kernel on `grid` blocks of `block` threads, with so many bytes of shared memory beyond its own.
+
+    `function` is the same object in every call of one variant; `threads` a block has at most in any call of it.
+    """
+    args: list[Any] = []
+    kinds: list[Any] = []
+    lay_flat(job, args, kinds)
+    handle, waits = home.stream()
+    with on(home.index):
+        key = (function, home.index, *kinds)
+        kernel = LOADED.get(key)
+        if kernel is None:
+            kernel = LOADED[key] = load(function, job, threads)
+        stream = stream_of(handle)
+        launch(stream, config(grid, block, shared), kernel, *args)
+        if waits:
+            stream.sync()
+
+
+def lay_flat(job: tuple, args: list[Any], kinds: list[Any]) -> None:
+    """The numbers and addresses in a tuple of tuples, and the dtypes of what is at the addresses."""
+    for value in job:
+        if type(value) is Pointer:
+            args.append(value.address)
+            kinds.append(value.dtype)
+        elif isinstance(value, tuple):
+            lay_flat(value, args, kinds)
+        else:
+            args.append(value)
+
+
+def load(function: Callable, job: tuple, threads: int) -> Any:
+    """cuda.core's kernel, allowed to use all the shared memory there is."""
+    from cuda.bindings import driver
+
+    from fastsce.backends.cuda.compile import CAPABILITY, compiled
+
+    capability = tuple(Device().compute_capability)
+    if capability < CAPABILITY:
+        raise RuntimeError(f"fastsce needs a GPU of compute capability 8.0 or later; this one has {capability}")
+    found = compiled(function, job, threads)._codelibrary.get_cufunc()
+    limit = driver.CUfunction_attribute.CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES
+    room = shared_memory() - found.attrs.shared
+    (status,) = driver.cuKernelSetAttribute(limit, room, found.handle, Device().device_id)
+    if status != driver.CUresult.CUDA_SUCCESS:
+        raise RuntimeError(f"the driver gave no more shared memory to a kernel: {status}")
+    return found.kernel
+
+
+def processors() -> int:
+    """Multiprocessors of the current GPU."""
+    return properties(Device().device_id)[0]
+
+
+def shared_memory() -> int:
+    """Bytes of shared memory that a block may have."""
+    return properties(Device().device_id)[1]
+
+
+@lru_cache(maxsize=64)
+def properties(index: int) -> tuple[int, int]:
+    found = Device(index).properties
+    return found.multiprocessor_count, found.max_shared_memory_per_block_optin
+
+
+def on(index: int) -> Any:
+    """With this GPU as the current one."""
+    if Device().device_id == index:
+        return contextlib.nullcontext()
+    from numba import cuda
+
+    return cuda.gpus[index]
+
+
+@lru_cache(maxsize=64)
+def stream_of(handle: int) -> Stream:
+    return Stream.from_handle(handle)
+
+
+@lru_cache(maxsize=256)
+def config(grid: int, block: tuple[int, int], shared: int) -> LaunchConfig:
+    return LaunchConfig(grid=(grid, 1, 1), block=(*block, 1), shmem_size=shared)
+
+
+def read(address: int, count: int, home: Home) -> list[float]:
+    """So many float64 from the GPU, when its stream has come to them."""
+    import numpy as np
+    from cuda.bindings import driver
+
+    values = np.empty(count)
+    with on(home.index):
+        stream_of(home.stream()[0]).sync()
+        (status,) = driver.cuMemcpyDtoH(values.ctypes.data, address, values.nbytes)
+    if status != driver.CUresult.CUDA_SUCCESS:
+        raise RuntimeError(f"the GPU's memory could not be read: {status}")
+    return values.tolist()

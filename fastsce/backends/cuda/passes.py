@@ -1,0 +1,283 @@
+"""A thread's share of a row: slots of as many numbers as a word holds, and what every pass does with a slot.
+
+The numbers of a slot are classes c, c + step, c + 2·step, …; slots are `stride` classes apart.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from fastsce import maths
+from fastsce.backends.cuda.coefficients import share, term
+from fastsce.backends.cuda.words import (
+    device,
+    each_number,
+    each_pair,
+    get,
+    keep_word,
+    load,
+    load_word,
+    number,
+    put,
+    store,
+    store_word,
+    take_word,
+    to_boundary,
+    width,
+)
+
+NEVER = 1 << 62  # a class that no row has
+
+
+class Span(NamedTuple):
+    first: int  # class of the first number in slot 0
+    step: int
+    stride: int
+    end: int  # no slot has classes from here on
+    ragged: int  # first class of this thread's ragged end,
+    count: int  # and how many there are
+
+
+@device
+def span_of(member, row, live, job, columns):
+    p, classes, team = job.logits.data, job.plan.classes, job.plan.team
+    if not live:
+        return Span(0, 0, 1, 0, 0, 0)
+    if columns:
+        return Span(member, team, team * width(p), classes, 0, 0)
+    head = min(to_boundary(p, row.x), classes)
+    end = classes - (classes - head) % width(p)
+    ragged, count = (0, head) if member == 0 else (end, classes - end)
+    return Span(head + member * width(p), 1, team * width(p), end, ragged, count if member < 2 else 0)
+
+
+@device
+def slot_class(j, slots, span):
+    """The first class of a slot in registers; the ragged one is the last."""
+    return span.ragged if j == slots else span.first + j * span.stride
+
+
+@device
+def slot_stop(j, slots, span):
+    """The class before which it ends."""
+    return span.ragged + span.count if j == slots else span.end
+
+
+@device
+def owner_of(c, span, job, columns):
+    """Which member of the team writes a class."""
+    team, wide = job.plan.team, width(job.logits.data)
+    if columns:
+        return c & (team - 1)
+    head = span.end % wide  # of the first whole word, as all words end where the next begins
+    if c >= span.end:
+        return 1
+    return 0 if c < head else (c - head) // wide & (team - 1)
+
+
+# --- to and from memory -----------------------------------------------------------------------------------------------
+
+
+@device
+def load_slot(held, j, c, ragged, span, row, job, columns):
+    p = job.logits.data
+    if columns or ragged:
+        stop = span.ragged + span.count if ragged else span.end
+        each_pair(p, load_pair, 0, (held, j, c, stop, span, row, job))
+    elif c < span.end and not row.skip:
+        load_word(p, row.x + c, held, 4 * j)
+    else:
+        each_pair(p, clear_pair, 0, (held, j, p))
+
+
+@device
+def load_pair(k, done, held, j, c, stop, span, row, job):
+    p = job.logits.data
+    x, y = pick(c + k * span.step, stop, row, job), pick(c + (k + 1) * span.step, stop, row, job)
+    put(held, width(p) * j + k, x, y, p)
+    return done
+
+
+@device
+def pick(c, stop, row, job):
+    """A logit, or −∞ where there is none to read."""
+    if row.skip or c >= stop:
+        return number(-np.inf, job.logits.data)
+    return load(job.logits.data, row.x + c * job.logits.c)
+
+
+@device
+def clear_pair(k, done, held, j, p):
+    put(held, width(p) * j + k, number(-np.inf, p), number(-np.inf, p), p)
+    return done
+
+
+@device
+def store_slot(view, start, held, j, c, ragged, span, columns):
+    if columns or ragged:
+        stop = span.ragged + span.count if ragged else span.end
+        each_number(view.data, store_number, 0, (view, start, held, j, c, stop, span))
+    elif c < span.end:
+        store_word(view.data, start + c, held, 4 * j)
+
+
+@device
+def store_number(k, done, view, start, held, j, c, stop, span):
+    here = c + k * span.step
+    if here < stop:
+        store(view.data, start + here * view.c, get(held, width(view.data) * j + k, view.data))
+    return done
+
+
+@device
+def keep_tail(spare, j, c, n, kept, span, job):
+    """Word n of the tail into shared memory, where it has a place there."""
+    if n < job.plan.kept and c < span.end:
+        keep_word(kept, n, spare, 4 * j)
+
+
+@device
+def load_tail(spare, j, c, n, kept, span, row, job, columns):
+    """Word n of the tail, from there or anew."""
+    if n < job.plan.kept and c < span.end:
+        take_word(kept, n, spare, 4 * j)
+    else:
+        load_slot(spare, j, c, False, span, row, job, columns)
+
+
+# --- to read ----------------------------------------------------------------------------------------------------------
+
+
+@device
+def largest_of(held, j, top, p):
+    return each_number(p, larger_number, top, (held, j, p))
+
+
+@device
+def larger_number(k, top, held, j, p):
+    return maths.maximum(top, get(held, width(p) * j + k, p))
+
+
+class Sums(NamedTuple):
+    """What one thread adds up: numbers, and what their rounding lost."""
+
+    rest: Any
+    rest_lost: Any
+    ties: Any
+    mass: Any
+    mass_lost: Any
+    distance: Any
+    distance_lost: Any
+    first: int  # the first class with the largest logit
+
+
+@device
+def no_sums(p):
+    zero = number(0.0, p)
+    return Sums(zero, zero, zero, zero, zero, zero, zero, NEVER)
+
+
+@device
+def sum_two(total, lost, x):
+    """total + x, and what its rounding lost added to `lost`."""
+    s = total + x
+    back = s - total
+    return s, lost + ((total - (s - back)) + (x - back))
+
+
+@device
+def read_slot(held, j, c, stop, x_top, m, sums, weighed, placed, keep, span, row, law, job, soft, softcap):
+    """Add up a slot's terms, but for the largest logit's, which are counted; leave them there if they are kept."""
+    p = job.logits.data
+    if weighed:
+        sums = each_number(p, weigh, sums, (held, j, c, stop, m, span, row, law, job, soft, softcap))
+    if placed:
+        sums = each_number(p, find_first, sums, (held, j, c, stop, x_top, span, p))
+    zero = number(0.0, p)
+    part, count = each_pair(p, add_terms, (zero, zero), (held, j, x_top, m, keep, row, law, job, softcap))
+    rest, lost = sum_two(sums.rest, sums.rest_lost, part)
+    return Sums(rest, lost, sums.ties + count, sums.mass, sums.mass_lost, sums.distance, sums.distance_lost, sums.first)
+
+
+@device
+def add_terms(k, state, held, j, x_top, m, keep, row, law, job, softcap):
+    p = job.logits.data
+    part, count = state
+    n, one = width(p) * j + k, number(1.0, p)
+    x, y = get(held, n, p), get(held, n + 1, p)
+    e, f = term(x, m, row.power, law, job, softcap), term(y, m, row.power, law, job, softcap)
+    if keep:
+        put(held, n, e, f, p)
+    part = part + (maths.where(x == x_top, 0.0, e) + maths.where(y == x_top, 0.0, f))
+    return part, count + (maths.where(x == x_top, one, 0.0) + maths.where(y == x_top, one, 0.0))
+
+
+@device
+def weigh(k, sums, held, j, c, stop, m, span, row, law, job, soft, softcap):
+    """Add q and q·(m − z) of a class; q = w where only smoothing asks for it."""
+    p = job.logits.data
+    here = c + k * span.step
+    q = share(here if here < stop else job.plan.classes, row, law, job, soft)
+    away = maths.fma(maths.unit(get(held, width(p) * j + k, p), law.inner, softcap), law.gain, -m)
+    mass, mass_lost = sums.mass, sums.mass_lost
+    if soft is not None:  # may be near one q, and must be exact
+        mass, mass_lost = sum_two(mass, mass_lost, q)
+    distance, distance_lost = sum_two(sums.distance, sums.distance_lost, -maths.share(q, away))
+    return Sums(sums.rest, sums.rest_lost, sums.ties, mass, mass_lost, distance, distance_lost, sums.first)
+
+
+@device
+def find_first(k, sums, held, j, c, stop, x_top, span, p):
+    here = c + k * span.step
+    found = get(held, width(p) * j + k, p) == x_top and here < min(stop, sums.first)
+    first = here if found else sums.first
+    return Sums(
+        sums.rest, sums.rest_lost, sums.ties, sums.mass, sums.mass_lost, sums.distance, sums.distance_lost, first
+    )
+
+
+# --- to write ---------------------------------------------------------------------------------------------------------
+
+
+@device
+def write_gradient(k, done, held, j, c, kept, m, outcome, weighed, span, row, law, job, soft, softcap):
+    """Two numbers of a slot; what is in it are logits, or terms if they are kept."""
+    p = job.logits.data
+    n, here = width(p) * j + k, c + k * span.step
+    x, y = get(held, n, p), get(held, n + 1, p)
+    g = gradient_of(x, here, kept, m, outcome, weighed, row, law, job, soft, softcap)
+    h = gradient_of(y, here + span.step, kept, m, outcome, weighed, row, law, job, soft, softcap)
+    put(held, n, g, h, p)
+    return done
+
+
+@device
+def gradient_of(v, c, kept, m, outcome, weighed, row, law, job, soft, softcap):
+    """(mass + 2ζ·lse)·p − q, times scale and the slope of the softcap."""
+    e = v
+    if not kept:
+        e = maths.sloped(term(v, m, row.power, law, job, softcap), v, law.inner, softcap)
+    if not weighed:
+        return e * outcome.push
+    q = maths.sloped(share(c, row, law, job, soft), v, law.inner, softcap)
+    return maths.class_gradient(e, outcome.push, q, outcome.pull)
+
+
+@device
+def write_hessian(k, done, spare, held, j, m, outcome, row, law, job):
+    """curve·p·(1 − p), into slot 0 of `spare`."""
+    p = job.logits.data
+    x, y = get(held, width(p) * j + k, p), get(held, width(p) * j + k + 1, p)
+    a, b = term(x, m, row.power, law, job, None) * outcome.to_p, term(y, m, row.power, law, job, None) * outcome.to_p
+    put(spare, k, maths.curvature(a) * outcome.curve, maths.curvature(b) * outcome.curve, p)
+    return done
+
+
+@device
+def write_log_softmax(k, done, held, j, m, outcome, p):
+    """(x − m) − log S."""
+    n = width(p) * j + k
+    put(held, n, (get(held, n, p) - m) - outcome.log_s, (get(held, n + 1, p) - m) - outcome.log_s, p)
+    return done

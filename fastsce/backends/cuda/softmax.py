@@ -1,0 +1,237 @@
+"""The kernel: a team of threads reads a row, agrees on its largest logit and its sums, and writes its gradient.
+
+A row is held where it fits: in registers, then in shared memory, then not at all, and what is not held is read again,
+out of the L2 cache if few rows are under way. Regimes:
+
+ROWS     classes side by side; a row in the registers of 2 to 512 threads, several rows a block where they are few
+LONG     the same for rows that are longer: a block a row, with shared memory and what does not fit there
+COLUMNS  any strides: a thread has one sample and every `team`-th class, its neighbours other samples
+
+Numbers move as whole 128-bit words in the first two; what is left of a row before its first whole word and after its
+last, the *ragged* ends, moves number by number.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from fastsce import maths
+from fastsce.backends.cuda.coefficients import Facts, label_logit, law_of, report, row_at, settle, shift
+from fastsce.backends.cuda.job import COLUMNS, HESSIAN, LOG_SOFTMAX, NOTHING, ROWS
+from fastsce.backends.cuda.passes import (
+    NEVER,
+    Span,
+    keep_tail,
+    largest_of,
+    load_slot,
+    load_tail,
+    no_sums,
+    owner_of,
+    read_slot,
+    slot_class,
+    slot_stop,
+    span_of,
+    store_slot,
+    write_gradient,
+    write_hessian,
+    write_log_softmax,
+)
+from fastsce.backends.cuda.reduce import (
+    COLUMN_PLACES,
+    DISTANCE,
+    MASS,
+    PLACE,
+    PLACES,
+    REST,
+    TIES,
+    TOP,
+    Where,
+    agree_largest,
+    agree_sum,
+)
+from fastsce.backends.cuda.words import (
+    anew,
+    block,
+    blocks,
+    cuda,
+    device,
+    each,
+    each_pair,
+    float64,
+    number,
+    renew,
+    store,
+    thread,
+    thread_y,
+    threads,
+    threads_y,
+    uint32,
+)
+
+AHEAD = 4  # slots beyond the registers that are brought together, so that as many loads are under way
+SPARE = 4 * AHEAD
+
+
+def softmax(regime, slots, shared, soft, softcap, write, keep):
+    """The kernel of a variant: `soft` and `softcap` are True or None. A thread has so many slots in registers, and a
+    ragged one; terms take the logits' place there if `keep`.
+    """
+    columns, tail = regime == COLUMNS, regime != ROWS
+    held_slots = slots if columns else slots + 1
+    raw, places = 4 * held_slots, COLUMN_PLACES if columns else PLACES
+    placed = soft is not None or write == HESSIAN
+
+    def kernel(job):
+        held, spare = cuda.local.array(raw, uint32), cuda.local.array(SPARE, uint32)
+        partial, kept = cuda.shared.array(places, float64), cuda.shared.array(0, uint32)
+        p, law, team = job.logits.data, law_of(job), job.plan.team
+        member, slot, rows = thread(), thread_y(), threads_y()
+        if columns:
+            member, slot, rows = thread_y(), thread(), threads()
+        at = Where(partial, member, team, slot, rows)
+        i = block() * rows + slot
+        while i - slot < job.plan.rows:
+            live = i < job.plan.rows
+            row = row_at(i, job, soft)
+            span = span_of(member, row, live, job, columns)
+            beyond = span.first + slots * span.stride  # where the tail begins
+            x_k = label_logit(row, job)
+
+            each(held_slots, load_held, 0, (held, slots, span, row, job, columns))
+            top = each(held_slots, largest_held, number(-np.inf, p), (held, p))
+            if tail:
+                c, n = beyond, member
+                while c < span.end:
+                    each(AHEAD, load_spare, 0, (spare, c, span, row, job, columns))
+                    top = each(AHEAD, largest_spare, top, (spare, c, n, kept, span, job))
+                    c, n = c + AHEAD * span.stride, n + AHEAD * team
+            top = maths.narrow(agree_largest(maths.widen(top), at, TOP, columns), top)
+            m = shift(row, top, law, job, softcap)
+            m = maths.where(m == -np.inf, 0.0, m)  # −∞ − (−∞) would be NaN
+            m = maths.where(row.skip, 0.0, m)  # an lse that is given may be anything there
+
+            weighed = shared and not row.skip
+            how = (top, m, weighed, placed, span, row, law, job, soft, softcap)
+            sums = each(held_slots, read_held, no_sums(p), (held, slots, keep, how))
+            if tail:
+                c, n = beyond, member
+                while c < span.end:
+                    each(AHEAD, load_again, 0, (spare, c, n, kept, span, row, job, columns))
+                    sums = each(AHEAD, read_spare, sums, (spare, c, how))
+                    c, n = c + AHEAD * span.stride, n + AHEAD * team
+            rest = agree_sum(maths.widen(sums.rest) + maths.widen(sums.rest_lost), at, REST, columns)
+            ties = agree_sum(maths.widen(sums.ties), at, TIES, columns)
+            mass, distance = 0.0, 0.0
+            if shared:
+                mass = agree_sum(maths.widen(sums.mass) + maths.widen(sums.mass_lost), at, MASS, columns)
+                distance = maths.widen(sums.distance) + maths.widen(sums.distance_lost)
+                distance = agree_sum(distance, at, DISTANCE, columns)
+            place, top_place = row.place, 0
+            if placed:
+                top_place = int(-agree_largest(-float(sums.first), at, PLACE, columns))
+                top_place = 0 if top_place == NEVER else top_place
+            if soft is not None:
+                x_k, place = top, top_place
+            facts = Facts(top, x_k, place, rest, ties, mass, distance)
+
+            if write != NOTHING and live:
+                outcome = settle(row, facts, law, job, soft, softcap)
+                each(held_slots, renew_held, 0, (held,))
+                span = Span(anew(span.first), anew(span.step), anew(span.stride), span.end, span.ragged, span.count)
+                how = (m, outcome, weighed, span, row, law, job, soft, softcap)
+                each(held_slots, write_held, 0, (spare, held, slots, keep, columns, write, how))
+                if tail:
+                    c, n = beyond, member
+                    while c < span.end:
+                        load_tail(held, 0, c, n, kept, span, row, job, columns)
+                        write_slot(spare, held, 0, c, False, False, columns, write, how)
+                        c, n = c + span.stride, n + team
+
+            # The rest of the outcome is for one thread each, and worked out when the registers are free again.
+            facts = Facts(anew(top), anew(x_k), anew(place), anew(rest), anew(ties), mass, distance)
+            if write != NOTHING and write != LOG_SOFTMAX and live and not row.skip:
+                if place >= 0 and owner_of(place, span, job, columns) == member:
+                    special = settle(row, facts, law, job, soft, softcap).special
+                    store(job.grad.data, row.g + place * job.grad.c, special)
+                if write == HESSIAN and owner_of(top_place, span, job, columns) == member:
+                    bend = settle(row, facts, law, job, soft, softcap).bend
+                    store(job.hess.data, row.h + top_place * job.hess.c, bend)
+            if live and member == 0 and not job.plan.saved:
+                report(row, settle(row, facts, law, job, soft, softcap), job)
+            i += blocks() * rows
+
+    return kernel
+
+
+# --- steps: of the slots a thread holds, and of those it brings anew --------------------------------------------------
+
+
+@device
+def load_held(j, done, held, slots, span, row, job, columns):
+    load_slot(held, j, slot_class(j, slots, span), j == slots, span, row, job, columns)
+    return done
+
+
+@device
+def load_spare(j, done, spare, c, span, row, job, columns):
+    load_slot(spare, j, c + j * span.stride, False, span, row, job, columns)
+    return done
+
+
+@device
+def load_again(j, done, spare, c, n, kept, span, row, job, columns):
+    load_tail(spare, j, c + j * span.stride, n + j * job.plan.team, kept, span, row, job, columns)
+    return done
+
+
+@device
+def renew_held(j, done, held):
+    renew(held, 4 * j)
+    return done
+
+
+@device
+def largest_held(j, top, held, p):
+    return largest_of(held, j, top, p)
+
+
+@device
+def largest_spare(j, top, spare, c, n, kept, span, job):
+    keep_tail(spare, j, c + j * span.stride, n + j * job.plan.team, kept, span, job)
+    return largest_of(spare, j, top, job.logits.data)
+
+
+@device
+def read_held(j, sums, held, slots, keep, how):
+    top, m, weighed, placed, span, row, law, job, soft, softcap = how
+    c = slot_class(j, slots, span)
+    stop = slot_stop(j, slots, span)
+    return read_slot(held, j, c, stop, top, m, sums, weighed, placed, keep, span, row, law, job, soft, softcap)
+
+
+@device
+def read_spare(j, sums, spare, c, how):
+    top, m, weighed, placed, span, row, law, job, soft, softcap = how
+    c = c + j * span.stride
+    return read_slot(spare, j, c, span.end, top, m, sums, weighed, placed, False, span, row, law, job, soft, softcap)
+
+
+@device
+def write_held(j, done, spare, held, slots, keep, columns, write, how):
+    write_slot(spare, held, j, slot_class(j, slots, how[3]), j == slots, keep, columns, write, how)
+    return done
+
+
+@device
+def write_slot(spare, held, j, c, ragged, keep, columns, write, how):
+    m, outcome, weighed, span, row, law, job, soft, softcap = how
+    p = job.logits.data
+    if write == HESSIAN:
+        each_pair(p, write_hessian, 0, (spare, held, j, m, outcome, row, law, job))
+        store_slot(job.hess, row.h, spare, 0, c, ragged, span, columns)
+    if write == LOG_SOFTMAX:
+        each_pair(p, write_log_softmax, 0, (held, j, m, outcome, p))
+    else:
+        args = (held, j, c, keep, m, outcome, weighed, span, row, law, job, soft, softcap)
+        each_pair(p, write_gradient, 0, args)
+    store_slot(job.grad, row.g, held, j, c, ragged, span, columns)

@@ -1,0 +1,89 @@
+"""Arrays in a GPU's memory, described by NumPy, which never looks at their numbers.
+
+Shape, strides, overlap, moved axes and merged ones are arithmetic with addresses, for which it does not matter whose
+memory it is. So all that the checks and the layout do with an array on a CPU they do with one on a GPU.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from fastsce.spec import BFLOAT16
+
+
+class Home(NamedTuple):
+    """Where an array is from."""
+
+    library: Any  # see `fastsce.arrays`
+    owner: Any  # the library's own array, which keeps the memory
+    index: int  # of the GPU
+
+    def stream(self) -> tuple[int, bool]:
+        """The caller's current stream, and whether a call has to wait for it before it returns."""
+        return self.library.stream(self)
+
+    def empty(self, shape: tuple[int, ...], dtype: np.dtype) -> DeviceArray:
+        """New memory beside this, from the same library."""
+        made = self.library.view(self.library.empty(shape, dtype, self))
+        return made if made.dtype == dtype else made.view(dtype).reshape(shape)
+
+    def empty_like(self, x: DeviceArray) -> DeviceArray:
+        """The same, with x's order of axes in memory if the library has arrays of any order."""
+        order = sorted(range(x.ndim), key=lambda axis: (-abs(x.strides[axis]), axis))
+        transposed = getattr(self.library, "transposed", None)
+        if transposed is None or order == list(range(x.ndim)):
+            return self.empty(x.shape, x.dtype)
+        made = self.library.empty(tuple(x.shape[axis] for axis in order), x.dtype, self)
+        return self.library.view(transposed(made, np.argsort(order).tolist()))
+
+
+class DeviceArray(np.ndarray):
+    """A view of a GPU's memory. What would read it is refused."""
+
+    home: Home
+    __array_ufunc__ = None  # arithmetic
+
+    def __array_finalize__(self, other: Any) -> None:
+        self.home = getattr(other, "home", None)  # type: ignore[assignment]
+
+    def __repr__(self) -> str:
+        return f"<{self.dtype} array of shape {self.shape} on GPU {self.home.index}>"
+
+    __str__ = __repr__
+
+    def unreadable(self, *args: Any, **given: Any) -> Any:
+        raise TypeError("the memory of a GPU cannot be read from Python; copy the array to the host first")
+
+    astype = copy = tolist = item = tobytes = __float__ = __int__ = __bool__ = __index__ = unreadable  # type: ignore[assignment]
+
+
+class Interface:
+    """What NumPy asks an array's owner for."""
+
+    __slots__ = ("__array_interface__",)
+
+    def __init__(self, interface: dict[str, Any]):
+        self.__array_interface__ = interface
+
+
+def view(home: Home, address: int, shape: tuple[int, ...], strides: tuple[int, ...] | None, dtype: np.dtype) -> Any:
+    """Strides in bytes, None for C order."""
+    if address % dtype.itemsize or any(s % dtype.itemsize for s in strides or ()):
+        raise ValueError(
+            f"an array of {dtype} at address {address:#x} is not aligned to its numbers; pass a copy of it"
+        )
+    kind = "|V2" if dtype == BFLOAT16 else dtype.str
+    interface = {"version": 3, "data": (address, False), "shape": shape, "strides": strides, "typestr": kind}
+    array = np.asarray(Interface(interface)).view(DeviceArray)
+    array.home = home
+    return array
+
+
+def by_interface(home: Home, interface: dict[str, Any]) -> Any:
+    """A view of what speaks `__cuda_array_interface__`."""
+    dtype = np.dtype(interface["typestr"])
+    array = view(home, interface["data"][0], tuple(interface["shape"]), interface.get("strides"), dtype)
+    array.flags.writeable = not interface["data"][1]
+    return array
