@@ -7,12 +7,14 @@ library is imported that the caller has not imported. bfloat16 is `spec.BFLOAT16
 
 from __future__ import annotations
 
+import math
 from functools import lru_cache
 from typing import Any
 
 import numpy as np
 
 from fastsce import device as gpu
+from fastsce.device import name_of
 from fastsce.spec import BFLOAT16
 
 DLPACK_DEVICES = {1: "cpu", 2: "cuda", 3: "cuda-pinned", 10: "rocm", 13: "cuda-managed"}
@@ -65,6 +67,8 @@ class Torch:
         x = x.detach()
         if x.layout is not torch.strided:
             raise TypeError(f"tensors of layout {x.layout} are not supported; call .to_dense()")
+        if x.is_neg():
+            raise TypeError("tensors whose sign is to be changed later are not supported; call .resolve_neg()")
         if x.device.type == "cuda":
             dtype = dtype_of(str(x.dtype).removeprefix("torch."))
             strides = tuple([s * dtype.itemsize for s in x.stride()])
@@ -129,15 +133,26 @@ class Jax:
 
     @staticmethod
     def empty(shape: tuple[int, ...], dtype: np.dtype, home: gpu.Home) -> Any:
-        """Memory that nobody else has seen; it is written before the caller sees it."""
+        """Memory that nobody else has seen; it is written before the caller sees it.
+
+        Where JAX would narrow the numbers, it is as many bytes.
+        """
         import jax.numpy as jnp
 
-        made = jnp.empty(shape, name_of(dtype), device=next(iter(home.owner.devices())))
-        if made.dtype.name != name_of(dtype):
-            raise TypeError(
-                f"JAX holds no {dtype} arrays unless jax_enable_x64 is set, and fastsce's lse is one; set it"
-            )
-        return made
+        narrow = Jax.narrower(dtype)
+        if narrow is not None:
+            shape, dtype = (math.prod(shape) * dtype.itemsize // narrow.itemsize,), narrow
+        return jnp.empty(shape, name_of(dtype), device=next(iter(home.owner.devices())))
+
+    @staticmethod
+    def narrower(dtype: np.dtype) -> np.dtype | None:
+        """What JAX holds in the place of 64-bit numbers, unless jax_enable_x64 is set."""
+        if dtype.itemsize < 8:
+            return None
+        import jax
+
+        held = np.dtype(jax.dtypes.canonicalize_dtype(dtype))
+        return None if held == dtype else held
 
     @staticmethod
     def stream(home: gpu.Home) -> tuple[int, bool]:
@@ -154,7 +169,7 @@ class CuPy:
     @staticmethod
     def view(x: Any) -> np.ndarray:
         home = gpu.Home(CuPy, x, x.device.id)
-        return gpu.view(home, x.data.ptr, x.shape, x.strides, dtype_of(x.dtype.name))
+        return gpu.view(home, x.data.ptr, x.shape, x.strides, dtype_of(str(x.dtype)))
 
     @staticmethod
     def wrap(a: np.ndarray, like: Any) -> Any:
@@ -175,7 +190,7 @@ class CuPy:
     def stream(home: gpu.Home) -> tuple[int, bool]:
         import cupy
 
-        return cupy.cuda.get_current_stream().ptr, False
+        return cupy.cuda.get_current_stream(home.index).ptr, False
 
 
 class Numba:
@@ -189,12 +204,10 @@ class Numba:
 
     @staticmethod
     def index(x: Any) -> int:
-        context = getattr(x, "gpu_data", None) and x.gpu_data.context
-        if context is not None:
-            return context.device.id
-        from numba import cuda
-
-        return cuda.get_current_device().id
+        memory = getattr(x, "gpu_data", None)
+        if memory is not None:
+            return memory.context.device.id
+        return gpu.index_of(x.__cuda_array_interface__["data"][0])
 
     @staticmethod
     def view(x: Any) -> np.ndarray:
@@ -208,17 +221,15 @@ class Numba:
     def empty(shape: tuple[int, ...], dtype: np.dtype, home: gpu.Home) -> Any:
         from numba import cuda
 
-        return cuda.device_array(shape, NumPy.named(dtype))
+        named, _ = Numba.stream(home)
+        with cuda.gpus[home.index]:
+            stream = cuda.external_stream(named) if named else 0
+            return cuda.device_array(shape, NumPy.named(dtype), stream=stream)
 
     @staticmethod
     def stream(home: gpu.Home) -> tuple[int, bool]:
-        """The array's own stream, else the one that numba's kernels run on when none is named."""
-        named = home.owner.__cuda_array_interface__.get("stream")
-        if named:
-            return named, False
-        from numba import cuda
-
-        return int(cuda.default_stream()), False
+        """The array's own stream, else the default one, as for numba's own kernels."""
+        return home.owner.__cuda_array_interface__.get("stream") or 0, False
 
 
 class DLPack:
@@ -280,16 +291,15 @@ def library_of_type(kind: Any) -> Any:
 
 def dtype_of(name: str) -> np.dtype:
     """A library's dtype, by its name."""
+    if name == "bfloat16":
+        return BFLOAT16
     try:
-        return BFLOAT16 if name == "bfloat16" else np.dtype(name)
+        found = np.dtype(name)
     except TypeError:
-        raise TypeError(
-            f"arrays of {name} are not supported; convert to float32, float64, float16 or bfloat16"
-        ) from None
-
-
-def name_of(dtype: np.dtype) -> str:
-    return "bfloat16" if dtype == BFLOAT16 else dtype.name
+        found = BFLOAT16
+    if found.kind == "V":  # NumPy has no such dtype, or has it from ml_dtypes
+        raise TypeError(f"arrays of {name} are not supported; convert to float32, float64, float16 or bfloat16")
+    return found
 
 
 def device_of(x: Any) -> str:

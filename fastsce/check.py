@@ -113,6 +113,8 @@ def labels(target):
 
 def bad_label(value, row, shape, classes, ignore_index):
     """Raise the IndexError for the first bad label."""
+    if value > np.iinfo(np.int64).max:
+        raise IndexError(f"target[{position(row, shape)}] is {value}, which no class index can be")
     raise IndexError(
         f"target[{position(row, shape)}] is {int(value)}, but class indices run from 0 to {classes - 1} "
         f"({classes} classes); mark rows to leave out with ignore_index={ignore_index}"

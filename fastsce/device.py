@@ -18,7 +18,7 @@ class Home(NamedTuple):
 
     library: Any  # see `fastsce.arrays`
     owner: Any  # the library's own array, which keeps the memory
-    index: int  # of the GPU
+    index: int  # type: ignore[assignment]  # of the GPU
 
     def stream(self) -> tuple[int, bool]:
         """The caller's current stream, and whether a call has to wait for it before it returns."""
@@ -40,23 +40,37 @@ class Home(NamedTuple):
 
 
 class DeviceArray(np.ndarray):
-    """A view of a GPU's memory. What would read it is refused."""
+    """A view of a GPU's memory. What would read or write it is refused, but for one number by its index."""
 
     home: Home
-    __array_ufunc__ = None  # arithmetic
+    __array_ufunc__ = None  # type: ignore[assignment]  # arithmetic
 
     def __array_finalize__(self, other: Any) -> None:
         self.home = getattr(other, "home", None)  # type: ignore[assignment]
 
     def __repr__(self) -> str:
-        return f"<{self.dtype} array of shape {self.shape} on GPU {self.home.index}>"
+        return f"<{name_of(self.dtype)} array of shape {self.shape} on GPU {self.home.index}>"
 
     __str__ = __repr__
+
+    def __format__(self, form: str) -> str:
+        return repr(self)
+
+    def __array_function__(self, function: Any, types: Any, args: Any, given: Any) -> Any:
+        return super().__array_function__(function, types, args, given) if function in VIEWING else self.unreadable()
 
     def unreadable(self, *args: Any, **given: Any) -> Any:
         raise TypeError("the memory of a GPU cannot be read from Python; copy the array to the host first")
 
-    astype = copy = tolist = item = tobytes = __float__ = __int__ = __bool__ = __index__ = unreadable  # type: ignore[assignment]
+
+VIEWING = {np.broadcast_to, np.may_share_memory, np.moveaxis, np.shares_memory}
+READING = """
+    argmax argmin argpartition argsort astype byteswap choose compress copy dot dump dumps fill flatten item nonzero
+    partition put repeat searchsorted sort take tobytes tofile tolist
+    __bool__ __complex__ __copy__ __deepcopy__ __float__ __index__ __int__ __iter__ __reduce__ __reduce_ex__ __setitem__
+"""
+for method in READING.split():
+    setattr(DeviceArray, method, DeviceArray.unreadable)
 
 
 class Interface:
@@ -68,11 +82,17 @@ class Interface:
         self.__array_interface__ = interface
 
 
+def name_of(dtype: np.dtype) -> str:
+    return "bfloat16" if dtype == BFLOAT16 else dtype.name
+
+
 def view(home: Home, address: int, shape: tuple[int, ...], strides: tuple[int, ...] | None, dtype: np.dtype) -> Any:
     """Strides in bytes, None for C order."""
+    if not dtype.isnative:
+        raise TypeError(f"arrays of dtype {dtype}, of the other byte order, are not supported; convert to {dtype.name}")
     if address % dtype.itemsize or any(s % dtype.itemsize for s in strides or ()):
         raise ValueError(
-            f"an array of {dtype} at address {address:#x} is not aligned to its numbers; pass a copy of it"
+            f"an array of {name_of(dtype)} at address {address:#x} is not aligned to its numbers; pass a copy of it"
         )
     kind = "|V2" if dtype == BFLOAT16 else dtype.str
     interface = {"version": 3, "data": (address, False), "shape": shape, "strides": strides, "typestr": kind}
@@ -83,7 +103,19 @@ def view(home: Home, address: int, shape: tuple[int, ...], strides: tuple[int, .
 
 def by_interface(home: Home, interface: dict[str, Any]) -> Any:
     """A view of what speaks `__cuda_array_interface__`."""
+    if interface.get("mask") is not None:
+        raise TypeError("masked arrays are not supported; put -inf into masked logits and pass the plain array")
     dtype = np.dtype(interface["typestr"])
     array = view(home, interface["data"][0], tuple(interface["shape"]), interface.get("strides"), dtype)
     array.flags.writeable = not interface["data"][1]
     return array
+
+
+def index_of(address: int) -> int:
+    """The number of the GPU whose memory this is; of the current one for memory that the driver does not know."""
+    from cuda.bindings import driver
+    from cuda.core import Device
+
+    attribute = driver.CUpointer_attribute.CU_POINTER_ATTRIBUTE_DEVICE_ORDINAL
+    status, index = driver.cuPointerGetAttribute(attribute, address)
+    return int(index) if status == driver.CUresult.CUDA_SUCCESS else Device().device_id

@@ -36,7 +36,10 @@ class Call:
         found = library.device(argument)
         if found != self.device and not isinstance(argument, (int, float, np.number)):  # numbers go anywhere
             raise TypeError(f"{name} is on {found}, but the logits are on {self.device}; move one of them")
-        return library.view(argument)
+        a = library.view(argument)
+        if found == self.device != "cpu":
+            a.home = self.x.home  # type: ignore[attr-defined]  # one call, one stream
+        return a
 
     def real(self, name: str, argument: Any) -> np.ndarray:
         a = self.view(name, argument)
@@ -57,7 +60,8 @@ class Call:
         """Memory for a gradient: `out`, checked to lie on none of the inputs but the logits, or new."""
         if out is None:
             return self.chores.empty_like(self.x)
-        if not hasattr(out, "dtype") or not arrays.library_of(out).mutable:
+        array = hasattr(out, "dtype") or hasattr(out, "__cuda_array_interface__")
+        if not array or not arrays.library_of(out).mutable:
             raise TypeError(f"{name} of type {type(out).__name__} cannot be written into; leave {name} out")
         return check.out(name, self.view(name, out), self.x, inputs)
 

@@ -1,14 +1,41 @@
 """What every test shares."""
 
 import pytest
-import simulator
-import standins
-
-simulator.install()
-standins.install()
 
 
-@pytest.fixture(scope="session", params=["reference", "cpu"])
-def backend(request):
-    """The name of each backend that works on this machine's memory. One that cannot be imported fails its tests."""
-    return request.param
+def pytest_addoption(parser):
+    parser.addoption("--gpu", action="store_true", help="test the cuda backend on this machine's GPU, and only that")
+
+
+def pytest_configure(config):
+    """Without a GPU the CUDA backend is simulated; either way before anything imports it."""
+    import gpu
+
+    import fastsce
+
+    if config.getoption("--gpu"):
+        gpu.machine = gpu.Real
+        for name in gpu.MOVED:
+            setattr(fastsce, name, gpu.moved(name))
+        return
+    import simulator
+    import standins
+
+    simulator.install()
+    standins.install()
+
+
+def pytest_generate_tests(metafunc):
+    """`backend`: the name of each backend that works here. One that cannot be imported fails its tests."""
+    if "backend" in metafunc.fixturenames:
+        names = ["cuda"] if metafunc.config.getoption("--gpu") else ["reference", "cpu"]
+        metafunc.parametrize("backend", names, scope="session")
+
+
+def pytest_collection_modifyitems(config, items):
+    """On a GPU, tests that name no backend have nothing to do, but for those of the CUDA backend."""
+    if not config.getoption("--gpu"):
+        return
+    skipped = [i for i in items if "backend" not in getattr(i, "fixturenames", ()) and i.path.stem != "test_cuda"]
+    for item in skipped:
+        item.add_marker(pytest.mark.skip(reason="not of the GPU"))

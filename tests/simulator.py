@@ -10,6 +10,7 @@ import bisect
 import random
 import sys
 from types import ModuleType, SimpleNamespace
+from typing import NamedTuple
 
 import greenlet
 import numpy as np
@@ -126,6 +127,9 @@ def number(x, like):
     return compute(like.dtype)(x)
 
 
+words.small = words.wide = int
+
+
 @word
 def label(x):
     return min(int(x), 2**63 - 1)
@@ -235,12 +239,17 @@ class Thread:
         self.number = x + group.size[0] * y
         self.arrays = 0  # of shared memory, that it has asked for
         self.waits_for, self.given, self.answer = None, None, None
-        self.run = greenlet.greenlet(lambda: function(job))
+        self.run = greenlet.greenlet(lambda: quietly(function, job))
 
     def wait(self, what, given=None):
         self.waits_for, self.given = what, given
         self.group.hub.switch()
         return self.answer
+
+
+def quietly(function, job):
+    with np.errstate(all="ignore"):
+        function(job)
 
 
 class Block:
@@ -335,23 +344,19 @@ def run(function, job, grid, block, home, shared=0, threads=512):
     launcher.launched.append((function, grid, block, shared))
     home.stream()
     job = pointers(job)
-    with np.errstate(all="ignore"):
-        for number in range(grid):
-            Block(number, grid, block, shared, function, job).run()
+    for number in range(grid):
+        Block(number, grid, block, shared, function, job).run()
 
 
-class Nothing:
-    def __enter__(self):
-        pass
-
-    def __exit__(self, *error):
-        pass
+class Limits(NamedTuple):
+    processors: int
+    shared: int
+    threads: int
 
 
 launcher.run = run
-launcher.on = lambda index: Nothing()
-launcher.processors = lambda: 2
-launcher.shared_memory = lambda: launcher.shared
+launcher.threads = 512  # of a block at most; fewer make short rows long ones
+launcher.limits = lambda index: Limits(2, launcher.shared, launcher.threads)
 launcher.read = lambda address, count, home: [load(Memory(address, np.dtype(float)), i) for i in range(count)]
 
 

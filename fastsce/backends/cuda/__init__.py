@@ -10,19 +10,20 @@ import math
 
 import numpy as np
 
-from fastsce.backends.cuda import elementwise as kernels
 from fastsce.backends.cuda import chores
-from fastsce.backends.cuda.geometry import THREADS, arrange, kernel
-from fastsce.backends.cuda.job import GRADIENT, HESSIAN, LOG_SOFTMAX, NOTHING, Job, Plan, View
-from fastsce.backends.cuda.launch import on, processors, read, run, shared_memory
+from fastsce.backends.cuda import elementwise as kernels
 from fastsce.backends.cuda.chores import line, nothing, pointer, view
+from fastsce.backends.cuda.geometry import arrange, kernel
+from fastsce.backends.cuda.job import GRADIENT, HESSIAN, LOG_SOFTMAX, NOTHING, Job, Plan, View
+from fastsce.backends.cuda.launch import limits, read, run
 from fastsce.layout import blocks, compute_dtype, runs
 from fastsce.maths import law_of
 from fastsce.spec import Spec
 
-__all__ = ["backward", "binary", "forward_backward", "log_softmax", "chores", "reduce", "scan_labels", "softmax_vjp"]
+__all__ = ["backward", "binary", "chores", "forward_backward", "log_softmax", "reduce", "scan_labels", "softmax_vjp"]
 
 NO_SCALE = chores.Scale(1.0, None, None, None)
+FLOAT64 = np.dtype(np.float64)
 WORD = 16  # bytes
 
 
@@ -69,19 +70,19 @@ def softmax(spec, logits, target, weight, scale, loss, lse, grad, hess, *, write
     shared = soft or law.off > 0.0
     precise = logits.dtype == dtype
     heavy = spec.softcap is not None or write == HESSIAN
-    with on(home.index):
-        limits = processors(), shared_memory()
+    most = limits(home.index)
     upstream = scale.upstream if scale.upstream is not None and scale.upstream.ndim else None
     single = scale.upstream if upstream is None else None
     wide = [logits, grad, hess, target if soft else None]
     narrow = (upstream, scale.sample_weight, loss, lse, None if soft else target)
     for (x, g, h, q), (ups, samples, losses, sums, labels) in blocks(wide, narrow):
         shape = arrange(
-            x.shape[0] * x.shape[1], classes, x.itemsize, in_words(x, g, h), neighbours(x), heavy, *limits
+            x.shape[0] * x.shape[1], classes, x.itemsize, in_words(x, g, h), neighbours(x), heavy, *most
         )  # fmt: skip
         plan = Plan(
             rows=x.shape[0] * x.shape[1],
             inner=x.shape[1],
+            per_inner=1.0 / x.shape[1],
             classes=classes,
             ignore_index=spec.ignore_index,
             labelled=int(labels is not None),
@@ -108,7 +109,7 @@ def softmax(spec, logits, target, weight, scale, loss, lse, grad, hess, *, write
             plan=plan,
         )
         variant = kernel(shape.regime, shape.slots, shared, soft, spec.softcap is not None, write, precise)
-        run(variant, job, shape.grid, shape.block, home, shape.kept * WORD, THREADS)
+        run(variant, job, shape.grid, shape.block, home, shape.kept * WORD, most.threads)
 
 
 def in_words(x, *others):
@@ -142,53 +143,44 @@ def softmax_vjp(p, v, *, out):
 
 
 def binary(logits, target, weight, sample_weight, pos_weight, upstream, *, loss=None, grad=None, hess=None):
-    """Sums of the losses of as many pieces as there are blocks."""
-    home, size = logits.home, logits.size
-    if not size:
-        return home.empty((0,), np.dtype(np.float64))
-    dtype = compute_dtype(logits)
+    """Sums of the losses, one a block."""
+    home, dtype = logits.home, compute_dtype(logits)
+    if not logits.size:
+        return home.empty((0,), FLOAT64)
     ups = upstream.upstream
     if ups is not None and ups.ndim == 0:
         ups = np.broadcast_to(ups, logits.shape, subok=True)
-    factors = [a if isinstance(a, np.ndarray) else None for a in (weight, sample_weight, pos_weight)]
-    arrays = [logits, target, *factors, ups, loss, grad, hess]
-    share = math.prod(a for a in (weight, sample_weight) if not isinstance(a, np.ndarray))
-    pos = 1.0 if isinstance(pos_weight, np.ndarray) else pos_weight
+    factors = [weight, sample_weight, pos_weight, ups]
+    arrays = [a if isinstance(a, np.ndarray) else None for a in factors]
+    results = [loss, grad, hess]
     sums = []
-    for views in runs([logits if a is None else a for a in arrays]):
-        x, y, *others = views
-        count = chores.blocks_for(x.size)
-        pieces = home.empty((count,), np.dtype(np.float64))
-        four, results = others[:4], others[4:]
-        given = [a is not None for a in (*factors, ups)]
-        wanted = [a is not None for a in (loss, grad, hess)]
-        types = (dtype, logits.dtype, logits.dtype)
+    for views in runs([logits, target, *[logits if a is None else a for a in arrays + results]]):
+        x, t, *others = (view(a) for a in views)
+        blank = [View(nothing(kind), 0, 0, 0) for kind in (dtype, logits.dtype, logits.dtype)]
+        pieces = home.empty((chores.blocks_for(logits.size),), FLOAT64)
         job = kernels.Binary(
-            view(x),
-            view(y),
-            *[view(a) for a in four],
-            given=bits(given),
-            share=float(share),
-            pos=float(pos),
+            logits=x,
+            target=t,
+            factors=kernels.Factors(*others[:4]),
+            given=bits(arrays),
+            share=math.prod(float(a) for a in factors[:2] if not isinstance(a, np.ndarray)),
+            pos=1.0 if isinstance(pos_weight, np.ndarray) else float(pos_weight),
             factor=upstream.factor,
-            inverse=line(None),
-            **{
-                name: view(a) if w else View(nothing(t), 0, 0, 0)
-                for name, a, w, t in zip(("loss", "grad", "hess"), results, wanted, types)
-            },
-            wanted=bits(wanted),
+            results=kernels.Results(*[v if a is not None else b for v, a, b in zip(others[4:], results, blank)]),
+            wanted=bits(results),
             sums=pointer(pieces),
-            shape=chores.shape_of(x),
+            shape=chores.shape_of(views[0]),
         )
-        run(kernels.binary, job, count, (chores.THREADS, 1), home)
+        run(kernels.binary, job, pieces.size, (chores.THREADS, 1), home)
         sums.append(pieces)
     if len(sums) == 1:
         return sums[0]
-    out = home.empty((len(sums),), np.dtype(np.float64))
+    out = home.empty((len(sums),), FLOAT64)
     for i, pieces in enumerate(sums):
         chores.add_up(pieces, 1.0, None, out[i : i + 1])
     return out
 
 
-def bits(truths):
-    return sum(1 << i for i, truth in enumerate(truths) if truth)
+def bits(given):
+    """One for each that is not None."""
+    return sum(1 << i for i, a in enumerate(given) if a is not None)

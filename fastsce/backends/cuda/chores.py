@@ -107,7 +107,10 @@ def item(a: Any, i: int) -> int:
     """The i-th number of an array of integers."""
     if a.ndim:
         a = a[tuple(slice(k, k + 1) for k in np.unravel_index(i, a.shape))]
-    return int(read(pointer(numbers(a)).address, 1, a.home)[0])
+    unsigned = a.dtype == np.uint64
+    wide = labels(a.view(INT64) if unsigned else a)
+    found = int(np.float64(read(pointer(wide).address, 1, a.home)[0]).view(INT64))  # its bits
+    return found % 2**64 if unsigned else found
 
 
 def scale(upstream: Any, normaliser: Any, sample_weight: Any) -> Scale:

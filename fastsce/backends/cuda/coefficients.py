@@ -8,7 +8,7 @@ import numpy as np
 
 from fastsce import maths
 from fastsce.backends.cuda.job import BAD, IGNORED, NO_TARGET, SOFT
-from fastsce.backends.cuda.words import device, exp_of, load, load_like, number, power_of, store
+from fastsce.backends.cuda.words import device, exp_of, load, load_like, number, power_of, small, store, wide
 
 
 class Row(NamedTuple):
@@ -67,15 +67,10 @@ def law_of(job):
 
 
 @device
-def row_at(i, job, soft):
-    """A row beyond the last one is skipped."""
-    plan = job.plan
-    live = i < plan.rows
-    i = i if live else 0
-    a = 0 if plan.inner == plan.rows else i // plan.inner  # a division takes some hundred instructions
-    b = i - a * plan.inner
-    place = label_at(i, job, soft) if live else IGNORED
-    scale = job.factor * value(job.inverse, 0) * value(job.upstream, i) * value(job.sample_weight, i) * job.law.scale
+def row_at(i, place, scale, job):
+    """Row i, and where it lies."""
+    a = whole(i, job.plan.inner, job.plan.per_inner)
+    b = i - a * job.plan.inner
     return Row(
         i,
         a * job.logits.a + b * job.logits.b,
@@ -87,6 +82,21 @@ def row_at(i, job, soft):
         scale,
         power_of(job.logits.data, scale),
     )
+
+
+@device
+def whole(i, n, per_n):
+    """i // n, up to 2^53; an instruction for it there is not, and a call takes registers."""
+    a = int(float(i) * per_n)
+    a = a - 1 if a * n > i else a
+    return a + 1 if (a + 1) * n <= i else a
+
+
+@device
+def scale_of(i, job):
+    """What the gradient of a row is multiplied by, logit_scale included."""
+    scale = job.factor * value(job.inverse, 0) * value(job.upstream, i) * value(job.sample_weight, i)
+    return scale * job.law.scale
 
 
 @device
@@ -117,13 +127,11 @@ def shift(row, x_top, law, job, softcap):
 
 @device
 def share(c, row, law, job, soft):
-    """q of a class, or w where only smoothing asks for it; 0 beyond the last class."""
-    if c >= job.plan.classes:
-        return number(0.0, job.logits.data)
-    w = number(1.0, job.logits.data) if job.total.step < 0 else load(job.weight, c)
+    """q of a class, or w where only smoothing asks for it."""
+    w = number(1.0, job.logits.data) if job.total.step < 0 else load(job.weight, wide(c))
     if soft is None:
         return w
-    t = load_like(job.soft.data, row.q + c * job.soft.c, job.logits.data)
+    t = load_like(job.soft.data, row.q + wide(c) * job.soft.c, job.logits.data)
     return maths.soft_mass(w, t, law.keep, law.off)
 
 
@@ -145,10 +153,10 @@ def settle(row, facts, law, job, soft, softcap):
     if soft is not None:
         distance = maths.fma(facts.mass, gap, facts.distance)
         p_k, p_k_minus_1 = p_top, p_top_minus_1
-        q, mass = maths.widen(share(facts.place, row, law, job, soft)), facts.mass
+        q, mass = maths.widen(share(small(facts.place), row, law, job, soft)), facts.mass
         others, pull = mass - q, row.scale
     else:
-        w = maths.widen(share(max(facts.place, 0), row, law, job, soft))
+        w = maths.widen(share(small(max(facts.place, 0)), row, law, job, soft))
         z_k = maths.logit(facts.x_k, law, softcap)
         p_k, p_k_minus_1 = maths.label_chance(z_top - z_k, p_top, p_top_minus_1, m)
         if job.plan.saved:

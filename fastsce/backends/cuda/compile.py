@@ -9,15 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numba import cuda
 from numba.cuda import types
 from numba.cuda.core.caching import IndexDataCacheFile
 
 from fastsce.backends.cuda.job import Pointer
-from fastsce.backends.cuda.words import BFLOAT16, FLOAT16
+from fastsce.backends.cuda.words import BFLOAT16, FLOAT16, cuda
 from fastsce.spec import BFLOAT16 as BFLOAT16_DTYPE
 
-CAPABILITY = (8, 0)  # at least: bfloat16 has no instructions before
 STORED = {np.dtype(np.float16): FLOAT16, BFLOAT16_DTYPE: BFLOAT16, np.dtype(bool): types.uint8}
 SOURCES = [Path(__file__).parents[2] / "maths.py", *sorted(Path(__file__).parent.glob("*.py"))]
 

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from fastsce import maths
-from fastsce.backends.cuda.job import Line, View
+from fastsce.backends.cuda.job import View
 from fastsce.backends.cuda.reduce import PLACES, TOP, Where, agree_largest, agree_sum
 from fastsce.backends.cuda.words import (
     block,
@@ -136,7 +136,7 @@ def mend(job):
             top = -np.inf
             for c in range(job.classes):
                 x = maths.widen(load(job.logits.data, start + c * job.logits.c))
-                top = x if x != x or top != top or x > top else top
+                top = x if x != x or x > top else top
             store(job.lse, i, top)
         i += step()
 
@@ -175,7 +175,7 @@ def scan(job):
 
 class Settle(NamedTuple):
     pieces: Any
-    count: int
+    number: int  # of pieces
     out: Any
 
 
@@ -185,7 +185,7 @@ def settle(job):
     at = Where(partial, thread(), threads(), 0, 1)
     first, total = NOWHERE, 0.0
     i = thread()
-    while i < job.count:
+    while i < job.number:
         first = min(first, load(job.pieces, 2 * i))
         total += load(job.pieces, 2 * i + 1)
         i += threads()
@@ -223,22 +223,29 @@ def sum_up(job):
 # --- binary cross-entropy ---------------------------------------------------------------------------------------------
 
 
-class Binary(NamedTuple):
-    logits: View
-    target: View
+class Factors(NamedTuple):
     weight: View
     sample_weight: View
     pos_weight: View
     upstream: View
-    given: int  # which of the four are: 1, 2, 4, 8
-    share: float  # what stands for weight and sample_weight where they are numbers
-    pos: float  # likewise
-    factor: float
-    inverse: Line
+
+
+class Results(NamedTuple):
     loss: View
     grad: View
     hess: View
-    wanted: int  # 1: losses, 2: gradients, 4: Hessians
+
+
+class Binary(NamedTuple):
+    logits: View
+    target: View
+    factors: Factors
+    given: int  # which of the factors are: 1, 2, 4, 8
+    share: float  # what stands for weight and sample_weight where they are numbers
+    pos: float  # for pos_weight
+    factor: float  # for upstream, or beside it
+    results: Results
+    wanted: int  # which of the results are: 1, 2, 4
     sums: Any
     shape: Shape
 
@@ -249,36 +256,41 @@ def binary(job):
     at = Where(partial, thread(), threads(), 0, 1)
     p, shape = job.logits.data, job.shape
     one, total = number(1.0, p), 0.0
-    scale = number(job.factor if job.inverse.step < 0 else job.factor * load(job.inverse.data, 0), p)
-    share_of_all, pos_of_all = number(job.share, p), number(job.pos, p)
+    share_of_all, pos_of_all, scale = number(job.share, p), number(job.pos, p), number(job.factor, p)
     i = first_number()
     while i < shape.size:
         x, t = load(p, offset(job.logits, i, shape)), load_like(job.target.data, offset(job.target, i, shape), p)
         share, pos, pull = share_of_all, pos_of_all, scale
         if job.given & 1:
-            share = share * load_like(job.weight.data, offset(job.weight, i, shape), p)
+            share = share * factor(job.factors.weight, i, p, shape)
         if job.given & 2:
-            share = share * load_like(job.sample_weight.data, offset(job.sample_weight, i, shape), p)
+            share = share * factor(job.factors.sample_weight, i, p, shape)
         if job.given & 4:
-            pos = load_like(job.pos_weight.data, offset(job.pos_weight, i, shape), p)
+            pos = factor(job.factors.pos_weight, i, p, shape)
         if job.given & 8:
-            pull = pull * load_like(job.upstream.data, offset(job.upstream, i, shape), p)
+            pull = pull * factor(job.factors.upstream, i, p, shape)
         right, wrong = maths.sides(x, t * pos, one - t)
         large, small, log_u = maths.sigmoid(maths.decay(x))
         loss = share * maths.binary_loss(x, right, wrong, log_u)
         total += maths.widen(loss)
         pull = share * pull
         if job.wanted & 1:
-            store(job.loss.data, offset(job.loss, i, shape), loss)
+            store(job.results.loss.data, offset(job.results.loss, i, shape), loss)
         g, h = maths.binary_gradient(x, right, wrong, large, small), maths.binary_curvature(right, wrong, large, small)
         if job.wanted & 2:
-            store(job.grad.data, offset(job.grad, i, shape), pull * g)
+            store(job.results.grad.data, offset(job.results.grad, i, shape), pull * g)
         if job.wanted & 4:
-            store(job.hess.data, offset(job.hess, i, shape), pull * h)
+            store(job.results.hess.data, offset(job.results.hess, i, shape), pull * h)
         i += step()
     total = agree_sum(total, at, TOP, False)
     if thread() == 0:
         store(job.sums, block(), total)
+
+
+@device
+def factor(view, i, p, shape):
+    """As numbers of p are worked on."""
+    return load_like(view.data, offset(view, i, shape), p)
 
 
 # --- softmax's Jacobian -----------------------------------------------------------------------------------------------

@@ -9,7 +9,9 @@ from fastsce.backends.cuda.job import COLUMNS, HESSIAN, LONG, ROWS
 from fastsce.backends.cuda.softmax import softmax
 
 WORD = 16  # bytes
-THREADS = 512  # a block has at most: with up to 128 registers each, one fills a multiprocessor
+THREADS = 512  # a block has at most, of 128 registers each; compute capability 8 would spill some, and has 256
+OLDER_THREADS = 256
+NEW = 9  # compute capability
 BLOCK = 128  # threads of a block of several rows
 SLOTS = 8  # words a thread has in registers: with 36 registers of data, none of 128 is spilled
 FEW_SLOTS = 4  # where more is worked out with each number: float64, a softcap, the Hessian
@@ -32,27 +34,47 @@ class Geometry(NamedTuple):
 
 @lru_cache(maxsize=256)
 def arrange(
-    rows: int, classes: int, itemsize: int, words: bool, samples: int, heavy: bool, processors: int, shared: int
+    rows: int,
+    classes: int,
+    itemsize: int,
+    words: bool,
+    samples: int,
+    heavy: bool,
+    processors: int,
+    shared: int,
+    threads: int,
 ) -> Geometry:
     """`words`: rows can be moved word by word. `samples`: how many neighbours in memory are other rows, 1 for none.
     `heavy`: much is worked out with each number. `shared`: bytes of shared memory a block may have.
     """
     width = WORD // itemsize
     if words and classes * itemsize >= SHORT:
-        slots = FEW_SLOTS if heavy or itemsize == 8 else SLOTS
-        team = power_of_two(-(-classes // (width * slots)), 2, THREADS)
+        slots = slots_of(ROWS, itemsize, heavy)
+        team = power_of_two(-(-classes // (width * slots)), 2, threads)
         if team * slots * width >= classes:
-            several = max(1, BLOCK // team)
+            several = max(1, min(BLOCK, threads) // team)
             return Geometry(ROWS, slots, team, (team, several), min(-(-rows // several), ROW_BLOCKS), 0)
         kept = min((shared - STATIC) // WORD, -(-classes // width) - team * slots)
         return Geometry(LONG, slots, team, (team, 1), min(rows, processors), kept)
-    numbers = min(COLUMN_NUMBERS, COLUMN_BYTES // itemsize)
-    slots = numbers // width
+    slots = slots_of(COLUMNS, itemsize, heavy)
+    numbers = slots * width
     across = power_of_two(samples, 1, WARP)
-    team = power_of_two(-(-classes // numbers), 1, THREADS // across)
-    if samples > WARP and across * team < BLOCK:
-        across = BLOCK // team
+    team = power_of_two(-(-classes // numbers), 1, threads // across)
+    if samples > WARP:
+        across = max(across, min(BLOCK, threads) // team)
     return Geometry(COLUMNS, slots, team, (across, team), min(-(-rows // across), ROW_BLOCKS), 0)
+
+
+def threads_of(capability: tuple[int, ...]) -> int:
+    """A block has at most on such a GPU."""
+    return THREADS if capability[0] >= NEW else OLDER_THREADS
+
+
+def slots_of(regime: int, itemsize: int, heavy: bool) -> int:
+    """How many words a thread has in registers."""
+    if regime == COLUMNS:
+        return min(COLUMN_NUMBERS, COLUMN_BYTES // itemsize) * itemsize // WORD
+    return FEW_SLOTS if heavy or itemsize == 8 else SLOTS
 
 
 def power_of_two(n: int, least: int, most: int) -> int:

@@ -39,6 +39,7 @@ class Line(NamedTuple):
 class Plan(NamedTuple):
     rows: int  # A·B
     inner: int  # B
+    per_inner: float  # 1 ÷ B
     classes: int
     ignore_index: int
     labelled: int  # there are labels

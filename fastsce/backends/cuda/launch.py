@@ -5,13 +5,15 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable
 from functools import lru_cache
-from typing import Any
+from typing import Any, NamedTuple
 
 from cuda.core import Device, LaunchConfig, Stream, launch
 
+from fastsce.backends.cuda.geometry import threads_of
 from fastsce.backends.cuda.job import Pointer
 from fastsce.device import Home
 
+CAPABILITY = (8, 0)  # at least: there are no instructions for bfloat16 before
 LOADED: dict[tuple, Any] = {}
 
 
@@ -53,34 +55,32 @@ def load(function: Callable, job: tuple, threads: int) -> Any:
     """cuda.core's kernel, allowed to use all the shared memory there is."""
     from cuda.bindings import driver
 
-    from fastsce.backends.cuda.compile import CAPABILITY, compiled
+    from fastsce.backends.cuda.compile import compiled
 
-    capability = tuple(Device().compute_capability)
-    if capability < CAPABILITY:
-        raise RuntimeError(f"fastsce needs a GPU of compute capability 8.0 or later; this one has {capability}")
     found = compiled(function, job, threads)._codelibrary.get_cufunc()
     limit = driver.CUfunction_attribute.CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES
-    room = shared_memory() - found.attrs.shared
+    room = limits(Device().device_id).shared - found.attrs.shared
     (status,) = driver.cuKernelSetAttribute(limit, room, found.handle, Device().device_id)
     if status != driver.CUresult.CUDA_SUCCESS:
         raise RuntimeError(f"the driver gave no more shared memory to a kernel: {status}")
     return found.kernel
 
 
-def processors() -> int:
-    """Multiprocessors of the current GPU."""
-    return properties(Device().device_id)[0]
+class Limits(NamedTuple):
+    """Of a GPU."""
 
-
-def shared_memory() -> int:
-    """Bytes of shared memory that a block may have."""
-    return properties(Device().device_id)[1]
+    processors: int
+    shared: int  # bytes of shared memory a block may have
+    threads: int  # of a block of the softmax kernel
 
 
 @lru_cache(maxsize=64)
-def properties(index: int) -> tuple[int, int]:
+def limits(index: int) -> Limits:
     found = Device(index).properties
-    return found.multiprocessor_count, found.max_shared_memory_per_block_optin
+    capability = (found.compute_capability_major, found.compute_capability_minor)
+    if capability < CAPABILITY:
+        raise RuntimeError(f"fastsce needs a GPU of compute capability 8.0 or later; GPU {index} has {capability}")
+    return Limits(found.multiprocessor_count, found.max_shared_memory_per_block_optin, threads_of(capability))
 
 
 def on(index: int) -> Any:

@@ -21,36 +21,45 @@ from fastsce.backends.cuda.words import (
     load_word,
     number,
     put,
+    small,
     store,
     store_word,
     take_word,
     to_boundary,
+    wide,
     width,
 )
 
-NEVER = 1 << 62  # a class that no row has
+NEVER = 2**31 - 1  # a class that no row has
 
 
 class Span(NamedTuple):
+    """Classes, in 32 bits."""
+
     first: int  # class of the first number in slot 0
     step: int
     stride: int
     end: int  # no slot has classes from here on
     ragged: int  # first class of this thread's ragged end,
-    count: int  # and how many there are
+    extent: int  # and how many there are
 
 
 @device
 def span_of(member, row, live, job, columns):
     p, classes, team = job.logits.data, job.plan.classes, job.plan.team
     if not live:
-        return Span(0, 0, 1, 0, 0, 0)
+        return span(0, 0, 1, 0, 0, 0)
     if columns:
-        return Span(member, team, team * width(p), classes, 0, 0)
+        return span(member, team, team * width(p), classes, 0, 0)
     head = min(to_boundary(p, row.x), classes)
     end = classes - (classes - head) % width(p)
-    ragged, count = (0, head) if member == 0 else (end, classes - end)
-    return Span(head + member * width(p), 1, team * width(p), end, ragged, count if member < 2 else 0)
+    ragged, extent = (0, head) if member == 0 else (end, classes - end)
+    return span(head + member * width(p), 1, team * width(p), end, ragged, extent if member < 2 else 0)
+
+
+@device
+def span(first, step, stride, end, ragged, extent):
+    return Span(small(first), small(step), small(stride), small(end), small(ragged), small(extent))
 
 
 @device
@@ -62,19 +71,19 @@ def slot_class(j, slots, span):
 @device
 def slot_stop(j, slots, span):
     """The class before which it ends."""
-    return span.ragged + span.count if j == slots else span.end
+    return span.ragged + span.extent if j == slots else span.end
 
 
 @device
 def owner_of(c, span, job, columns):
     """Which member of the team writes a class."""
-    team, wide = job.plan.team, width(job.logits.data)
+    team, numbers, end = job.plan.team, width(job.logits.data), wide(span.end)
     if columns:
         return c & (team - 1)
-    head = span.end % wide  # of the first whole word, as all words end where the next begins
-    if c >= span.end:
+    head = end % numbers  # the first whole word's class, as words end where the next ones begin
+    if c >= end:
         return 1
-    return 0 if c < head else (c - head) // wide & (team - 1)
+    return 0 if c < head else (c - head) // numbers & (team - 1)
 
 
 # --- to and from memory -----------------------------------------------------------------------------------------------
@@ -84,10 +93,10 @@ def owner_of(c, span, job, columns):
 def load_slot(held, j, c, ragged, span, row, job, columns):
     p = job.logits.data
     if columns or ragged:
-        stop = span.ragged + span.count if ragged else span.end
+        stop = span.ragged + span.extent if ragged else span.end
         each_pair(p, load_pair, 0, (held, j, c, stop, span, row, job))
     elif c < span.end and not row.skip:
-        load_word(p, row.x + c, held, 4 * j)
+        load_word(p, row.x + wide(c), held, 4 * j)
     else:
         each_pair(p, clear_pair, 0, (held, j, p))
 
@@ -103,9 +112,9 @@ def load_pair(k, done, held, j, c, stop, span, row, job):
 @device
 def pick(c, stop, row, job):
     """A logit, or −∞ where there is none to read."""
-    if row.skip or c >= stop:
-        return number(-np.inf, job.logits.data)
-    return load(job.logits.data, row.x + c * job.logits.c)
+    if not row.skip and c < stop:
+        return load(job.logits.data, row.x + wide(c) * job.logits.c)
+    return number(-np.inf, job.logits.data)
 
 
 @device
@@ -117,17 +126,17 @@ def clear_pair(k, done, held, j, p):
 @device
 def store_slot(view, start, held, j, c, ragged, span, columns):
     if columns or ragged:
-        stop = span.ragged + span.count if ragged else span.end
+        stop = span.ragged + span.extent if ragged else span.end
         each_number(view.data, store_number, 0, (view, start, held, j, c, stop, span))
     elif c < span.end:
-        store_word(view.data, start + c, held, 4 * j)
+        store_word(view.data, start + wide(c), held, 4 * j)
 
 
 @device
 def store_number(k, done, view, start, held, j, c, stop, span):
     here = c + k * span.step
     if here < stop:
-        store(view.data, start + here * view.c, get(held, width(view.data) * j + k, view.data))
+        store(view.data, start + wide(here) * view.c, get(held, width(view.data) * j + k, view.data))
     return done
 
 
@@ -170,13 +179,13 @@ class Sums(NamedTuple):
     mass_lost: Any
     distance: Any
     distance_lost: Any
-    first: int  # the first class with the largest logit
+    first: Any  # the first class with the largest logit
 
 
 @device
 def no_sums(p):
     zero = number(0.0, p)
-    return Sums(zero, zero, zero, zero, zero, zero, zero, NEVER)
+    return Sums(zero, zero, zero, zero, zero, zero, zero, small(NEVER))
 
 
 @device
@@ -219,7 +228,7 @@ def weigh(k, sums, held, j, c, stop, m, span, row, law, job, soft, softcap):
     """Add q and q·(m − z) of a class; q = w where only smoothing asks for it."""
     p = job.logits.data
     here = c + k * span.step
-    q = share(here if here < stop else job.plan.classes, row, law, job, soft)
+    q = share(here, row, law, job, soft) if here < stop else number(0.0, p)
     away = maths.fma(maths.unit(get(held, width(p) * j + k, p), law.inner, softcap), law.gain, -m)
     mass, mass_lost = sums.mass, sums.mass_lost
     if soft is not None:  # may be near one q, and must be exact
@@ -231,7 +240,7 @@ def weigh(k, sums, held, j, c, stop, m, span, row, law, job, soft, softcap):
 @device
 def find_first(k, sums, held, j, c, stop, x_top, span, p):
     here = c + k * span.step
-    found = get(held, width(p) * j + k, p) == x_top and here < min(stop, sums.first)
+    found = get(held, width(p) * j + k, p) == x_top and here < stop and here < sums.first
     first = here if found else sums.first
     return Sums(
         sums.rest, sums.rest_lost, sums.ties, sums.mass, sums.mass_lost, sums.distance, sums.distance_lost, first
@@ -261,7 +270,8 @@ def gradient_of(v, c, kept, m, outcome, weighed, row, law, job, soft, softcap):
         e = maths.sloped(term(v, m, row.power, law, job, softcap), v, law.inner, softcap)
     if not weighed:
         return e * outcome.push
-    q = maths.sloped(share(c, row, law, job, soft), v, law.inner, softcap)
+    q = share(c, row, law, job, soft) if c < job.plan.classes else number(0.0, job.logits.data)
+    q = maths.sloped(q, v, law.inner, softcap)
     return maths.class_gradient(e, outcome.push, q, outcome.pull)
 
 

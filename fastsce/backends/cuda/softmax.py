@@ -16,11 +16,20 @@ from __future__ import annotations
 import numpy as np
 
 from fastsce import maths
-from fastsce.backends.cuda.coefficients import Facts, label_logit, law_of, report, row_at, settle, shift
-from fastsce.backends.cuda.job import COLUMNS, HESSIAN, LOG_SOFTMAX, NOTHING, ROWS
+from fastsce.backends.cuda.coefficients import (
+    Facts,
+    label_at,
+    label_logit,
+    law_of,
+    report,
+    row_at,
+    scale_of,
+    settle,
+    shift,
+)
+from fastsce.backends.cuda.job import COLUMNS, HESSIAN, IGNORED, LOG_SOFTMAX, NOTHING, ROWS
 from fastsce.backends.cuda.passes import (
     NEVER,
-    Span,
     keep_tail,
     largest_of,
     load_slot,
@@ -66,6 +75,7 @@ from fastsce.backends.cuda.words import (
     threads,
     threads_y,
     uint32,
+    wide,
 )
 
 AHEAD = 4  # slots beyond the registers that are brought together, so that as many loads are under way
@@ -92,7 +102,9 @@ def softmax(regime, slots, shared, soft, softcap, write, keep):
         i = block() * rows + slot
         while i - slot < job.plan.rows:
             live = i < job.plan.rows
-            row = row_at(i, job, soft)
+            here = i if live else 0
+            place, scale = label_at(here, job, soft) if live else IGNORED, scale_of(here, job)
+            row = row_at(here, place, scale, job)
             span = span_of(member, row, live, job, columns)
             beyond = span.first + slots * span.stride  # where the tail begins
             x_k = label_logit(row, job)
@@ -126,25 +138,27 @@ def softmax(regime, slots, shared, soft, softcap, write, keep):
                 mass = agree_sum(maths.widen(sums.mass) + maths.widen(sums.mass_lost), at, MASS, columns)
                 distance = maths.widen(sums.distance) + maths.widen(sums.distance_lost)
                 distance = agree_sum(distance, at, DISTANCE, columns)
-            place, top_place = row.place, 0
+            top_place = 0
             if placed:
-                top_place = int(-agree_largest(-float(sums.first), at, PLACE, columns))
+                top_place = int(-agree_largest(-float(wide(sums.first)), at, PLACE, columns))
                 top_place = 0 if top_place == NEVER else top_place
             if soft is not None:
                 x_k, place = top, top_place
             facts = Facts(top, x_k, place, rest, ties, mass, distance)
 
+            # Where the row lies is worked out again: kept, it would take the registers of what is read.
+            row = row_at(anew(here), row.place, scale, job)
+            span = span_of(anew(member), row, live, job, columns)
             if write != NOTHING and live:
                 outcome = settle(row, facts, law, job, soft, softcap)
                 each(held_slots, renew_held, 0, (held,))
-                span = Span(anew(span.first), anew(span.step), anew(span.stride), span.end, span.ragged, span.count)
-                how = (m, outcome, weighed, span, row, law, job, soft, softcap)
-                each(held_slots, write_held, 0, (spare, held, slots, keep, columns, write, how))
+                to_write = (m, outcome, weighed, span, row, law, job, soft, softcap)
+                each(held_slots, write_held, 0, (spare, held, slots, keep, columns, write, to_write))
                 if tail:
-                    c, n = beyond, member
+                    c, n = span.first + slots * span.stride, member
                     while c < span.end:
                         load_tail(held, 0, c, n, kept, span, row, job, columns)
-                        write_slot(spare, held, 0, c, False, False, columns, write, how)
+                        write_slot(spare, held, 0, c, False, False, columns, write, to_write)
                         c, n = c + span.stride, n + team
 
             # The rest of the outcome is for one thread each, and worked out when the registers are free again.

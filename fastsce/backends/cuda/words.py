@@ -6,12 +6,15 @@ Offsets count numbers, in 64 bits, from a pointer.
 """
 
 from llvmlite import ir
-from numba import cuda
+
+from fastsce.backends.cuda.target import cuda  # first: it prepares for the imports after it
+
+# isort: split
 from numba.cuda import float64, types, uint32
 from numba.cuda.extending import core_models, intrinsic, register_model
 
 from fastsce import maths
-from fastsce.backends.cuda.scalars import DOUBLE, FLOAT, I32, I64, SINGLE, device, into, meaning
+from fastsce.backends.cuda.scalars import BITS, DOUBLE, FLOAT, I32, I64, SINGLE, device, into, meaning
 
 __all__ = ["cuda", "device", "float64", "uint32"]
 
@@ -237,6 +240,18 @@ def load_like(typing, p, i, like):
         return into(context, b, value, given, result) if given != result else value
 
     return result(p, i, like), build
+
+
+@intrinsic
+def small(typing, x):
+    """A class, in 32 bits: half the registers."""
+    return BITS(x), lambda context, b, signature, args: context.cast(b, args[0], x, types.int32)
+
+
+@intrinsic
+def wide(typing, x):
+    """A class, in 64 bits, for offsets."""
+    return types.int64(x), lambda context, b, signature, args: context.cast(b, args[0], types.int32, types.int64)
 
 
 def label(x):

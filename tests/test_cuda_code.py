@@ -1,0 +1,102 @@
+"""The CUDA kernels' machine code: words of 128 bits, nothing in local memory, no double arithmetic for each class."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import cuda_code
+import pytest
+from cuda_code import CAPPED, FORMS, LABELS, PLAIN, SOFT
+
+pytestmark = pytest.mark.skipif(bool(cuda_code.why_not()), reason=cuda_code.why_not())
+REGISTERS = 65536  # of a multiprocessor
+
+
+@pytest.fixture(scope="module")
+def code(tmp_path_factory):
+    """Of every form, made by two processes."""
+    processes = []
+    for part in (0, 1):
+        folder = tmp_path_factory.mktemp("code")
+        numbers = ",".join(map(str, range(part, len(FORMS), 2)))
+        environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])}
+        command = [sys.executable, cuda_code.__file__, str(folder), str(folder / "found.json"), numbers]
+        processes.append((subprocess.Popen(command, env=environment), folder / "found.json"))
+    found = {}
+    for process, file in processes:
+        assert process.wait() == 0
+        found |= json.loads(file.read_text())
+    return found
+
+
+@pytest.fixture(params=FORMS, ids="-".join)
+def form(request, code):
+    return request.param, code[str(FORMS.index(request.param))]
+
+
+def count(found, *beginnings) -> int:
+    return sum(n for name, n in found["instructions"].items() if name.startswith(beginnings))
+
+
+def words(found, kind) -> int:
+    return sum(n for name, n in found["instructions"].items() if name.startswith(kind) and "128" in name.split("."))
+
+
+DOUBLE = ("DADD", "DMUL", "DFMA", "F2F.F64")
+
+
+def test_nothing_is_in_local_memory(form):
+    _, found = form
+    assert count(found, "LDL", "STL") == 0 and found["stack"] == 0
+
+
+def test_registers_let_a_largest_block_run(form):
+    _, found = form
+    assert found["threads"] >= 256
+    assert 32 < found["registers"] <= REGISTERS // found["threads"]
+
+
+def test_rows_move_in_words(form):
+    """Every slot of a row; single numbers are those of its ragged ends, the label's and what there is once a row."""
+    (_, dtype, regime, kind), found = form
+    loads, stores = words(found, "LDG"), words(found, "STG")
+    if regime == "COLUMNS":
+        assert loads == stores == 0
+        return
+    slots = found["slots"]
+    assert loads >= slots and stores >= slots
+    width = {"float64": 2, "float32": 4}.get(dtype, 8)
+    if kind == LABELS:
+        assert count(found, "LDG") - loads <= width + 14
+        assert count(found, "STG") - stores <= width + 3
+
+
+def test_terms_of_16_bits_take_the_hardware_s_exp(form):
+    (_, dtype, _, kind), found = form
+    if dtype in ("float16", "bfloat16") and kind != CAPPED:
+        assert count(found, "MUFU.EX2") >= found["slots"] * 8
+    elif kind != CAPPED:
+        assert count(found, "MUFU.EX2") == 0
+
+
+def test_nothing_is_called_but_the_compiler_s_own(form):
+    """Slow paths of float64 divisions and of shuffles in older GPUs: no exp, no log."""
+    _, found = form
+    assert all(name.startswith(("__cuda_sm", ".L_")) for name in found["calls"])
+
+
+def test_double_arithmetic_is_not_for_each_class(form, code):
+    """What there is once a row is worked out in float64: it does not grow with the classes a thread has."""
+    key, found = form
+    if key[1] == "float64":
+        assert count(found, "DFMA") > 100
+        return
+    assert found["in_loops"] == []
+    if key[3] != SOFT:
+        assert count(found, *DOUBLE) < 180
+    if key in PLAIN and key[0] == "sm_90":
+        fewer = code[f"{FORMS.index(key)} fewer"]
+        assert count(found, *DOUBLE) == count(fewer, *DOUBLE)
+        assert count(found, "FFMA", "MUFU") > count(fewer, "FFMA", "MUFU")
