@@ -70,7 +70,7 @@ class Torch:
         if x.is_neg():
             raise TypeError("tensors whose sign is to be changed later are not supported; call .resolve_neg()")
         if x.device.type == "cuda":
-            dtype = dtype_of(str(x.dtype).removeprefix("torch."))
+            dtype = dtype_of(x.dtype)
             strides = tuple([s * dtype.itemsize for s in x.stride()])
             return gpu.view(gpu.Home(Torch, x, x.device.index), x.data_ptr(), tuple(x.shape), strides, dtype)
         return x.view(torch.int16).numpy().view(BFLOAT16) if x.dtype == torch.bfloat16 else x.numpy()
@@ -123,7 +123,7 @@ class Jax:
             raise TypeError("JAX arrays that are spread over several GPUs are not supported; pass each GPU its part")
         x = x.block_until_ready()  # XLA's streams are its own
         home = gpu.Home(Jax, x, int(place.partition(":")[2]))
-        return gpu.view(home, x.unsafe_buffer_pointer(), x.shape, None, dtype_of(x.dtype.name))
+        return gpu.view(home, x.unsafe_buffer_pointer(), x.shape, None, dtype_of(x.dtype))
 
     @staticmethod
     def wrap(a: np.ndarray, like: Any) -> Any:
@@ -169,7 +169,7 @@ class CuPy:
     @staticmethod
     def view(x: Any) -> np.ndarray:
         home = gpu.Home(CuPy, x, x.device.id)
-        return gpu.view(home, x.data.ptr, x.shape, x.strides, dtype_of(str(x.dtype)))
+        return gpu.view(home, x.data.ptr, x.shape, x.strides, dtype_of(x.dtype))
 
     @staticmethod
     def wrap(a: np.ndarray, like: Any) -> Any:
@@ -289,8 +289,10 @@ def library_of_type(kind: Any) -> Any:
     return DLPack if hasattr(kind, "__dlpack_device__") else NumPy
 
 
-def dtype_of(name: str) -> np.dtype:
-    """A library's dtype, by its name."""
+@lru_cache(maxsize=64)
+def dtype_of(dtype: Any) -> np.dtype:
+    """A library's dtype as a view has it."""
+    name = str(dtype).removeprefix("torch.")
     if name == "bfloat16":
         return BFLOAT16
     try:

@@ -27,7 +27,8 @@ def pytest_configure(config):
 
 def pytest_generate_tests(metafunc):
     """`backend`: the name of each backend that works here. One that cannot be imported fails its tests."""
-    if "backend" in metafunc.fixturenames:
+    own = any("backend" in mark.args[0] for mark in metafunc.definition.iter_markers("parametrize"))
+    if "backend" in metafunc.fixturenames and not own:
         names = ["cuda"] if metafunc.config.getoption("--gpu") else ["reference", "cpu"]
         metafunc.parametrize("backend", names, scope="session")
 

@@ -72,11 +72,12 @@ def describe(gpu, dtype, regime, kind, fewer=False) -> dict:
     slots = geometry.slots_of(regime, np.dtype(code).itemsize, kind in (CAPPED, HESSIAN))
     precise = dtype in ("float32", "float64")
     shared, soft, capped = kind in (SMOOTHED, SOFT), kind == SOFT, kind == CAPPED
+    threads = geometry.most_threads(geometry.threads_of(capability), np.dtype(code).itemsize, shared)
     function = geometry.kernel(regime, slots // 2 if fewer else slots, shared, soft, capped, write, precise)
     library, _ = _compile_pyfunc_with_fixup(
         function, types.void(type_of(arguments(code, kind == SOFT))), debug=False, lineinfo=False, device=False,
         fastmath=False, cc=capability, opt=True, abi="numba", abi_info=None, forceinline=False,
-        launch_bounds=(geometry.threads_of(capability), 1), lto=False,
+        launch_bounds=(threads, 1), lto=False,
     )  # fmt: skip
     place = Path(sys.argv[1]) / "kernel.cubin"
     place.write_bytes(library.get_cubin(cc=capability).code)
@@ -85,7 +86,8 @@ def describe(gpu, dtype, regime, kind, fewer=False) -> dict:
     kernel = text[text.rindex("\n.text.") :]
     return {
         "slots": slots,
-        "threads": geometry.threads_of(capability),
+        "parameters": re.findall(r"\.param \.(\w+) .*_param_\d+,?$", library.get_asm_str(cc=capability), re.MULTILINE),
+        "threads": threads,
         "registers": max(map(int, re.findall(r"REG:(\d+)", usage))),
         "stack": max(map(int, re.findall(r"STACK:(\d+)", usage))),
         "instructions": Counter(re.findall(r"^\s+/\*\w+\*/\s+(?:@!?U?P\w+\s+)?([A-Z][\w.]*)", text, re.MULTILINE)),

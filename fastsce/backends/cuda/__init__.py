@@ -13,9 +13,10 @@ import numpy as np
 from fastsce.backends.cuda import chores
 from fastsce.backends.cuda import elementwise as kernels
 from fastsce.backends.cuda.chores import line, nothing, pointer, view
-from fastsce.backends.cuda.geometry import arrange, kernel
+from fastsce.backends.cuda.geometry import SHORT, WORD, arrange, kernel, most_threads
 from fastsce.backends.cuda.job import GRADIENT, HESSIAN, LOG_SOFTMAX, NOTHING, Job, Plan, View
 from fastsce.backends.cuda.launch import limits, read, run
+from fastsce.backends.cuda.passes import NEVER
 from fastsce.layout import blocks, compute_dtype, runs
 from fastsce.maths import law_of
 from fastsce.spec import Spec
@@ -24,7 +25,6 @@ __all__ = ["backward", "binary", "chores", "forward_backward", "log_softmax", "r
 
 NO_SCALE = chores.Scale(1.0, None, None, None)
 FLOAT64 = np.dtype(np.float64)
-WORD = 16  # bytes
 
 
 def scan_labels(labels, classes, ignore_index, weight, sample_weight, summed=True, checked=None):
@@ -60,6 +60,8 @@ def reduce(losses, divisor, *, out):
 def softmax(spec, logits, target, weight, scale, loss, lse, grad, hess, *, write, saved):
     """Lay the call out for the kernel, and launch it."""
     classes, dtype, home = logits.shape[-1], compute_dtype(logits), logits.home
+    if classes >= NEVER:
+        raise ValueError(f"rows of {classes} classes are too long for a GPU; it takes up to {NEVER - 1}")
     soft = target is not None and target.ndim == logits.ndim
     law = law_of(spec, classes, target is None, dtype)
     total = None
@@ -71,16 +73,16 @@ def softmax(spec, logits, target, weight, scale, loss, lse, grad, hess, *, write
     precise = logits.dtype == dtype
     heavy = spec.softcap is not None or write == HESSIAN
     most = limits(home.index)
+    threads = most_threads(most.threads, logits.itemsize, shared)
     upstream = scale.upstream if scale.upstream is not None and scale.upstream.ndim else None
     single = scale.upstream if upstream is None else None
     wide = [logits, grad, hess, target if soft else None]
     narrow = (upstream, scale.sample_weight, loss, lse, None if soft else target)
     for (x, g, h, q), (ups, samples, losses, sums, labels) in blocks(wide, narrow):
-        shape = arrange(
-            x.shape[0] * x.shape[1], classes, x.itemsize, in_words(x, g, h), neighbours(x), heavy, *most
-        )  # fmt: skip
+        rows, words, across = x.shape[0] * x.shape[1], in_words(x, g, h), neighbours(x)
+        shape = arrange(rows, classes, x.itemsize, words, across, heavy, most.processors, most.shared, threads)
         plan = Plan(
-            rows=x.shape[0] * x.shape[1],
+            rows=rows,
             inner=x.shape[1],
             per_inner=1.0 / x.shape[1],
             classes=classes,
@@ -109,7 +111,7 @@ def softmax(spec, logits, target, weight, scale, loss, lse, grad, hess, *, write
             plan=plan,
         )
         variant = kernel(shape.regime, shape.slots, shared, soft, spec.softcap is not None, write, precise)
-        run(variant, job, shape.grid, shape.block, home, shape.kept * WORD, most.threads)
+        run(variant, job, shape.grid, shape.block, home, shape.kept * WORD, threads)
 
 
 def in_words(x, *others):
@@ -130,7 +132,7 @@ def in_words(x, *others):
 
 def neighbours(x):
     """How many rows lie closer to each other than one row's classes do, or are so short that it is all the same."""
-    closer = abs(x.strides[1]) < abs(x.strides[2]) or x.shape[2] * x.itemsize < 128
+    closer = abs(x.strides[1]) < abs(x.strides[2]) or x.shape[2] * x.itemsize < SHORT
     return x.shape[1] if closer else 1
 
 

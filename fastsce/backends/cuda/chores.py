@@ -151,7 +151,8 @@ def scan(labels: Any, classes: int, ignore_index: int, weight: Any, sample_weigh
     """Three float64 on the GPU: the first bad row or −1, Σ w_y·sample_weight over the rows not ignored, and 1 ÷ it."""
     home, size = labels.home, labels.size
     count = max(1, min(MOST_BLOCKS, -(-size // PIECE)))
-    pieces, out = home.empty((2 * count,), FLOAT64), home.empty((3,), FLOAT64)
+    out = home.empty((3,), FLOAT64)
+    pieces = home.empty((2 * count,), FLOAT64) if count > 1 else out
     job = kernels.Scan(
         pointer(labels),
         nothing(FLOAT64) if weight is None else pointer(weight),
@@ -162,9 +163,11 @@ def scan(labels: Any, classes: int, ignore_index: int, weight: Any, sample_weigh
         classes,
         ignore_index,
         size,
+        pointer(out),
     )
     run(kernels.scan, job, count, (THREADS, 1), home)
-    run(kernels.settle, kernels.Settle(pointer(pieces), count, pointer(out)), 1, (THREADS, 1), home)
+    if count > 1:
+        run(kernels.gather, kernels.Gather(pointer(pieces), count, pointer(out)), 1, (THREADS, 1), home)
     return out
 
 

@@ -151,12 +151,12 @@ class Scan(NamedTuple):
     classes: int
     ignore_index: int
     size: int
+    out: Any  # three float64, for a grid of one block, which needs no pieces
 
 
 def scan(job):
     """Of each block's labels: the first bad row, and Σ w_y·sample_weight over the rows that are not ignored."""
-    partial = cuda.shared.array(PLACES, float64)
-    at = Where(partial, thread(), threads(), 0, 1)
+    at = Where(cuda.shared.array(PLACES, float64), thread(), threads(), 0, 1)
     first, total = NOWHERE, 0.0
     i = first_number()
     while i < job.size:
@@ -169,20 +169,30 @@ def scan(job):
         i += step()
     first, total = -agree_largest(-first, at, 0, False), agree_sum(total, at, 1, False)
     if thread() == 0:
-        store(job.pieces, 2 * block(), first)
-        store(job.pieces, 2 * block() + 1, total)
+        if blocks() == 1:
+            settle(first, total, job.out)
+        else:
+            store(job.pieces, 2 * block(), first)
+            store(job.pieces, 2 * block() + 1, total)
 
 
-class Settle(NamedTuple):
+@device
+def settle(first, total, out):
+    """The first bad row or −1, the sum, and 1 ÷ it."""
+    store(out, 0, -1.0 if first == NOWHERE else first)
+    store(out, 1, total)
+    store(out, 2, 1.0 / total if total != 0.0 else np.inf)
+
+
+class Gather(NamedTuple):
     pieces: Any
     number: int  # of pieces
     out: Any
 
 
-def settle(job):
-    """One block: of all pieces, the first bad row or −1, the sum, and what that is divided into 1."""
-    partial = cuda.shared.array(PLACES, float64)
-    at = Where(partial, thread(), threads(), 0, 1)
+def gather(job):
+    """One block: what all pieces of a scan come to."""
+    at = Where(cuda.shared.array(PLACES, float64), thread(), threads(), 0, 1)
     first, total = NOWHERE, 0.0
     i = thread()
     while i < job.number:
@@ -191,9 +201,7 @@ def settle(job):
         i += threads()
     first, total = -agree_largest(-first, at, 0, False), agree_sum(total, at, 1, False)
     if thread() == 0:
-        store(job.out, 0, -1.0 if first == NOWHERE else first)
-        store(job.out, 1, total)
-        store(job.out, 2, 1.0 / total if total != 0.0 else np.inf)
+        settle(first, total, job.out)
 
 
 class Sum(NamedTuple):
@@ -207,8 +215,7 @@ class Sum(NamedTuple):
 
 def sum_up(job):
     """Each block's sum of its values, divided."""
-    partial = cuda.shared.array(PLACES, float64)
-    at = Where(partial, thread(), threads(), 0, 1)
+    at = Where(cuda.shared.array(PLACES, float64), thread(), threads(), 0, 1)
     total = 0.0
     i = first_number()
     while i < job.size:
@@ -252,8 +259,7 @@ class Binary(NamedTuple):
 
 def binary(job):
     """Loss, gradient and Hessian of every element; the losses' sum of every block."""
-    partial = cuda.shared.array(PLACES, float64)
-    at = Where(partial, thread(), threads(), 0, 1)
+    at = Where(cuda.shared.array(PLACES, float64), thread(), threads(), 0, 1)
     p, shape = job.logits.data, job.shape
     one, total = number(1.0, p), 0.0
     share_of_all, pos_of_all, scale = number(job.share, p), number(job.pos, p), number(job.factor, p)
@@ -307,8 +313,7 @@ class Product(NamedTuple):
 
 def softmax_vjp(job):
     """p·(v − ⟨p, v⟩), a block a row."""
-    partial = cuda.shared.array(PLACES, float64)
-    at = Where(partial, thread(), threads(), 0, 1)
+    at = Where(cuda.shared.array(PLACES, float64), thread(), threads(), 0, 1)
     row = block()
     while row < job.rows:
         a = row // job.b

@@ -9,8 +9,8 @@ from fastsce.backends.cuda.job import COLUMNS, HESSIAN, LONG, ROWS
 from fastsce.backends.cuda.softmax import softmax
 
 WORD = 16  # bytes
-THREADS = 512  # a block has at most, of 128 registers each; compute capability 8 would spill some, and has 256
-OLDER_THREADS = 256
+THREADS = 512  # a block has at most, of 128 registers each
+FEWER_THREADS = 256  # where 128 would not do: compute capability 8, float64, shares of a target
 NEW = 9  # compute capability
 BLOCK = 128  # threads of a block of several rows
 SLOTS = 8  # words a thread has in registers: with 36 registers of data, none of 128 is spilled
@@ -67,7 +67,12 @@ def arrange(
 
 def threads_of(capability: tuple[int, ...]) -> int:
     """A block has at most on such a GPU."""
-    return THREADS if capability[0] >= NEW else OLDER_THREADS
+    return THREADS if capability[0] >= NEW else FEWER_THREADS
+
+
+def most_threads(threads: int, itemsize: int, shared: bool) -> int:
+    """And in such a variant."""
+    return min(threads, FEWER_THREADS) if itemsize == 8 or shared else threads
 
 
 def slots_of(regime: int, itemsize: int, heavy: bool) -> int:
