@@ -20,7 +20,7 @@ from fastsce.api import (
 from fastsce.binary import binary_cross_entropy_grad_and_hess, binary_cross_entropy_value_and_grad
 from fastsce.probabilities import log_softmax, softmax, softmax_vjp
 
-PACKAGES = ("fastsce", "numpy", "numba", "llvmlite", "torch", "jax", "ml_dtypes")
+PACKAGES = ("fastsce", "numpy", "numba", "llvmlite", "numba-cuda", "torch", "jax", "cupy", "ml_dtypes")
 FEATURES = ("avx2", "fma", "f16c", "avx512f", "neon")  # the vector instructions that decide how fast a kernel can be
 NO_CACHE = "none: no writable place was found, so every process compiles anew; set NUMBA_CACHE_DIR to one"
 DTYPES = ("float32", "float64", "float16", "bfloat16")
@@ -42,6 +42,8 @@ def show_versions() -> None:
     missing = {name: dispatch.why_missing(name) for name in dispatch.BACKENDS}
     if missing["cpu"] is None:
         describe_cpu()
+    if missing["cuda"] is None:
+        missing["cuda"] = describe_gpus()
     for name, reason in missing.items():
         print(f"backend    {name}: {reason or 'ready, for arrays on the ' + dispatch.BACKENDS[name].device}")
 
@@ -80,6 +82,17 @@ def cpu_name() -> str:
     lines = info.read_text().splitlines() if info.exists() else []
     names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
     return names[0] if names else platform.processor() or platform.machine()
+
+
+def describe_gpus() -> str | None:
+    """Print the GPUs; why there is none, if so."""
+    try:
+        gpus = dispatch.load("cuda").gpus()
+    except RuntimeError as error:
+        return str(error)
+    for number, gpu in enumerate(gpus):
+        print(f"{'GPU ' + str(number):10} {gpu}")
+    return None
 
 
 def warmup(

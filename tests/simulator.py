@@ -357,6 +357,7 @@ class Limits(NamedTuple):
 launcher.run = run
 launcher.threads = 512  # of a block at most; fewer make short rows long ones
 launcher.limits = lambda index: Limits(2, launcher.shared, launcher.threads)
+launcher.gpus = lambda: ["simulated"]
 launcher.read = lambda address, count, home: [load(Memory(address, np.dtype(float)), i) for i in range(count)]
 
 

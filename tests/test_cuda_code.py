@@ -26,11 +26,12 @@ def code(tmp_path_factory):
         environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])}
         command = [sys.executable, cuda_code.__file__, str(folder), str(folder / "found.json"), numbers]
         processes.append((subprocess.Popen(command, env=environment), folder / "found.json"))
-    found = {}
+    found, has_row_stack = {}, []
     for process, file in processes:
         assert process.wait() == 0
         found |= json.loads(file.read_text())
-    return found
+        has_row_stack.append(found["row_stack"])
+    return {**found, "row_stack": has_row_stack}
 
 
 @pytest.fixture(params=FORMS, ids="-".join)
@@ -117,3 +118,8 @@ def test_the_argument_is_laid_flat_as_the_launcher_does_it(form):
 
     given = cuda_code.arguments(cuda_code.DTYPES[dtype], kind == SOFT)
     assert [name.replace("b64", "u64") for name in found["parameters"]] == flat(given)
+
+
+def test_kernels_are_made_without_row_stack_too(code):
+    """NumPy 2.5 has it no more; it is not left behind either."""
+    assert code["row_stack"] == [True, False]

@@ -15,13 +15,23 @@ from fastsce.backends.cuda import elementwise as kernels
 from fastsce.backends.cuda.chores import line, nothing, pointer, view
 from fastsce.backends.cuda.geometry import SHORT, WORD, arrange, kernel, most_threads
 from fastsce.backends.cuda.job import GRADIENT, HESSIAN, LOG_SOFTMAX, NOTHING, Job, Plan, View
-from fastsce.backends.cuda.launch import limits, read, run
+from fastsce.backends.cuda.launch import gpus, limits, read, run
 from fastsce.backends.cuda.passes import NEVER
 from fastsce.layout import blocks, compute_dtype, runs
 from fastsce.maths import law_of
 from fastsce.spec import Spec
 
-__all__ = ["backward", "binary", "chores", "forward_backward", "log_softmax", "reduce", "scan_labels", "softmax_vjp"]
+__all__ = [
+    "backward",
+    "binary",
+    "chores",
+    "forward_backward",
+    "gpus",
+    "log_softmax",
+    "reduce",
+    "scan_labels",
+    "softmax_vjp",
+]
 
 NO_SCALE = chores.Scale(1.0, None, None, None)
 FLOAT64 = np.dtype(np.float64)

@@ -83,6 +83,16 @@ def limits(index: int) -> Limits:
     return Limits(found.multiprocessor_count, found.max_shared_memory_per_block_optin, threads_of(capability))
 
 
+def gpus() -> list[str]:
+    """What to call each GPU; a RuntimeError says why there is none."""
+    from fastsce.backends.cuda.words import cuda
+
+    if not cuda.is_available():
+        reason = " ".join(str(cuda.cuda_error() or "none was found").split())
+        raise RuntimeError(f"numba-cuda is installed, but no GPU can be used: {reason}")
+    return [f"{gpu.name}, compute capability {'.'.join(map(str, gpu.compute_capability))}" for gpu in cuda.gpus]
+
+
 def on(index: int) -> Any:
     """With this GPU as the current one."""
     if Device().device_id == index:
