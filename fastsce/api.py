@@ -236,7 +236,7 @@ denominator, axis, backend, check_targets, out
             problem.target,
             problem.weight,
             row_scale,
-            lse=problem.chores.numbers(saved),
+            lse=problem.backend.chores.numbers(saved),
             grad=problem.classes_last(grad),
         )
     return problem.wrap(grad, out)

@@ -179,8 +179,8 @@ class BinaryProblem(Call):
 
     def run(self, grad_output: Any, **results: np.ndarray) -> Any:
         """Run the backend on the results asked for; the loss, reduced."""
-        up = self.chores.scale(self.upstream(grad_output, self.reduction, self.x.shape), self.normaliser, None)
-        each = self.chores.empty(self.x, self.x.shape, self.loss_dtype) if self.reduction == "none" else None
+        up = self.backend.chores.scale(self.upstream(grad_output, self.reduction, self.x.shape), self.normaliser, None)
+        each = self.backend.chores.empty(self.x, self.x.shape, self.loss_dtype) if self.reduction == "none" else None
         factors = (self.weight, self.sample_weight, self.pos_weight, up)
         sums = self.backend.binary(self.x, self.target, *factors, loss=each, **results)
         return self.wrap(each) if each is not None else self.wrap_sum(sums, self.normaliser)

@@ -103,8 +103,8 @@ def target_kind(target, logits_shape, rows, axis, ignore_index) -> str:
 
 
 def labels(target):
-    """Refuse labels that 64 signed bits cannot hold, where NumPy can look at them."""
-    if target.dtype == np.uint64 and type(target) is np.ndarray and target.size:
+    """Refuse unsigned labels that 64 signed bits cannot hold, where NumPy can look at them."""
+    if type(target) is np.ndarray and target.size:
         flat = target.reshape(-1)
         row = int((flat > np.iinfo(np.int64).max).argmax())
         if flat[row] > np.iinfo(np.int64).max:

@@ -10,6 +10,8 @@ import numpy as np
 from fastsce import scratch
 from fastsce.spec import BFLOAT16
 
+INT64 = np.dtype(np.int64)
+
 
 def empty(x, shape, dtype):
     """Memory for a result, beside the array x."""
@@ -44,7 +46,7 @@ def as_dtype(a, dtype):
 
 def labels(target):
     """As int64, side by side; labels that do not fit have been refused."""
-    if target.dtype == np.int64 and target.flags.c_contiguous:
+    if target.dtype == INT64 and target.flags.c_contiguous:
         return target
     return np.ascontiguousarray(target, dtype=np.int64).reshape(target.shape)
 

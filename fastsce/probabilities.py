@@ -39,7 +39,7 @@ def softmax(x: Any, axis: int = -1, *, backend: str | None = None) -> Any:
     [0.01544932 0.63116335 0.35338733]
     """
     problem = untargeted(x, axis, backend)
-    p = problem.chores.empty_like(problem.x)
+    p = problem.backend.chores.empty_like(problem.x)
     loss, _ = problem.forward_backward(problem.row_scale(), p)
     problem.forget(loss)
     return problem.wrap(p)
@@ -70,7 +70,7 @@ def log_softmax(x: Any, axis: int = -1, *, backend: str | None = None) -> Any:
     [-0.69314718 -0.69314718]
     """
     problem = untargeted(x, axis, backend)
-    out = problem.chores.empty_like(problem.x)
+    out = problem.backend.chores.empty_like(problem.x)
     if out.size:
         problem.backend.log_softmax(problem.logits, out=problem.classes_last(out))
     return problem.wrap(out)
@@ -104,7 +104,7 @@ def logsumexp(x: Any, axis: int = -1, *, backend: str | None = None) -> Any:
     problem = untargeted(x, axis, backend)
     loss, lse = problem.forward_backward(problem.row_scale())
     problem.forget(loss)
-    problem.chores.mend(problem.logits, lse)
+    problem.backend.chores.mend(problem.logits, lse)
     return problem.wrap_loss(lse)
 
 
@@ -140,7 +140,7 @@ def softmax_vjp(p: Any, v: Any, axis: int = -1, *, backend: str | None = None) -
     problem = untargeted(p, axis, backend, "p")
     other = check.same_shape("v", problem.view("v", v), problem.x.shape, "for each probability")
     check.same_dtype("v", other, problem.x, "p")
-    out = problem.chores.empty_like(problem.x)
+    out = problem.backend.chores.empty_like(problem.x)
     if out.size:
         problem.backend.softmax_vjp(problem.logits, problem.classes_last(other), out=problem.classes_last(out))
     return problem.wrap(out)
@@ -177,7 +177,7 @@ def softmax_jacobian(p: Any, *, backend: str | None = None) -> Any:
     row = call.x
     if row.ndim != 1:
         raise ValueError(f"p must be one row, shape (C,), got shape {row.shape}; use softmax_vjp for batches")
-    out = call.chores.identity(row, row.size)
+    out = call.backend.chores.identity(row, row.size)
     call.backend.softmax_vjp(
         np.broadcast_to(row, out.shape, subok=True), out, out=out
     )  # row i of the Jacobian is e_iᵀJ

@@ -12,7 +12,7 @@ import numpy as np
 from fastsce import arrays, check, dispatch
 from fastsce.spec import BFLOAT16, Spec
 
-FLOAT32, FLOAT64 = np.dtype(np.float32), np.dtype(np.float64)
+FLOAT32, FLOAT64, UINT64 = np.dtype(np.float32), np.dtype(np.float64), np.dtype(np.uint64)
 
 
 @dataclass
@@ -23,12 +23,7 @@ class Call:
     x: np.ndarray  # its memory
     library: Any
     device: str
-    backend: ModuleType
-
-    @property
-    def chores(self) -> Any:
-        """What the backend does with arrays besides the loss; see `fastsce.host`."""
-        return self.backend.chores
+    backend: ModuleType  # its `chores` are what it does with arrays besides the loss, see `fastsce.host`
 
     def view(self, name: str, argument: Any) -> np.ndarray:
         """Another argument's memory, which must be on the logits' device."""
@@ -37,13 +32,13 @@ class Call:
         if found != self.device and not isinstance(argument, (int, float, np.number)):  # numbers go anywhere
             raise TypeError(f"{name} is on {found}, but the logits are on {self.device}; move one of them")
         a = library.view(argument)
-        if found == self.device != "cpu":
+        if found != "cpu":
             a.home = self.x.home  # type: ignore[attr-defined]  # one call, one stream
         return a
 
     def real(self, name: str, argument: Any) -> np.ndarray:
         a = self.view(name, argument)
-        return self.chores.numbers(a) if a.dtype == BFLOAT16 else check.real(name, a)
+        return self.backend.chores.numbers(a) if a.dtype == BFLOAT16 else check.real(name, a)
 
     def upstream(self, grad_output: Any, reduction: str, shape: tuple[int, ...]) -> np.ndarray | None:
         """grad_output: one number, or an array of the loss's shape."""
@@ -59,7 +54,7 @@ class Call:
     def buffer(self, name: str, out: Any, **inputs: np.ndarray | None) -> np.ndarray:
         """Memory for a gradient: `out`, checked to lie on none of the inputs but the logits, or new."""
         if out is None:
-            return self.chores.empty_like(self.x)
+            return self.backend.chores.empty_like(self.x)
         array = hasattr(out, "dtype") or hasattr(out, "__cuda_array_interface__")
         if not array or not arrays.library_of(out).mutable:
             raise TypeError(f"{name} of type {type(out).__name__} cannot be written into; leave {name} out")
@@ -70,7 +65,7 @@ class Call:
         if out is not None:
             return out
         if self.device != "cpu" and (narrower := getattr(self.library, "narrower", lambda dtype: None)(a.dtype)):
-            a = self.chores.as_dtype(a, narrower)
+            a = self.backend.chores.as_dtype(a, narrower)
         return self.library.wrap(a, self.given)
 
     @property
@@ -78,11 +73,11 @@ class Call:
         return FLOAT64 if self.x.dtype == FLOAT64 else FLOAT32
 
     def wrap_loss(self, loss: Any) -> Any:
-        return self.wrap(self.chores.as_dtype(loss, self.loss_dtype))
+        return self.wrap(self.backend.chores.as_dtype(loss, self.loss_dtype))
 
     def wrap_sum(self, losses: np.ndarray, normaliser: Any) -> Any:
         """Their sum ÷ normaliser."""
-        result = self.chores.empty(self.x, (), self.loss_dtype)
+        result = self.backend.chores.empty(self.x, (), self.loss_dtype)
         self.backend.reduce(losses, normaliser, out=result)
         return self.wrap(result)
 
@@ -117,15 +112,15 @@ class Problem(Call):
     def row_scale(self, grad_output: Any = None) -> Any:
         """What a row's gradient is multiplied by: sample_weight × grad_output ÷ normaliser, or one number for all."""
         upstream = self.upstream(grad_output, self.spec.reduction, self.rows)
-        return self.chores.scale(upstream, self.normaliser, self.sample_weight)
+        return self.backend.chores.scale(upstream, self.normaliser, self.sample_weight)
 
     def gradient_buffer(self, name: str, out: Any) -> np.ndarray:
         return self.buffer(name, out, target=self.target)
 
     def forward_backward(self, row_scale, grad=None, hess=None) -> tuple[np.ndarray, np.ndarray]:
         """Run the backend; loss (without sample_weight) and lse of every row."""
-        lse = self.chores.empty(self.x, self.rows, FLOAT64)
-        loss = self.chores.borrow(lse, self.rows, self.reduced)
+        lse = self.backend.chores.empty(self.x, self.rows, FLOAT64)
+        loss = self.backend.chores.borrow(lse, self.rows, self.reduced)
         if self.x.size:  # no backend is asked to work on nothing
             self.backend.forward_backward(
                 self.spec,
@@ -144,7 +139,7 @@ class Problem(Call):
         """The loss to return, from one loss a row."""
         if self.sample_weight is not None:
             labels = self.target if self.labelled else None
-            self.chores.weigh(loss, self.sample_weight, labels, self.spec.ignore_index)
+            self.backend.chores.weigh(loss, self.sample_weight, labels, self.spec.ignore_index)
         if not self.reduced:
             return self.wrap_loss(loss)
         result = self.wrap_sum(loss, self.normaliser)
@@ -153,7 +148,7 @@ class Problem(Call):
 
     def forget(self, loss: np.ndarray) -> None:
         """Nobody asks for these losses any more."""
-        self.chores.give_back(loss)
+        self.backend.chores.give_back(loss)
 
 
 def locate(logits: Any, backend: str | None, name: str = "logits") -> tuple[Any, np.ndarray, Any, str, ModuleType]:
@@ -182,20 +177,21 @@ def prepare(spec: Spec, logits, target, weight, sample_weight, axis, backend, ch
     kind = check.target_kind(t, problem.x.shape, problem.rows, axis, spec.ignore_index)
     if weight is not None:
         w = check.same_shape("weight", problem.real("weight", weight), (classes,), "for each class")
-        problem.weight = problem.chores.numbers(w)  # a copy: `out` may lie on the caller's
+        problem.weight = problem.backend.chores.numbers(w)  # a copy: `out` may lie on the caller's
     if sample_weight is not None:
         s = problem.real("sample_weight", sample_weight)
         s = check.same_shape("sample_weight", s, problem.rows, "for each row")
-        problem.sample_weight = problem.chores.numbers(s)
+        problem.sample_weight = problem.backend.chores.numbers(s)
     if kind == "index":
-        check.labels(t)
-        problem.target = problem.chores.labels(t)
+        if t.dtype == UINT64:
+            check.labels(t)
+        problem.target = problem.backend.chores.labels(t)
         summed = spec.reduction == "mean" and spec.denominator is None
         bad, total = problem.backend.scan_labels(
             problem.target, classes, spec.ignore_index, problem.weight, problem.sample_weight, summed, check_targets
         )
         if bad >= 0:
-            check.bad_label(problem.chores.item(t, bad), bad, t.shape, classes, spec.ignore_index)
+            check.bad_label(problem.backend.chores.item(t, bad), bad, t.shape, classes, spec.ignore_index)
     else:
         problem.target = problem.classes_last(t)
         total = float(math.prod(problem.rows))
