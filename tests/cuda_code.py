@@ -85,7 +85,7 @@ def describe(gpu, dtype, regime, kind, fewer=False) -> dict:
     text = output("nvdisasm", "-c", place)
     kernel = text[text.rindex("\n.text.") :]
     return {
-        "slots": slots,
+        "slots": slots // 2 if fewer else slots,
         "parameters": re.findall(r"\.param \.(\w+) .*_param_\d+,?$", library.get_asm_str(cc=capability), re.MULTILINE),
         "threads": threads,
         "registers": max(map(int, re.findall(r"REG:(\d+)", usage))),

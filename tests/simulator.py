@@ -203,16 +203,40 @@ def renew(held, j):
 
 
 @word
-def exp_of(p, x, power):
-    if p.dtype.itemsize > 2:
-        return maths.exp(x, power)
-    two = np.exp2(np.float32(x * np.float32(1.4426950408889634)))
+def lowest(p):
+    return number(-np.inf, p)
+
+
+@word
+def larger(top, held, j, p):
+    for k in range(width(p)):
+        top = maths.maximum(get(held, width(p) * j + k, p), top)
+    return top
+
+
+@word
+def largest(top, p):
+    return top
+
+
+def half(p):
+    return p.dtype.itemsize == 2
+
+
+def exp2(x):
+    """As the hardware has it, but for its last places: nothing is below the normal numbers."""
+    two = np.exp2(np.float32(x))
     return np.float32(two if two >= 2.0**-126 or two != two else 0)
 
 
 @word
+def raised(p, z, power):
+    return exp2(z * np.float32(1.4426950408889634)) if half(p) else maths.exp(z, power)
+
+
+@word
 def power_of(p, scale):
-    return number(0.0 if p.dtype.itemsize == 2 else maths.carried(scale), p)
+    return number(0.0 if half(p) else maths.carried(scale), p)
 
 
 def laid_out(numbers_of):

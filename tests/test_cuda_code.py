@@ -105,6 +105,16 @@ def test_double_arithmetic_is_not_for_each_class(form, code):
         assert count(found, "FFMA", "MUFU") > count(fewer, "FFMA", "MUFU")
 
 
+def test_a_class_takes_few_instructions(code):
+    """An H200 has time for some 48 of float32 and 24 of 16 bits while its memory moves a class there and back."""
+    for form in PLAIN:
+        if form[0] == "sm_90" and form[2] == "ROWS":
+            at, numbers = FORMS.index(form), 4 if form[1] == "float32" else 8
+            many, few = code[str(at)], code[f"{at} fewer"]
+            more = count(many, "") - count(few, "")
+            assert 10 * numbers < more / (many["slots"] - few["slots"]) < (34 if numbers == 4 else 24) * numbers
+
+
 def test_the_argument_is_laid_flat_as_the_launcher_does_it(form):
     """Eight bytes each: addresses and integers, or float64."""
     (_, dtype, _, kind), found = form

@@ -8,7 +8,17 @@ import numpy as np
 
 from fastsce import maths
 from fastsce.backends.cuda.job import BAD, IGNORED, NO_TARGET, SOFT
-from fastsce.backends.cuda.words import device, exp_of, load, load_like, number, power_of, small, store, wide
+from fastsce.backends.cuda.words import (
+    device,
+    load,
+    load_like,
+    number,
+    power_of,
+    raised,
+    small,
+    store,
+    wide,
+)
 
 
 class Row(NamedTuple):
@@ -143,12 +153,12 @@ def settle(row, facts, law, job, soft, softcap):
     m = shift(row, facts.x_top, law, job, softcap)
     z_top = maths.logit(facts.x_top, law, softcap)
     gap = z_top - maths.widen(m)  # m is z_top rounded, or lse
-    unit = maths.exp(maths.narrow(-gap, m), -row.power)
+    unit = number(1.0, p) / term(facts.x_top, m, row.power, law, job, softcap)
     log_s, p_top, p_top_minus_1, to_p = maths.row_sums(unit, facts.rest, facts.ties)
     lse = z_top + log_s
     if job.plan.saved:
         lse = load(job.lse, row.i)
-        to_p = maths.exp(maths.narrow(maths.widen(m) - lse, m), -row.power)
+        to_p = raised(p, maths.narrow(maths.widen(m) - lse, m), -row.power)
         p_top, p_top_minus_1 = maths.saved_chance(z_top, lse, m)
     if soft is not None:
         distance = maths.fma(facts.mass, gap, facts.distance)
@@ -198,5 +208,4 @@ def report(row, outcome, job):
 @device
 def term(v, m, power, law, job, softcap):
     """2^power·exp(z − m) of a logit."""
-    z = maths.fma(maths.unit(v, law.inner, softcap), law.gain, -m)
-    return exp_of(job.logits.data, z, power)
+    return raised(job.logits.data, maths.fma(maths.unit(v, law.inner, softcap), law.gain, -m), power)

@@ -159,16 +159,6 @@ def load_tail(spare, j, c, n, kept, span, row, job, columns):
 # --- to read ----------------------------------------------------------------------------------------------------------
 
 
-@device
-def largest_of(held, j, top, p):
-    return each_number(p, larger_number, top, (held, j, p))
-
-
-@device
-def larger_number(k, top, held, j, p):
-    return maths.maximum(top, get(held, width(p) * j + k, p))
-
-
 class Sums(NamedTuple):
     """What one thread adds up: numbers, and what their rounding lost."""
 
@@ -280,7 +270,10 @@ def write_hessian(k, done, spare, held, j, m, outcome, row, law, job):
     """curve·p·(1 − p), into slot 0 of `spare`."""
     p = job.logits.data
     x, y = get(held, width(p) * j + k, p), get(held, width(p) * j + k + 1, p)
-    a, b = term(x, m, row.power, law, job, None) * outcome.to_p, term(y, m, row.power, law, job, None) * outcome.to_p
+    a, b = (
+        term(x, m, row.power, law, job, None) * outcome.to_p,
+        term(y, m, row.power, law, job, None) * outcome.to_p,
+    )
     put(spare, k, maths.curvature(a) * outcome.curve, maths.curvature(b) * outcome.curve, p)
     return done
 

@@ -31,7 +31,6 @@ from fastsce.backends.cuda.job import COLUMNS, HESSIAN, IGNORED, LOG_SOFTMAX, NO
 from fastsce.backends.cuda.passes import (
     NEVER,
     keep_tail,
-    largest_of,
     load_slot,
     load_tail,
     no_sums,
@@ -67,7 +66,9 @@ from fastsce.backends.cuda.words import (
     each,
     each_pair,
     float64,
-    number,
+    larger,
+    largest,
+    lowest,
     renew,
     store,
     thread,
@@ -110,20 +111,21 @@ def softmax(regime, slots, shared, soft, softcap, write, keep):
             x_k = label_logit(row, job)
 
             each(held_slots, load_held, 0, (held, slots, span, row, job, columns))
-            top = each(held_slots, largest_held, number(-np.inf, p), (held, p))
+            top = each(held_slots, larger_held, lowest(p), (held, p))
             if tail:
                 c, n = beyond, member
                 while c < span.end:
                     each(AHEAD, load_spare, 0, (spare, c, span, row, job, columns))
-                    top = each(AHEAD, largest_spare, top, (spare, c, n, kept, span, job))
+                    top = each(AHEAD, larger_spare, top, (spare, c, n, kept, span, job))
                     c, n = c + AHEAD * span.stride, n + AHEAD * team
-            top = maths.narrow(agree_largest(maths.widen(top), at, TOP, columns), top)
-            m = shift(row, top, law, job, softcap)
+            x_top = largest(top, p)
+            x_top = maths.narrow(agree_largest(maths.widen(x_top), at, TOP, columns), x_top)
+            m = shift(row, x_top, law, job, softcap)
             m = maths.where(m == -np.inf, 0.0, m)  # −∞ − (−∞) would be NaN
             m = maths.where(row.skip, 0.0, m)  # an lse that is given may be anything there
 
             weighed = shared and not row.skip
-            how = (top, m, weighed, placed, span, row, law, job, soft, softcap)
+            how = (x_top, m, weighed, placed, span, row, law, job, soft, softcap)
             sums = each(held_slots, read_held, no_sums(p), (held, slots, keep, how))
             if tail:
                 c, n = beyond, member
@@ -143,8 +145,8 @@ def softmax(regime, slots, shared, soft, softcap, write, keep):
                 top_place = int(-agree_largest(-float(wide(sums.first)), at, PLACE, columns))
                 top_place = 0 if top_place == NEVER else top_place
             if soft is not None:
-                x_k, place = top, top_place
-            facts = Facts(top, x_k, place, rest, ties, mass, distance)
+                x_k, place = x_top, top_place
+            facts = Facts(x_top, x_k, place, rest, ties, mass, distance)
 
             # Where the row lies is worked out again: kept, it would take the registers of what is read.
             row = row_at(anew(here), row.place, scale, job)
@@ -162,7 +164,7 @@ def softmax(regime, slots, shared, soft, softcap, write, keep):
                         c, n = c + span.stride, n + team
 
             # The rest of the outcome is for one thread each, and worked out when the registers are free again.
-            facts = Facts(anew(top), anew(x_k), anew(place), anew(rest), anew(ties), mass, distance)
+            facts = Facts(anew(x_top), anew(x_k), anew(place), anew(rest), anew(ties), mass, distance)
             if write != NOTHING and write != LOG_SOFTMAX and live and not row.skip:
                 if place >= 0 and owner_of(place, span, job, columns) == member:
                     special = settle(row, facts, law, job, soft, softcap).special
@@ -205,29 +207,29 @@ def renew_held(j, done, held):
 
 
 @device
-def largest_held(j, top, held, p):
-    return largest_of(held, j, top, p)
+def larger_held(j, top, held, p):
+    return larger(top, held, j, p)
 
 
 @device
-def largest_spare(j, top, spare, c, n, kept, span, job):
+def larger_spare(j, top, spare, c, n, kept, span, job):
     keep_tail(spare, j, c + j * span.stride, n + j * job.plan.team, kept, span, job)
-    return largest_of(spare, j, top, job.logits.data)
+    return larger(top, spare, j, job.logits.data)
 
 
 @device
 def read_held(j, sums, held, slots, keep, how):
-    top, m, weighed, placed, span, row, law, job, soft, softcap = how
+    x_top, m, weighed, placed, span, row, law, job, soft, softcap = how
     c = slot_class(j, slots, span)
     stop = slot_stop(j, slots, span)
-    return read_slot(held, j, c, stop, top, m, sums, weighed, placed, keep, span, row, law, job, soft, softcap)
+    return read_slot(held, j, c, stop, x_top, m, sums, weighed, placed, keep, span, row, law, job, soft, softcap)
 
 
 @device
 def read_spare(j, sums, spare, c, how):
-    top, m, weighed, placed, span, row, law, job, soft, softcap = how
+    x_top, m, weighed, placed, span, row, law, job, soft, softcap = how
     c = c + j * span.stride
-    return read_slot(spare, j, c, span.end, top, m, sums, weighed, placed, False, span, row, law, job, soft, softcap)
+    return read_slot(spare, j, c, span.end, x_top, m, sums, weighed, placed, False, span, row, law, job, soft, softcap)
 
 
 @device
