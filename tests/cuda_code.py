@@ -72,7 +72,7 @@ def describe(gpu, dtype, regime, kind, fewer=False) -> dict:
     slots = geometry.slots_of(regime, np.dtype(code).itemsize, kind in (CAPPED, HESSIAN))
     precise = dtype in ("float32", "float64")
     shared, soft, capped = kind in (SMOOTHED, SOFT), kind == SOFT, kind == CAPPED
-    threads = geometry.most_threads(geometry.threads_of(capability), np.dtype(code).itemsize, shared)
+    threads = geometry.most_threads(geometry.threads_of(capability), np.dtype(code).itemsize, shared, capped)
     function = geometry.kernel(regime, slots // 2 if fewer else slots, shared, soft, capped, write, precise)
     library, _ = _compile_pyfunc_with_fixup(
         function, types.void(type_of(arguments(code, kind == SOFT))), debug=False, lineinfo=False, device=False,
@@ -119,10 +119,14 @@ def main():
     """The forms whose numbers are given, as JSON; the odd ones without what NumPy 2.5 has no more."""
     if int(sys.argv[3].split(",")[0]) % 2:
         vars(np).pop("row_stack", None)
+        np.__all__ = [name for name in np.__all__ if name != "row_stack"]
+    from fastsce.backends.cuda import compile
+
     forms = {n: FORMS[n] for n in map(int, sys.argv[3].split(","))}
     found = {str(n): describe(*form) for n, form in forms.items()}
     compared = {n: form for n, form in forms.items() if form in PLAIN and form[0] == "sm_90"}
     found |= {f"{n} fewer": describe(*form, fewer=True) for n, form in compared.items()}
+    found["lto"] = compile.dispatcher_of(lambda job: None, 256).targetoptions["lto"]
     found["row_stack"] = hasattr(np, "row_stack")
     Path(sys.argv[2]).write_text(json.dumps(found))
 

@@ -329,3 +329,55 @@ def test_threads_that_wait_for_each_other_fail(simulated):
 
     with pytest.raises(simulated.Fault, match="wait for each other"):
         simulated.Block(0, 1, (32, 1), 0, kernel, None).run()
+
+
+# ----------------------------------------------------------------------------------------------------------- geometry
+
+
+def geometry_of(rows, classes, itemsize, words=True, samples=1, threads=512):
+    from fastsce.backends.cuda.geometry import arrange
+
+    return arrange(rows, classes, itemsize, words, samples, False, 132, 227 * 1024, threads)
+
+
+@pytest.mark.parametrize("itemsize", [2, 4, 8])
+@pytest.mark.parametrize("classes", [1, 2, 10, 31, 256, 1000, 8192, 16384, 32768, 50257, 128256, 262144, 10**7])
+def test_every_class_has_a_place_and_every_block_is_allowed(classes, itemsize):
+    """Of an H200: as many threads, as much shared memory, and no block of a few threads where there are many rows."""
+    from fastsce.backends.cuda.job import COLUMNS, LONG, ROWS
+
+    for words, samples in ((True, 1), (False, 1), (False, 7), (False, 10**6)):
+        regime, slots, team, (x, y), grid, kept = geometry_of(10**6, classes, itemsize, words, samples)
+        width = 16 // itemsize
+        assert 64 <= x * y <= 512 and team & (team - 1) == 0 and 1 <= grid < 2**31
+        rows = x if regime == COLUMNS else y
+        assert grid * rows >= 10**6 or regime == LONG
+        if regime == ROWS:
+            assert team * slots * width >= classes and team == x
+        if regime == LONG:
+            blocks = grid // 132
+            assert team == x and blocks * team <= 512
+            assert blocks * (kept * 16 + 4096 + 1024) <= 228 * 1024
+            assert kept * width >= classes - team * slots * width or (blocks == 1 and kept * 16 > 200 * 1024)
+
+
+def test_ignored_rows_have_no_hessian():
+    for shape in ((3, 7), (3, 133)):
+        x, y = logits(shape), labels(*shape)
+        x[1], y[1] = np.nan, -100
+        grad, hess = fastsce.cross_entropy_grad_and_hess(x, y, backend="cuda")
+        assert (grad[1] == 0).all() and (hess[1] == 0).all() and np.isfinite(hess).all()
+
+
+def test_numbers_stay_numbers_of_one_kind():
+    """A kernel is compiled for the types of its first call."""
+    x, t = logits((3, 7)), probabilities((3, 7), "float32")
+    for weight in (None, 2, np.float32(2), np.full(7, 2.0)):
+        for sample_weight in (None, np.ones(3)):
+            given = {"weight": weight, "sample_weight": sample_weight}
+            loss = fastsce.binary_cross_entropy(x, t, **given, backend="cuda")
+            near(loss, np.asarray(fastsce.binary_cross_entropy(x, t, **given)), "float32", "loss")
+    y = labels(3, 7)
+    for scale in (1, 2, 0.5):
+        for option in ("denominator", "logit_scale", "softcap"):
+            fastsce.cross_entropy(x, y, **{option: scale}, backend="cuda")

@@ -133,3 +133,8 @@ def test_the_argument_is_laid_flat_as_the_launcher_does_it(form):
 def test_kernels_are_made_without_row_stack_too(code):
     """NumPy 2.5 has it no more; it is not left behind either."""
     assert code["row_stack"] == [True, False]
+
+
+def test_what_runs_is_what_was_read(code):
+    """Neither is optimised once more when it is linked."""
+    assert code["lto"] is False

@@ -16,7 +16,6 @@ from fastsce.backends.cuda.chores import line, nothing, pointer, view
 from fastsce.backends.cuda.geometry import SHORT, WORD, arrange, kernel, most_threads
 from fastsce.backends.cuda.job import GRADIENT, HESSIAN, LOG_SOFTMAX, NOTHING, Job, Plan, View
 from fastsce.backends.cuda.launch import gpus, limits, read, run
-from fastsce.backends.cuda.passes import NEVER
 from fastsce.layout import blocks, compute_dtype, runs
 from fastsce.maths import law_of
 from fastsce.spec import Spec
@@ -35,6 +34,7 @@ __all__ = [
 
 NO_SCALE = chores.Scale(1.0, None, None, None)
 FLOAT64 = np.dtype(np.float64)
+MOST_CLASSES = 2**31 - 2**20  # a thread counts them in 32 bits, some slots beyond the last
 
 
 def scan_labels(labels, classes, ignore_index, weight, sample_weight, summed=True, checked=None):
@@ -70,8 +70,8 @@ def reduce(losses, divisor, *, out):
 def softmax(spec, logits, target, weight, scale, loss, lse, grad, hess, *, write, saved):
     """Lay the call out for the kernel, and launch it."""
     classes, dtype, home = logits.shape[-1], compute_dtype(logits), logits.home
-    if classes >= NEVER:
-        raise ValueError(f"rows of {classes} classes are too long for a GPU; it takes up to {NEVER - 1}")
+    if classes > MOST_CLASSES:
+        raise ValueError(f"rows of {classes} classes are too long for a GPU; it takes up to {MOST_CLASSES}")
     soft = target is not None and target.ndim == logits.ndim
     law = law_of(spec, classes, target is None, dtype)
     total = None
@@ -83,7 +83,7 @@ def softmax(spec, logits, target, weight, scale, loss, lse, grad, hess, *, write
     precise = logits.dtype == dtype
     heavy = spec.softcap is not None or write == HESSIAN
     most = limits(home.index)
-    threads = most_threads(most.threads, logits.itemsize, shared)
+    threads = most_threads(most.threads, logits.itemsize, shared, spec.softcap is not None)
     upstream = scale.upstream if scale.upstream is not None and scale.upstream.ndim else None
     single = scale.upstream if upstream is None else None
     wide = [logits, grad, hess, target if soft else None]
@@ -175,7 +175,7 @@ def binary(logits, target, weight, sample_weight, pos_weight, upstream, *, loss=
             target=t,
             factors=kernels.Factors(*others[:4]),
             given=bits(arrays),
-            share=math.prod(float(a) for a in factors[:2] if not isinstance(a, np.ndarray)),
+            share=math.prod((float(a) for a in factors[:2] if not isinstance(a, np.ndarray)), start=1.0),
             pos=1.0 if isinstance(pos_weight, np.ndarray) else float(pos_weight),
             factor=upstream.factor,
             results=kernels.Results(*[v if a is not None else b for v, a, b in zip(others[4:], results, blank)]),

@@ -137,7 +137,7 @@ def mend(logits: Any, lse: Any) -> None:
     if logits.size:
         for (x,), (rows,) in blocks([logits], [lse]):
             job = kernels.Mend(view(x), pointer(rows), x.shape[1], x.shape[2], rows.size)
-            run(kernels.mend, job, blocks_for(rows.size), (THREADS, 1), lse.home)
+            run(kernels.mend, job, min(rows.size, 1 << 20), (THREADS, 1), lse.home)
 
 
 def identity(x: Any, n: int) -> Any:

@@ -8,13 +8,17 @@ import numpy as np
 
 from fastsce import maths
 from fastsce.backends.cuda.job import BAD, IGNORED, NO_TARGET, SOFT
-from fastsce.backends.cuda.words import (
+from fastsce.backends.cuda.terms import (
+    power_of,
+    raised,
+)
+from fastsce.backends.cuda.threads import (
     device,
+)
+from fastsce.backends.cuda.words import (
     load,
     load_like,
     number,
-    power_of,
-    raised,
     small,
     store,
     wide,
@@ -188,7 +192,7 @@ def settle(row, facts, law, job, soft, softcap):
         number(0.0 if row.skip else push, p),
         number(0.0 if row.skip else pull, p),
         special,
-        to_p,
+        maths.where(row.skip, 0.0, to_p),
         number(0.0 if row.skip else curve, p),
         maths.narrow(curve * p_top * p_top_minus_1 * -1.0, facts.x_top),
         maths.narrow(log_s, facts.x_top),

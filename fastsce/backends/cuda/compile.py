@@ -13,7 +13,13 @@ from numba.cuda import types
 from numba.cuda.core.caching import IndexDataCacheFile
 
 from fastsce.backends.cuda.job import Pointer
-from fastsce.backends.cuda.words import BFLOAT16, FLOAT16, cuda
+from fastsce.backends.cuda.threads import (
+    cuda,
+)
+from fastsce.backends.cuda.words import (
+    BFLOAT16,
+    FLOAT16,
+)
 from fastsce.spec import BFLOAT16 as BFLOAT16_DTYPE
 
 STORED = {np.dtype(np.float16): FLOAT16, BFLOAT16_DTYPE: BFLOAT16, np.dtype(bool): types.uint8}
@@ -33,7 +39,7 @@ def type_of(value: Any) -> types.Type:
 def compiled(function: Any, job: tuple, threads: int) -> Any:
     """The kernel for arguments of such types and at most so many threads a block, for the current GPU."""
     signature = types.void(type_of(job))
-    dispatcher = cuda.jit(lto=False, launch_bounds=(threads, 1))(function)
+    dispatcher = dispatcher_of(function, threads)
     capability = cuda.get_current_device().compute_capability
     with contextlib.suppress(RuntimeError, OSError):  # no place to write to: it lives as long as the process
         dispatcher.enable_caching()
@@ -44,6 +50,11 @@ def compiled(function: Any, job: tuple, threads: int) -> Any:
     kernel = dispatcher.compile(signature)
     kernel.bind()
     return kernel
+
+
+def dispatcher_of(function: Any, threads: int) -> Any:
+    """The function is an argument here, since the decorator's form loses the option: what runs is what tests read."""
+    return cuda.jit(function, lto=False, launch_bounds=(threads, 1))
 
 
 @cache

@@ -12,19 +12,21 @@ import numpy as np
 from fastsce import maths
 from fastsce.backends.cuda.job import View
 from fastsce.backends.cuda.reduce import PLACES, TOP, Where, agree_largest, agree_sum
-from fastsce.backends.cuda.words import (
+from fastsce.backends.cuda.threads import (
     block,
     blocks,
     cuda,
     device,
     float64,
+    thread,
+    threads,
+)
+from fastsce.backends.cuda.words import (
     label,
     load,
     load_like,
     number,
     store,
-    thread,
-    threads,
 )
 
 NOWHERE = 2.0**62  # further than any row
@@ -127,18 +129,23 @@ class Mend(NamedTuple):
 
 
 def mend(job):
-    """Where lse is NaN, the row's largest logit, or NaN if it has one."""
-    i = first_number()
-    while i < job.size:
-        if load(job.lse, i) != load(job.lse, i):
-            a = i // job.b
-            start = a * job.logits.a + (i - a * job.b) * job.logits.b
-            top = -np.inf
-            for c in range(job.classes):
+    """Where lse is NaN, the row's largest logit, or NaN if it has one; a block a row."""
+    at = Where(cuda.shared.array(PLACES, float64), thread(), threads(), 0, 1)
+    row = block()
+    while row < job.size:
+        if load(job.lse, row) != load(job.lse, row):
+            a = row // job.b
+            start = a * job.logits.a + (row - a * job.b) * job.logits.b
+            top, odd = -np.inf, 0.0
+            c = thread()
+            while c < job.classes:
                 x = maths.widen(load(job.logits.data, start + c * job.logits.c))
-                top = x if x != x or x > top else top
-            store(job.lse, i, top)
-        i += step()
+                top, odd = maths.maximum(top, x), 1.0 if x != x else odd
+                c += threads()
+            top, odd = agree_largest(top, at, 0, False), agree_largest(odd, at, 1, False)
+            if thread() == 0:
+                store(job.lse, row, np.nan if odd > 0.0 else top)
+        row += blocks()
 
 
 class Scan(NamedTuple):

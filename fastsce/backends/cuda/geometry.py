@@ -10,7 +10,7 @@ from fastsce.backends.cuda.softmax import softmax
 
 WORD = 16  # bytes
 THREADS = 512  # a block has at most, of 128 registers each
-FEWER_THREADS = 256  # where 128 would not do: compute capability 8, float64, shares of a target
+FEWER_THREADS = 256  # where 128 would not do: compute capability 8, float64, shares of a target, a softcap
 NEW = 9  # compute capability
 BLOCK = 128  # threads of a block of several rows
 SLOTS = 8  # words a thread has in registers: with 36 registers of data, none of 128 is spilled
@@ -20,6 +20,7 @@ COLUMN_NUMBERS = 16
 WARP = 32
 SHORT = 128  # bytes of a row: shorter ones are columns, since few of their words would be whole
 STATIC = 4096  # bytes of shared memory that the kernel has for itself, rounded up
+RESERVED = 1024  # and those that every block has beside what it may ask for
 ROW_BLOCKS = 1 << 30  # of a grid at most; it has 2^31 − 1
 
 
@@ -50,18 +51,22 @@ def arrange(
     width = WORD // itemsize
     if words and classes * itemsize >= SHORT:
         slots = slots_of(ROWS, itemsize, heavy)
-        team = power_of_two(-(-classes // (width * slots)), 2, threads)
+        half = threads // 2  # so that while one block waits another works
+        team = power_of_two(-(-classes // (width * slots)), 2, half)
         if team * slots * width >= classes:
-            several = max(1, min(BLOCK, threads) // team)
+            several = max(1, min(BLOCK, half) // team)
             return Geometry(ROWS, slots, team, (team, several), min(-(-rows // several), ROW_BLOCKS), 0)
-        kept = min((shared - STATIC) // WORD, -(-classes // width) - team * slots)
-        return Geometry(LONG, slots, team, (team, 1), min(rows, processors), kept)
+        words_of_row = -(-classes // width)
+        for blocks, team in ((2, half), (1, threads)):
+            room = ((shared + RESERVED) // blocks - RESERVED - STATIC) // WORD
+            kept = words_of_row - team * slots
+            if kept <= room or blocks == 1:
+                return Geometry(LONG, slots, team, (team, 1), min(rows, blocks * processors), max(0, min(kept, room)))
     slots = slots_of(COLUMNS, itemsize, heavy)
     numbers = slots * width
     across = power_of_two(samples, 1, WARP)
     team = power_of_two(-(-classes // numbers), 1, threads // across)
-    if samples > WARP:
-        across = max(across, min(BLOCK, threads) // team)
+    across = max(across, min(BLOCK, threads) // team)
     return Geometry(COLUMNS, slots, team, (across, team), min(-(-rows // across), ROW_BLOCKS), 0)
 
 
@@ -70,9 +75,9 @@ def threads_of(capability: tuple[int, ...]) -> int:
     return THREADS if capability[0] >= NEW else FEWER_THREADS
 
 
-def most_threads(threads: int, itemsize: int, shared: bool) -> int:
+def most_threads(threads: int, itemsize: int, shared: bool, softcap: bool) -> int:
     """And in such a variant."""
-    return min(threads, FEWER_THREADS) if itemsize == 8 or shared else threads
+    return min(threads, FEWER_THREADS) if itemsize == 8 or shared or softcap else threads
 
 
 def slots_of(regime: int, itemsize: int, heavy: bool) -> int:

@@ -7,6 +7,8 @@ from collections.abc import Callable
 from functools import lru_cache
 from typing import Any, NamedTuple
 
+import numpy as np
+from cuda.bindings import driver
 from cuda.core import Device, LaunchConfig, Stream, launch
 
 from fastsce.backends.cuda.geometry import threads_of
@@ -53,8 +55,6 @@ def lay_flat(job: tuple, args: list[Any], kinds: list[Any]) -> None:
 
 def load(function: Callable, job: tuple, threads: int) -> Any:
     """cuda.core's kernel, allowed to use all the shared memory there is."""
-    from cuda.bindings import driver
-
     from fastsce.backends.cuda.compile import compiled
 
     found = compiled(function, job, threads)._codelibrary.get_cufunc()
@@ -85,7 +85,9 @@ def limits(index: int) -> Limits:
 
 def gpus() -> list[str]:
     """What to call each GPU; a RuntimeError says why there is none."""
-    from fastsce.backends.cuda.words import cuda
+    from fastsce.backends.cuda.threads import (
+        cuda,
+    )
 
     if not cuda.is_available():
         reason = " ".join(str(cuda.cuda_error() or "none was found").split())
@@ -94,10 +96,16 @@ def gpus() -> list[str]:
 
 
 def on(index: int) -> Any:
-    """With this GPU as the current one."""
+    """With this GPU as the current one. A thread that has none yet, gets it for good, as it would from its library."""
+    status, context = driver.cuCtxGetCurrent()
+    if status != driver.CUresult.CUDA_SUCCESS or not int(context):
+        Device(index).set_current()
+        return contextlib.nullcontext()
     if Device().device_id == index:
         return contextlib.nullcontext()
-    from numba import cuda
+    from fastsce.backends.cuda.threads import (
+        cuda,
+    )
 
     return cuda.gpus[index]
 
@@ -114,9 +122,6 @@ def config(grid: int, block: tuple[int, int], shared: int) -> LaunchConfig:
 
 def read(address: int, count: int, home: Home) -> list[float]:
     """So many float64 from the GPU, when its stream has come to them."""
-    import numpy as np
-    from cuda.bindings import driver
-
     values = np.empty(count)
     with on(home.index):
         stream_of(home.stream()[0]).sync()

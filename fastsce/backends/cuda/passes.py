@@ -11,8 +11,10 @@ import numpy as np
 
 from fastsce import maths
 from fastsce.backends.cuda.coefficients import share, term
-from fastsce.backends.cuda.words import (
+from fastsce.backends.cuda.threads import (
     device,
+)
+from fastsce.backends.cuda.words import (
     each_number,
     each_pair,
     get,

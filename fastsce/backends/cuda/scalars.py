@@ -97,9 +97,12 @@ for _op, _sign in ((operator.lt, "<"), (operator.gt, ">"), (operator.eq, "==")):
 
 
 def quotient(b, x, y):
-    """x/y within an ulp, for a y that is a normal number, without the call that makes it right for all others."""
+    """x/y within an ulp, for finite y that are not 0, without the call that makes it right for all others.
+
+    1/y may be subnormal: tanh divides by e^88.
+    """
     kind = ir.FunctionType(FLOAT, [FLOAT])
-    r = b.call(ir.InlineAsm(kind, "rcp.approx.ftz.f32 $0, $1;", "=f,f"), [y])
+    r = b.call(ir.InlineAsm(kind, "rcp.approx.f32 $0, $1;", "=f,f"), [y])
     q = b.fmul(x, r)
     return b.fma(b.fma(b.fsub(ir.Constant(FLOAT, -0.0), y), q, x), r, q)
 

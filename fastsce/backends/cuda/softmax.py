@@ -57,25 +57,30 @@ from fastsce.backends.cuda.reduce import (
     agree_largest,
     agree_sum,
 )
-from fastsce.backends.cuda.words import (
-    anew,
+from fastsce.backends.cuda.terms import (
+    larger,
+    largest,
+    lowest,
+)
+from fastsce.backends.cuda.threads import (
     block,
     blocks,
     cuda,
     device,
-    each,
-    each_pair,
     float64,
-    larger,
-    largest,
-    lowest,
-    renew,
-    store,
     thread,
     thread_y,
     threads,
     threads_y,
     uint32,
+    warp_barrier,
+)
+from fastsce.backends.cuda.words import (
+    anew,
+    each,
+    each_pair,
+    renew,
+    store,
     wide,
 )
 
@@ -94,7 +99,7 @@ def softmax(regime, slots, shared, soft, softcap, write, keep):
 
     def kernel(job):
         held, spare = cuda.local.array(raw, uint32), cuda.local.array(SPARE, uint32)
-        partial, kept = cuda.shared.array(places, float64), cuda.shared.array(0, uint32)
+        partial, kept = cuda.shared.array(places, float64), cuda.shared.array(0, uint32, alignment=16)
         p, law, team = job.logits.data, law_of(job), job.plan.team
         member, slot, rows = thread(), thread_y(), threads_y()
         if columns:
@@ -147,6 +152,8 @@ def softmax(regime, slots, shared, soft, softcap, write, keep):
             if soft is not None:
                 x_k, place = x_top, top_place
             facts = Facts(x_top, x_k, place, rest, ties, mass, distance)
+
+            warp_barrier()  # what another lane writes into now, this one has read
 
             # Where the row lies is worked out again: kept, it would take the registers of what is read.
             row = row_at(anew(here), row.place, scale, job)

@@ -1,27 +1,22 @@
-"""How numbers lie in a GPU's memory, and every instruction that numba has no name for.
+"""How numbers lie in a GPU's memory and in registers, and the instructions that numba has no name for.
 
 A 16-bit float becomes a Single when loaded and is rounded, to nearest even, when stored. A *word* is 128 bits, the most
 that one instruction moves: `width` numbers, kept raw in four registers. Its address must be a multiple of 16 bytes.
 Offsets count numbers, in 64 bits, from a pointer.
 """
 
-import numpy as np
 from llvmlite import ir
 
-from fastsce.backends.cuda.target import cuda  # first: it prepares for the imports after it
+import fastsce.backends.cuda.target  # noqa: F401 - first: it prepares for the imports after it
 
 # isort: split
-from numba.cuda import cgutils, float64, types, uint32
+from numba.cuda import types
 from numba.cuda.extending import core_models, intrinsic, register_model
 
-from fastsce import maths
-from fastsce.backends.cuda.scalars import BITS, DOUBLE, FLOAT, I32, I64, SINGLE, device, into, meaning
-
-__all__ = ["cuda", "device", "float64", "uint32"]
+from fastsce.backends.cuda.scalars import BITS, DOUBLE, FLOAT, I32, I64, SINGLE, into, meaning
 
 I16, HALF = ir.IntType(16), ir.HalfType()
 WORD = ir.VectorType(I32, 4)
-EVERYONE = 0xFFFFFFFF
 
 
 class Stored(types.Type):
@@ -37,72 +32,6 @@ class StoredModel(core_models.PrimitiveModel):
 
 
 FLOAT16, BFLOAT16 = Stored("stored_float16"), Stored("stored_bfloat16")
-
-# --- threads ----------------------------------------------------------------------------------------------------------
-
-
-@device
-def thread():
-    """This thread's number in its block."""
-    return types.int64(cuda.threadIdx.x)
-
-
-@device
-def thread_y():
-    return types.int64(cuda.threadIdx.y)
-
-
-@device
-def threads():
-    """How many there are."""
-    return types.int64(cuda.blockDim.x)
-
-
-@device
-def threads_y():
-    return types.int64(cuda.blockDim.y)
-
-
-@device
-def block():
-    return types.int64(cuda.blockIdx.x)
-
-
-@device
-def blocks():
-    return types.int64(cuda.gridDim.x)
-
-
-@device
-def barrier():
-    """No thread of the block goes on before all have come here; what they wrote is seen by all."""
-    cuda.syncthreads()
-
-
-@intrinsic
-def lanes_xor(typing, x, distance):
-    """x of the lane of this warp whose number differs in the bits of `distance`. All 32 lanes must ask."""
-
-    def build(context, b, signature, args):
-        value, lane = args[0], context.cast(b, args[1], signature.args[1], types.int32)
-        if value.type == FLOAT:
-            return b.bitcast(exchange(b, b.bitcast(value, I32), lane), FLOAT)
-        if value.type == I32:
-            return exchange(b, value, lane)
-        raw = b.bitcast(value, I64) if value.type == DOUBLE else value
-        low = exchange(b, b.trunc(raw, I32), lane)
-        high = exchange(b, b.trunc(b.lshr(raw, I64(32)), I32), lane)
-        raw = b.or_(b.zext(low, I64), b.shl(b.zext(high, I64), I64(32)))
-        return b.bitcast(raw, DOUBLE) if value.type == DOUBLE else raw
-
-    return x(x, distance), build
-
-
-def exchange(b, value, lane):
-    kind = ir.FunctionType(I32, [I32, I32])
-    asm = ir.InlineAsm(kind, f"shfl.sync.bfly.b32 $0, $1, $2, 31, {EVERYONE:#x};", "=r,r,r", side_effect=True)
-    return b.call(asm, [value, lane])
-
 
 # --- loops over registers ---------------------------------------------------------------------------------------------
 #
@@ -426,113 +355,3 @@ def put(typing, held, n, x, y, p):
         return context.get_dummy_value()
 
     return types.void(held, n, x, y, p), build
-
-
-# --- the largest number of a row --------------------------------------------------------------------------------------
-#
-# Numbers of 16 bits are compared two by two, as they are stored; NaN loses against any number.
-
-
-def lowest(p):
-    """What is larger than nothing: −∞, or two of it."""
-
-
-@meaning(lowest)
-def lowest_meaning(p):
-    if is_half(p):
-        return lambda p: lowest_pair(p)
-    return lambda p: number(-np.inf, p)
-
-
-def larger(top, held, j, p):
-    """The larger of `top` and the numbers of raw word j."""
-
-
-@meaning(larger)
-def larger_meaning(top, held, j, p):
-    if is_half(p):
-        return lambda top, held, j, p: each(4, larger_pair, top, (held, 4 * j, p))
-    return lambda top, held, j, p: each_number(p, larger_number, top, (held, width(p) * j, p))
-
-
-def largest(top, p):
-    """As it is worked on."""
-
-
-@meaning(largest)
-def largest_meaning(top, p):
-    if is_half(p):
-        return lambda top, p: larger_of_pair(top, p)
-    return lambda top, p: top
-
-
-@device
-def larger_number(k, top, held, start, p):
-    return maths.maximum(top, get(held, start + k, p))
-
-
-@device
-def larger_pair(k, top, held, start, p):
-    return maximum_pair(top, held, start + k, p)
-
-
-@intrinsic
-def lowest_pair(typing, p):
-    value = 0xFC00FC00 if p.dtype == FLOAT16 else 0xFF80FF80
-    return types.int32(p), lambda context, b, signature, args: I32(value)
-
-
-@intrinsic
-def maximum_pair(typing, pair, held, n, p):
-    kind = "f16x2" if p.dtype == FLOAT16 else "bf16x2"
-
-    def build(context, b, signature, args):
-        other = b.load(register(context, b, held, args[1], signature.args[2], args[2], 0))
-        return asm(b, f"max.{kind} $0, $1, $2;", I32, "=r,r,r", [args[0], other])
-
-    return types.int32(pair, held, n, p), build
-
-
-@intrinsic
-def larger_of_pair(typing, pair, p):
-    def build(context, b, signature, args):
-        halves = [decode(b, b.trunc(b.lshr(args[0], I32(bits)), I16), p.dtype) for bits in (0, 16)]
-        kind = ir.FunctionType(FLOAT, [FLOAT, FLOAT])
-        return b.call(cgutils.get_or_insert_function(b.module, kind, "llvm.maxnum.f32"), halves)
-
-    return SINGLE(pair, p), build
-
-
-# --- exp --------------------------------------------------------------------------------------------------------------
-
-
-@intrinsic
-def exp2(typing, x):
-    """2^x as the hardware has it, within 2 ulp; 0 for what is below the normal numbers."""
-    return SINGLE(x), lambda context, b, signature, args: asm(b, "ex2.approx.ftz.f32 $0, $1;", FLOAT, "=f,f", [args[0]])
-
-
-def is_half(p):
-    return p.dtype in (FLOAT16, BFLOAT16)
-
-
-def raised(p, z, power):
-    """2^power·e^z; for 16-bit numbers as good as their rounding asks for, and without the power."""
-
-
-@meaning(raised)
-def raised_meaning(p, z, power):
-    if is_half(p):
-        return lambda p, z, power: exp2(z * 1.4426950408889634)
-    return lambda p, z, power: maths.exp(z, power)
-
-
-def power_of(p, scale):
-    """The power of two with which terms are kept, narrowed."""
-
-
-@meaning(power_of)
-def power_of_meaning(p, scale):
-    if is_half(p):
-        return lambda p, scale: number(0.0, p)
-    return lambda p, scale: number(maths.carried(scale), p)
