@@ -40,3 +40,19 @@ def pytest_collection_modifyitems(config, items):
     skipped = [i for i in items if "backend" not in getattr(i, "fixturenames", ()) and i.path.stem != "test_cuda"]
     for item in skipped:
         item.add_marker(pytest.mark.skip(reason="not of the GPU"))
+
+
+@pytest.fixture
+def streams(monkeypatch):
+    """Of every launch: the stream it is for, and whether it is waited for."""
+    from fastsce.backends import cuda
+
+    seen, launch = [], cuda.run
+
+    def run(function, job, grid, block, home, *more):
+        seen.append(home.stream())
+        launch(function, job, grid, block, home, *more)
+
+    for module in (cuda, cuda.chores):
+        monkeypatch.setattr(module, "run", run)
+    return seen

@@ -60,10 +60,10 @@ def run(function, job, grid, block, home, *more):
     simulator.launcher.launched.append(function.__name__)
 
 
-def read(address, count, home):
+def read(pointer, home):
     """No label is bad."""
     simulator.launcher.launched.append("read")
-    return [-1.0] * count
+    return -1.0
 
 
 def hidden(shape, dtype="float32", layout=np.asarray):

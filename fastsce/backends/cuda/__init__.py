@@ -42,7 +42,7 @@ def scan_labels(labels, classes, ignore_index, weight, sample_weight, summed=Tru
     if not labels.size or not (summed or checked):
         return -1, math.nan
     found = chores.scan(labels, classes, ignore_index, weight, sample_weight)
-    bad = int(read(pointer(found).address, 1, found.home)[0]) if checked else -1
+    bad = int(read(pointer(found), found.home)) if checked else -1
     return bad, chores.Normaliser(found[1:2], found[2:3])
 
 

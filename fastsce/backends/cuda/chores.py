@@ -109,7 +109,7 @@ def item(a: Any, i: int) -> int:
         a = a[tuple(slice(k, k + 1) for k in np.unravel_index(i, a.shape))]
     unsigned = a.dtype == np.uint64
     wide = labels(a.view(INT64) if unsigned else a)
-    found = int(np.float64(read(pointer(wide).address, 1, a.home)[0]).view(INT64))  # its bits
+    found = read(pointer(wide), a.home)
     return found % 2**64 if unsigned else found
 
 

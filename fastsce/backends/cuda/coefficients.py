@@ -151,7 +151,7 @@ def share(c, row, law, job, soft):
 
 @device
 def settle(row, facts, law, job, soft, softcap):
-    """Work out a row's coefficients. What a caller does not use of them costs nothing."""
+    """Work out a row's coefficients. Inlined, it costs a caller only what is used of them."""
     untargeted = row.place == NO_TARGET
     p = job.logits.data
     m = shift(row, facts.x_top, law, job, softcap)

@@ -177,14 +177,14 @@ def scan(job):
     first, total = -agree_largest(-first, at, 0, False), agree_sum(total, at, 1, False)
     if thread() == 0:
         if blocks() == 1:
-            settle(first, total, job.out)
+            conclude(first, total, job.out)
         else:
             store(job.pieces, 2 * block(), first)
             store(job.pieces, 2 * block() + 1, total)
 
 
 @device
-def settle(first, total, out):
+def conclude(first, total, out):
     """The first bad row or −1, the sum, and 1 ÷ it."""
     store(out, 0, -1.0 if first == NOWHERE else first)
     store(out, 1, total)
@@ -208,7 +208,7 @@ def gather(job):
         i += threads()
     first, total = -agree_largest(-first, at, 0, False), agree_sum(total, at, 1, False)
     if thread() == 0:
-        settle(first, total, job.out)
+        conclude(first, total, job.out)
 
 
 class Sum(NamedTuple):

@@ -120,12 +120,12 @@ def config(grid: int, block: tuple[int, int], shared: int) -> LaunchConfig:
     return LaunchConfig(grid=(grid, 1, 1), block=(*block, 1), shmem_size=shared)
 
 
-def read(address: int, count: int, home: Home) -> list[float]:
-    """So many float64 from the GPU, when its stream has come to them."""
-    values = np.empty(count)
+def read(pointer: Pointer, home: Home) -> Any:
+    """The number there, when the stream has come to it."""
+    values = np.empty(1, pointer.dtype)
     with on(home.index):
         stream_of(home.stream()[0]).sync()
-        (status,) = driver.cuMemcpyDtoH(values.ctypes.data, address, values.nbytes)
+        (status,) = driver.cuMemcpyDtoH(values.ctypes.data, pointer.address, values.nbytes)
     if status != driver.CUresult.CUDA_SUCCESS:
         raise RuntimeError(f"the GPU's memory could not be read: {status}")
-    return values.tolist()
+    return values.item()

@@ -10,7 +10,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from fastsce import maths
-from fastsce.backends.cuda.coefficients import share, term
+from fastsce.backends.cuda.coefficients import Row, share, term
+from fastsce.backends.cuda.job import Job
 from fastsce.backends.cuda.threads import (
     device,
 )
@@ -188,51 +189,71 @@ def sum_two(total, lost, x):
     return s, lost + ((total - (s - back)) + (x - back))
 
 
+class How(NamedTuple):
+    """What every number of a row is worked on with."""
+
+    x_top: Any  # the largest logit
+    m: Any  # the largest z, or lse where it is given
+    weighed: bool  # shares of the target are read
+    row: Row
+    span: Span
+    law: maths.Law
+    job: Job
+    soft: Any  # True, or None
+    softcap: Any  # likewise
+
+
 @device
-def read_slot(held, j, c, stop, x_top, m, sums, weighed, placed, keep, span, row, law, job, soft, softcap):
+def read_slot(held, j, c, stop, sums, placed, keep, how):
     """Add up a slot's terms, but for the largest logit's, which are counted; leave them there if they are kept."""
-    p = job.logits.data
-    if weighed:
-        sums = each_number(p, weigh, sums, (held, j, c, stop, m, span, row, law, job, soft, softcap))
+    p = how.job.logits.data
+    if how.weighed:
+        sums = each_number(p, weigh, sums, (held, j, c, stop, how))
     if placed:
-        sums = each_number(p, find_first, sums, (held, j, c, stop, x_top, span, p))
+        sums = each_number(p, find_first, sums, (held, j, c, stop, how))
     zero = number(0.0, p)
-    part, count = each_pair(p, add_terms, (zero, zero), (held, j, x_top, m, keep, row, law, job, softcap))
+    part, count = each_pair(p, add_terms, (zero, zero), (held, j, keep, how))
     rest, lost = sum_two(sums.rest, sums.rest_lost, part)
     return Sums(rest, lost, sums.ties + count, sums.mass, sums.mass_lost, sums.distance, sums.distance_lost, sums.first)
 
 
 @device
-def add_terms(k, state, held, j, x_top, m, keep, row, law, job, softcap):
-    p = job.logits.data
+def add_terms(k, state, held, j, keep, how):
+    p = how.job.logits.data
     part, count = state
     n, one = width(p) * j + k, number(1.0, p)
     x, y = get(held, n, p), get(held, n + 1, p)
-    e, f = term(x, m, row.power, law, job, softcap), term(y, m, row.power, law, job, softcap)
+    e, f = term_of(x, how, how.softcap), term_of(y, how, how.softcap)
     if keep:
         put(held, n, e, f, p)
-    part = part + (maths.where(x == x_top, 0.0, e) + maths.where(y == x_top, 0.0, f))
-    return part, count + (maths.where(x == x_top, one, 0.0) + maths.where(y == x_top, one, 0.0))
+    part = part + (maths.where(x == how.x_top, 0.0, e) + maths.where(y == how.x_top, 0.0, f))
+    return part, count + (maths.where(x == how.x_top, one, 0.0) + maths.where(y == how.x_top, one, 0.0))
 
 
 @device
-def weigh(k, sums, held, j, c, stop, m, span, row, law, job, soft, softcap):
+def term_of(v, how, softcap):
+    return term(v, how.m, how.row.power, how.law, how.job, softcap)
+
+
+@device
+def weigh(k, sums, held, j, c, stop, how):
     """Add q and q·(m − z) of a class; q = w where only smoothing asks for it."""
-    p = job.logits.data
-    here = c + k * span.step
-    q = share(here, row, law, job, soft) if here < stop else number(0.0, p)
-    away = maths.fma(maths.unit(get(held, width(p) * j + k, p), law.inner, softcap), law.gain, -m)
+    p, law = how.job.logits.data, how.law
+    here = c + k * how.span.step
+    q = share(here, how.row, law, how.job, how.soft) if here < stop else number(0.0, p)
+    away = maths.fma(maths.unit(get(held, width(p) * j + k, p), law.inner, how.softcap), law.gain, -how.m)
     mass, mass_lost = sums.mass, sums.mass_lost
-    if soft is not None:  # may be near one q, and must be exact
+    if how.soft is not None:  # may be near one q, and must be exact
         mass, mass_lost = sum_two(mass, mass_lost, q)
     distance, distance_lost = sum_two(sums.distance, sums.distance_lost, -maths.share(q, away))
     return Sums(sums.rest, sums.rest_lost, sums.ties, mass, mass_lost, distance, distance_lost, sums.first)
 
 
 @device
-def find_first(k, sums, held, j, c, stop, x_top, span, p):
-    here = c + k * span.step
-    found = get(held, width(p) * j + k, p) == x_top and here < stop and here < sums.first
+def find_first(k, sums, held, j, c, stop, how):
+    p = how.job.logits.data
+    here = c + k * how.span.step
+    found = get(held, width(p) * j + k, p) == how.x_top and here < stop and here < sums.first
     first = here if found else sums.first
     return Sums(
         sums.rest, sums.rest_lost, sums.ties, sums.mass, sums.mass_lost, sums.distance, sums.distance_lost, first
@@ -243,46 +264,43 @@ def find_first(k, sums, held, j, c, stop, x_top, span, p):
 
 
 @device
-def write_gradient(k, done, held, j, c, kept, m, outcome, weighed, span, row, law, job, soft, softcap):
+def write_gradient(k, done, held, j, c, kept, outcome, how):
     """Two numbers of a slot; what is in it are logits, or terms if they are kept."""
-    p = job.logits.data
-    n, here = width(p) * j + k, c + k * span.step
-    x, y = get(held, n, p), get(held, n + 1, p)
-    g = gradient_of(x, here, kept, m, outcome, weighed, row, law, job, soft, softcap)
-    h = gradient_of(y, here + span.step, kept, m, outcome, weighed, row, law, job, soft, softcap)
+    p = how.job.logits.data
+    n, here = width(p) * j + k, c + k * how.span.step
+    g = gradient_of(get(held, n, p), here, kept, outcome, how)
+    h = gradient_of(get(held, n + 1, p), here + how.span.step, kept, outcome, how)
     put(held, n, g, h, p)
     return done
 
 
 @device
-def gradient_of(v, c, kept, m, outcome, weighed, row, law, job, soft, softcap):
+def gradient_of(v, c, kept, outcome, how):
     """(mass + 2ζ·lse)·p − q, times scale and the slope of the softcap."""
+    law, job = how.law, how.job
     e = v
     if not kept:
-        e = maths.sloped(term(v, m, row.power, law, job, softcap), v, law.inner, softcap)
-    if not weighed:
+        e = maths.sloped(term_of(v, how, how.softcap), v, law.inner, how.softcap)
+    if not how.weighed:
         return e * outcome.push
-    q = share(c, row, law, job, soft) if c < job.plan.classes else number(0.0, job.logits.data)
-    q = maths.sloped(q, v, law.inner, softcap)
-    return maths.class_gradient(e, outcome.push, q, outcome.pull)
+    q = share(c, how.row, law, job, how.soft) if c < job.plan.classes else number(0.0, job.logits.data)
+    return maths.class_gradient(e, outcome.push, maths.sloped(q, v, law.inner, how.softcap), outcome.pull)
 
 
 @device
-def write_hessian(k, done, spare, held, j, m, outcome, row, law, job):
+def write_hessian(k, done, spare, held, j, outcome, how):
     """curve·p·(1 − p), into slot 0 of `spare`."""
-    p = job.logits.data
-    x, y = get(held, width(p) * j + k, p), get(held, width(p) * j + k + 1, p)
-    a, b = (
-        term(x, m, row.power, law, job, None) * outcome.to_p,
-        term(y, m, row.power, law, job, None) * outcome.to_p,
-    )
-    put(spare, k, maths.curvature(a) * outcome.curve, maths.curvature(b) * outcome.curve, p)
+    p, n = how.job.logits.data, width(how.job.logits.data) * j + k
+    a, b = term_of(get(held, n, p), how, None), term_of(get(held, n + 1, p), how, None)
+    a, b = maths.curvature(a * outcome.to_p), maths.curvature(b * outcome.to_p)
+    put(spare, k, a * outcome.curve, b * outcome.curve, p)
     return done
 
 
 @device
-def write_log_softmax(k, done, held, j, m, outcome, p):
+def write_log_softmax(k, done, held, j, outcome, how):
     """(x − m) − log S."""
+    p, m = how.job.logits.data, how.m
     n = width(p) * j + k
     put(held, n, (get(held, n, p) - m) - outcome.log_s, (get(held, n + 1, p) - m) - outcome.log_s, p)
     return done

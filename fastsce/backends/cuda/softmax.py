@@ -30,6 +30,7 @@ from fastsce.backends.cuda.coefficients import (
 from fastsce.backends.cuda.job import COLUMNS, HESSIAN, IGNORED, LOG_SOFTMAX, NOTHING, ROWS
 from fastsce.backends.cuda.passes import (
     NEVER,
+    How,
     keep_tail,
     load_slot,
     load_tail,
@@ -130,13 +131,13 @@ def softmax(regime, slots, shared, soft, softcap, write, keep):
             m = maths.where(row.skip, 0.0, m)  # an lse that is given may be anything there
 
             weighed = shared and not row.skip
-            how = (x_top, m, weighed, placed, span, row, law, job, soft, softcap)
-            sums = each(held_slots, read_held, no_sums(p), (held, slots, keep, how))
+            how = How(x_top, m, weighed, row, span, law, job, soft, softcap)
+            sums = each(held_slots, read_held, no_sums(p), (held, slots, placed, keep, how))
             if tail:
                 c, n = beyond, member
                 while c < span.end:
                     each(AHEAD, load_again, 0, (spare, c, n, kept, span, row, job, columns))
-                    sums = each(AHEAD, read_spare, sums, (spare, c, how))
+                    sums = each(AHEAD, read_spare, sums, (spare, c, placed, how))
                     c, n = c + AHEAD * span.stride, n + AHEAD * team
             rest = agree_sum(maths.widen(sums.rest) + maths.widen(sums.rest_lost), at, REST, columns)
             ties = agree_sum(maths.widen(sums.ties), at, TIES, columns)
@@ -161,13 +162,13 @@ def softmax(regime, slots, shared, soft, softcap, write, keep):
             if write != NOTHING and live:
                 outcome = settle(row, facts, law, job, soft, softcap)
                 each(held_slots, renew_held, 0, (held,))
-                to_write = (m, outcome, weighed, span, row, law, job, soft, softcap)
-                each(held_slots, write_held, 0, (spare, held, slots, keep, columns, write, to_write))
+                how = How(x_top, m, weighed, row, span, law, job, soft, softcap)
+                each(held_slots, write_held, 0, (spare, held, slots, keep, columns, write, outcome, how))
                 if tail:
                     c, n = span.first + slots * span.stride, member
                     while c < span.end:
                         load_tail(held, 0, c, n, kept, span, row, job, columns)
-                        write_slot(spare, held, 0, c, False, False, columns, write, to_write)
+                        write_slot(spare, held, 0, c, False, False, columns, write, outcome, how)
                         c, n = c + span.stride, n + team
 
             # The rest of the outcome is for one thread each, and worked out when the registers are free again.
@@ -225,36 +226,32 @@ def larger_spare(j, top, spare, c, n, kept, span, job):
 
 
 @device
-def read_held(j, sums, held, slots, keep, how):
-    x_top, m, weighed, placed, span, row, law, job, soft, softcap = how
-    c = slot_class(j, slots, span)
-    stop = slot_stop(j, slots, span)
-    return read_slot(held, j, c, stop, x_top, m, sums, weighed, placed, keep, span, row, law, job, soft, softcap)
+def read_held(j, sums, held, slots, placed, keep, how):
+    c, stop = slot_class(j, slots, how.span), slot_stop(j, slots, how.span)
+    return read_slot(held, j, c, stop, sums, placed, keep, how)
 
 
 @device
-def read_spare(j, sums, spare, c, how):
-    x_top, m, weighed, placed, span, row, law, job, soft, softcap = how
-    c = c + j * span.stride
-    return read_slot(spare, j, c, span.end, x_top, m, sums, weighed, placed, False, span, row, law, job, soft, softcap)
+def read_spare(j, sums, spare, c, placed, how):
+    return read_slot(spare, j, c + j * how.span.stride, how.span.end, sums, placed, False, how)
 
 
 @device
-def write_held(j, done, spare, held, slots, keep, columns, write, how):
-    write_slot(spare, held, j, slot_class(j, slots, how[3]), j == slots, keep, columns, write, how)
+def write_held(j, done, spare, held, slots, keep, columns, write, outcome, how):
+    c = slot_class(j, slots, how.span)
+    write_slot(spare, held, j, c, j == slots, keep, columns, write, outcome, how)
     return done
 
 
 @device
-def write_slot(spare, held, j, c, ragged, keep, columns, write, how):
-    m, outcome, weighed, span, row, law, job, soft, softcap = how
+def write_slot(spare, held, j, c, ragged, keep, columns, write, outcome, how):
+    job, span = how.job, how.span
     p = job.logits.data
     if write == HESSIAN:
-        each_pair(p, write_hessian, 0, (spare, held, j, m, outcome, row, law, job))
-        store_slot(job.hess, row.h, spare, 0, c, ragged, span, columns)
+        each_pair(p, write_hessian, 0, (spare, held, j, outcome, how))
+        store_slot(job.hess, how.row.h, spare, 0, c, ragged, span, columns)
     if write == LOG_SOFTMAX:
-        each_pair(p, write_log_softmax, 0, (held, j, m, outcome, p))
+        each_pair(p, write_log_softmax, 0, (held, j, outcome, how))
     else:
-        args = (held, j, c, keep, m, outcome, weighed, span, row, law, job, soft, softcap)
-        each_pair(p, write_gradient, 0, args)
-    store_slot(job.grad, row.g, held, j, c, ragged, span, columns)
+        each_pair(p, write_gradient, 0, (held, j, c, keep, outcome, how))
+    store_slot(job.grad, how.row.g, held, j, c, ragged, span, columns)
