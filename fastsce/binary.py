@@ -9,7 +9,7 @@ import numpy as np
 
 from fastsce import check
 from fastsce.api import GradAndHess, ValueAndGrad
-from fastsce.problem import Call, locate
+from fastsce.problem import NUMBERS, Call, locate
 
 
 def binary_cross_entropy(
@@ -197,6 +197,8 @@ def prepare(logits, target, weight, pos_weight, sample_weight, reduction, denomi
         normaliser = float(call.x.size) if denominator is None else denominator
 
     def factor(name, argument, fit):
+        if isinstance(argument, NUMBERS):
+            return fit(name, check.real(name, np.asarray(argument)), shape)
         return 1.0 if argument is None else fit(name, call.real(name, argument), shape)
 
     return BinaryProblem(

@@ -13,6 +13,7 @@ from fastsce import arrays, check, dispatch
 from fastsce.spec import BFLOAT16, Spec
 
 FLOAT32, FLOAT64, UINT64 = np.dtype(np.float32), np.dtype(np.float64), np.dtype(np.uint64)
+NUMBERS = (int, float, complex, np.number)
 
 
 @dataclass
@@ -29,7 +30,9 @@ class Call:
         """Another argument's memory, which must be on the logits' device."""
         library = arrays.library_of(argument)
         found = library.device(argument)
-        if found != self.device and not isinstance(argument, (int, float, np.number)):  # numbers go anywhere
+        if found != self.device and isinstance(argument, NUMBERS):  # they go anywhere
+            return self.backend.chores.number(self.x, check.real(name, library.view(argument)))
+        if found != self.device:
             raise TypeError(f"{name} is on {found}, but the logits are on {self.device}; move one of them")
         a = library.view(argument)
         if found != "cpu":
@@ -44,7 +47,8 @@ class Call:
         """grad_output: one number, or an array of the loss's shape."""
         if grad_output is None:
             return None
-        g = self.real("grad_output", grad_output)
+        number = isinstance(grad_output, NUMBERS)
+        g = check.real("grad_output", np.asarray(grad_output)) if number else self.real("grad_output", grad_output)
         if g.shape != ():
             if reduction != "none":
                 raise ValueError(f"grad_output must be a number with reduction={reduction!r}, got shape {g.shape}")

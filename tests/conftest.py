@@ -2,9 +2,17 @@
 
 import pytest
 
+OF_THE_HOST = {"test_refusals", "test_refused_memory"}  # what is refused of NumPy's arrays; of others, SIMULATION
+SIMULATION = {"test_cuda_arrays", "test_cuda_frameworks", "test_cuda_host", "test_cuda_code"}  # of no use on a GPU
+
 
 def pytest_addoption(parser):
     parser.addoption("--gpu", action="store_true", help="test the cuda backend on this machine's GPU, and only that")
+    parser.addoption("--simulated", action="store_true", help="the same in the simulator, with what is small enough")
+
+
+def only_cuda(config) -> bool:
+    return config.getoption("--gpu") or config.getoption("--simulated")
 
 
 def pytest_configure(config):
@@ -15,31 +23,38 @@ def pytest_configure(config):
 
     if config.getoption("--gpu"):
         gpu.machine = gpu.Real
+    else:
+        import simulator
+        import standins
+
+        simulator.install()
+        standins.install()
+    if only_cuda(config):
         for name in gpu.MOVED:
             setattr(fastsce, name, gpu.moved(name))
-        return
-    import simulator
-    import standins
 
-    simulator.install()
-    standins.install()
+
+def pytest_ignore_collect(collection_path, config):
+    return True if config.getoption("--gpu") and collection_path.stem in SIMULATION else None
 
 
 def pytest_generate_tests(metafunc):
     """`backend`: the name of each backend that works here. One that cannot be imported fails its tests."""
     own = any("backend" in mark.args[0] for mark in metafunc.definition.iter_markers("parametrize"))
     if "backend" in metafunc.fixturenames and not own:
-        names = ["cuda"] if metafunc.config.getoption("--gpu") else ["reference", "cpu"]
+        names = ["cuda"] if only_cuda(metafunc.config) else ["reference", "cpu"]
         metafunc.parametrize("backend", names, scope="session")
 
 
 def pytest_collection_modifyitems(config, items):
     """On a GPU, tests that name no backend have nothing to do, but for those of the CUDA backend."""
-    if not config.getoption("--gpu"):
+    if not only_cuda(config):
         return
-    skipped = [i for i in items if "backend" not in getattr(i, "fixturenames", ()) and i.path.stem != "test_cuda"]
-    for item in skipped:
-        item.add_marker(pytest.mark.skip(reason="not of the GPU"))
+    for item in items:
+        parameters = item.callspec.params if hasattr(item, "callspec") else {}
+        of_cuda = parameters.get("backend") == "cuda" and item.path.stem not in OF_THE_HOST
+        if not of_cuda and item.path.stem != "test_cuda":
+            item.add_marker(pytest.mark.skip(reason="not of the GPU"))
 
 
 @pytest.fixture

@@ -81,7 +81,7 @@ def to_device(a) -> ndarray:
 
 
 def to_host(a) -> np.ndarray:
-    return a.host.copy()
+    return a.host.copy(order="K")
 
 
 class Device:

@@ -69,6 +69,14 @@ def empty_like(x: Any) -> Any:
     return x.home.empty_like(x)
 
 
+def number(x: Any, a: Any) -> Any:
+    """A number of NumPy's in memory beside x."""
+    kind, value = (INT64, int(a)) if a.dtype.kind in "iu" else (FLOAT64, float(a))
+    out = empty(x, (), kind)
+    run(kernels.fill, kernels.Fill(pointer(out), value), 1, (THREADS, 1), out.home)
+    return out
+
+
 def borrow(x: Any, shape: tuple[int, ...], reduced: bool) -> Any:
     return empty(x, shape, FLOAT64)
 

@@ -85,6 +85,17 @@ def convert_labels(job):
         i += step()
 
 
+class Fill(NamedTuple):
+    out: Any
+    value: Any  # float or integer, as out's numbers are
+
+
+def fill(job):
+    """out = one number."""
+    if first_number() == 0:
+        store(job.out, 0, job.value)
+
+
 class Square(NamedTuple):
     out: Any
     n: int

@@ -189,6 +189,12 @@ def sum_two(total, lost, x):
     return s, lost + ((total - (s - back)) + (x - back))
 
 
+@device
+def both(total, lost):
+    """A sum of Sums; what ∞ lost is NaN."""
+    return maths.widen(total) + maths.where(lost == lost, maths.widen(lost), 0.0)
+
+
 class How(NamedTuple):
     """What every number of a row is worked on with."""
 

@@ -31,6 +31,7 @@ from fastsce.backends.cuda.job import COLUMNS, HESSIAN, IGNORED, LOG_SOFTMAX, NO
 from fastsce.backends.cuda.passes import (
     NEVER,
     How,
+    both,
     keep_tail,
     load_slot,
     load_tail,
@@ -139,13 +140,12 @@ def softmax(regime, slots, shared, soft, softcap, write, keep):
                     each(AHEAD, load_again, 0, (spare, c, n, kept, span, row, job, columns))
                     sums = each(AHEAD, read_spare, sums, (spare, c, placed, how))
                     c, n = c + AHEAD * span.stride, n + AHEAD * team
-            rest = agree_sum(maths.widen(sums.rest) + maths.widen(sums.rest_lost), at, REST, columns)
+            rest = agree_sum(both(sums.rest, sums.rest_lost), at, REST, columns)
             ties = agree_sum(maths.widen(sums.ties), at, TIES, columns)
             mass, distance = 0.0, 0.0
             if shared:
-                mass = agree_sum(maths.widen(sums.mass) + maths.widen(sums.mass_lost), at, MASS, columns)
-                distance = maths.widen(sums.distance) + maths.widen(sums.distance_lost)
-                distance = agree_sum(distance, at, DISTANCE, columns)
+                mass = agree_sum(both(sums.mass, sums.mass_lost), at, MASS, columns)
+                distance = agree_sum(both(sums.distance, sums.distance_lost), at, DISTANCE, columns)
             top_place = 0
             if placed:
                 top_place = int(-agree_largest(-float(wide(sums.first)), at, PLACE, columns))
