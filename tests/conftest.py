@@ -3,6 +3,10 @@
 import pytest
 
 OF_THE_HOST = {"test_refusals", "test_refused_memory"}  # what is refused of NumPy's arrays; of others, SIMULATION
+WORDWISE = {
+    "test_a_row_has_its_bits_in_any_batch",
+    "test_alignment_does_not_change_bits",
+}  # there, a row's place counts
 SIMULATION = {"test_cuda_arrays", "test_cuda_frameworks", "test_cuda_host", "test_cuda_code"}  # of no use on a GPU
 
 
@@ -53,6 +57,7 @@ def pytest_collection_modifyitems(config, items):
     for item in items:
         parameters = item.callspec.params if hasattr(item, "callspec") else {}
         of_cuda = parameters.get("backend") == "cuda" and item.path.stem not in OF_THE_HOST
+        of_cuda = of_cuda and item.originalname not in WORDWISE
         if not of_cuda and item.path.stem != "test_cuda":
             item.add_marker(pytest.mark.skip(reason="not of the GPU"))
 
