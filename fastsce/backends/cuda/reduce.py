@@ -34,39 +34,36 @@ class Where(NamedTuple):
 @device
 def agree_largest(v, at, field, columns):
     """The largest of all members' float64 v."""
-    if columns:
-        return column_largest(v, at)
-    v = lanes_largest(v, min(at.team, WARP))
-    if at.team > WARP:
-        v = lanes_largest(exchanged(v, at, field, v), WARP)
-    return v
+    return agree(v, at, field, columns, False, v)
 
 
 @device
 def agree_sum(v, at, field, columns):
     """The sum of all members' float64 v."""
+    return agree(v, at, field, columns, True, 0.0)
+
+
+@device
+def agree(v, at, field, columns, adding, none):
+    """`none` changes nothing that it is put to."""
     if columns:
-        return column_sum(v, at)
-    v = lanes_sum(v, min(at.team, WARP))
+        return among_columns(v, at, adding)
+    v = among_lanes(v, min(at.team, WARP), adding)
     if at.team > WARP:
-        v = lanes_sum(exchanged(v, at, field, 0.0), WARP)
+        v = among_lanes(exchanged(v, at, field, none), WARP, adding)
     return v
 
 
 @device
-def lanes_largest(v, lanes):
-    distance = lanes >> 1
-    while distance > 0:
-        v = maths.maximum(v, lanes_xor(v, distance))
-        distance >>= 1
-    return v
+def put_together(one, other, adding):
+    return one + other if adding else maths.maximum(one, other)
 
 
 @device
-def lanes_sum(v, lanes):
+def among_lanes(v, lanes, adding):
     distance = lanes >> 1
     while distance > 0:
-        v = v + lanes_xor(v, distance)
+        v = put_together(v, lanes_xor(v, distance), adding)
         distance >>= 1
     return v
 
@@ -83,33 +80,15 @@ def exchanged(v, at, field, none):
 
 
 @device
-def column_largest(v, at):
-    at.partial[at.member * at.rows + at.row] = v
+def among_columns(v, at, adding):
+    mine = at.member * at.rows + at.row
+    at.partial[mine] = v
     half = at.team >> 1
     while half > 0:
         barrier()
         if at.member < half:
-            mine, other = at.member * at.rows + at.row, (at.member + half) * at.rows + at.row
-            at.partial[mine] = maths.maximum(at.partial[mine], at.partial[other])
+            at.partial[mine] = put_together(at.partial[mine], at.partial[mine + half * at.rows], adding)
         half >>= 1
-    return collected(at)
-
-
-@device
-def column_sum(v, at):
-    at.partial[at.member * at.rows + at.row] = v
-    half = at.team >> 1
-    while half > 0:
-        barrier()
-        if at.member < half:
-            mine, other = at.member * at.rows + at.row, (at.member + half) * at.rows + at.row
-            at.partial[mine] = at.partial[mine] + at.partial[other]
-        half >>= 1
-    return collected(at)
-
-
-@device
-def collected(at):
     barrier()
     v = at.partial[at.row]
     barrier()

@@ -3,8 +3,8 @@
 A row is held where it fits: in registers, then in shared memory, then not at all, and what is not held is read again,
 out of the L2 cache if few rows are under way. Regimes:
 
-ROWS     classes side by side; a row in the registers of 2 to 512 threads, several rows a block where they are few
-LONG     the same for rows that are longer: a block a row, with shared memory and what does not fit there
+ROWS     classes side by side; a row in the registers of 2 to 256 threads, several rows a block where they are few
+LONG     the same for rows that are longer: a block of up to 512 a row, with shared memory and what does not fit there
 COLUMNS  any strides: a thread has one sample and every `team`-th class, its neighbours other samples
 
 Numbers move as whole 128-bit words in the first two; what is left of a row before its first whole word and after its
