@@ -30,16 +30,21 @@ class Real:
         if a.dtype == ml_dtypes.bfloat16:
             import torch
 
+            if any(step < 0 for step in a.strides):
+                pytest.skip("torch has no negative strides")
             size, flat = a.itemsize, torch.as_tensor(memory, device="cuda").view(torch.bfloat16)
             return flat.as_strided(a.shape, [s // size for s in a.strides], start // size)
         return cupy.ndarray(a.shape, a.dtype, memory.data + start, a.strides)
 
     @staticmethod
     def to_host(a):
-        if type(a).__module__.startswith("torch"):
-            half = str(a.dtype) == "torch.bfloat16"
-            return a.view(__import__("torch").int16).cpu().numpy().view(ml_dtypes.bfloat16) if half else a.cpu().numpy()
-        return a.get()
+        if not type(a).__module__.startswith("torch"):
+            return a.get()
+        import torch
+
+        if a.dtype != torch.bfloat16:
+            return a.cpu().numpy()
+        return a.view(torch.int16).cpu().numpy().view(ml_dtypes.bfloat16)
 
 
 class Simulated:

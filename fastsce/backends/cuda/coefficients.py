@@ -8,21 +8,9 @@ import numpy as np
 
 from fastsce import maths
 from fastsce.backends.cuda.job import BAD, IGNORED, NO_TARGET, SOFT
-from fastsce.backends.cuda.terms import (
-    power_of,
-    raised,
-)
-from fastsce.backends.cuda.threads import (
-    device,
-)
-from fastsce.backends.cuda.words import (
-    load,
-    load_like,
-    number,
-    small,
-    store,
-    wide,
-)
+from fastsce.backends.cuda.terms import power_of, raised
+from fastsce.backends.cuda.threads import device
+from fastsce.backends.cuda.words import load, load_like, number, small, store, wide
 
 
 class Row(NamedTuple):

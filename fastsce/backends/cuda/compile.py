@@ -13,13 +13,8 @@ from numba.cuda import types
 from numba.cuda.core.caching import IndexDataCacheFile
 
 from fastsce.backends.cuda.job import Pointer
-from fastsce.backends.cuda.threads import (
-    cuda,
-)
-from fastsce.backends.cuda.words import (
-    BFLOAT16,
-    FLOAT16,
-)
+from fastsce.backends.cuda.threads import cuda
+from fastsce.backends.cuda.words import BFLOAT16, FLOAT16
 from fastsce.spec import BFLOAT16 as BFLOAT16_DTYPE
 
 STORED = {np.dtype(np.float16): FLOAT16, BFLOAT16_DTYPE: BFLOAT16, np.dtype(bool): types.uint8}

@@ -12,22 +12,8 @@ import numpy as np
 from fastsce import maths
 from fastsce.backends.cuda.job import View
 from fastsce.backends.cuda.reduce import PLACES, TOP, Where, agree_largest, agree_sum
-from fastsce.backends.cuda.threads import (
-    block,
-    blocks,
-    cuda,
-    device,
-    float64,
-    thread,
-    threads,
-)
-from fastsce.backends.cuda.words import (
-    label,
-    load,
-    load_like,
-    number,
-    store,
-)
+from fastsce.backends.cuda.threads import block, blocks, cuda, device, float64, thread, threads
+from fastsce.backends.cuda.words import label, load, load_like, number, store
 
 NOWHERE = 2.0**62  # further than any row
 

@@ -93,9 +93,7 @@ def power_of_two(n: int, least: int, most: int) -> int:
 
 
 @cache
-def kernel(
-    regime: int, slots: int, shared: bool, soft: bool, softcap: bool, write: int, precise: bool
-) -> Any:  # a function
+def kernel(regime: int, slots: int, shared: bool, soft: bool, softcap: bool, write: int, precise: bool) -> Any:
     """The variant; `precise`: numbers are stored as they are worked on. Always the same object for the same variant."""
     keep = precise and not softcap and write < HESSIAN
     return softmax(regime, slots, shared, soft or None, softcap or None, write, keep)

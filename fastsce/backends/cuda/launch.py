@@ -85,9 +85,7 @@ def limits(index: int) -> Limits:
 
 def gpus() -> list[str]:
     """What to call each GPU; a RuntimeError says why there is none."""
-    from fastsce.backends.cuda.threads import (
-        cuda,
-    )
+    from fastsce.backends.cuda.threads import cuda
 
     if not cuda.is_available():
         reason = " ".join(str(cuda.cuda_error() or "none was found").split())
@@ -103,9 +101,7 @@ def on(index: int) -> Any:
         return contextlib.nullcontext()
     if Device().device_id == index:
         return contextlib.nullcontext()
-    from fastsce.backends.cuda.threads import (
-        cuda,
-    )
+    from fastsce.backends.cuda.threads import cuda
 
     return cuda.gpus[index]
 

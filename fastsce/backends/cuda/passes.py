@@ -12,9 +12,7 @@ import numpy as np
 from fastsce import maths
 from fastsce.backends.cuda.coefficients import Row, share, term
 from fastsce.backends.cuda.job import Job
-from fastsce.backends.cuda.threads import (
-    device,
-)
+from fastsce.backends.cuda.threads import device
 from fastsce.backends.cuda.words import (
     each_number,
     each_pair,

@@ -9,11 +9,7 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 from fastsce import maths
-from fastsce.backends.cuda.threads import (
-    barrier,
-    device,
-    lanes_xor,
-)
+from fastsce.backends.cuda.threads import barrier, device, lanes_xor
 
 WARP = 32
 TOP, REST, TIES, MASS, DISTANCE, PLACE = range(6)  # fields

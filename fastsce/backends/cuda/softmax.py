@@ -59,11 +59,7 @@ from fastsce.backends.cuda.reduce import (
     agree_largest,
     agree_sum,
 )
-from fastsce.backends.cuda.terms import (
-    larger,
-    largest,
-    lowest,
-)
+from fastsce.backends.cuda.terms import larger, largest, lowest
 from fastsce.backends.cuda.threads import (
     block,
     blocks,
@@ -77,14 +73,7 @@ from fastsce.backends.cuda.threads import (
     uint32,
     warp_barrier,
 )
-from fastsce.backends.cuda.words import (
-    anew,
-    each,
-    each_pair,
-    renew,
-    store,
-    wide,
-)
+from fastsce.backends.cuda.words import anew, each, each_pair, renew, store, wide
 
 AHEAD = 4  # slots beyond the registers that are brought together, so that as many loads are under way
 SPARE = 4 * AHEAD
