@@ -69,7 +69,10 @@ def scale(upstream, normaliser, sample_weight):
         with np.errstate(all="ignore"):
             quotient = upstream.astype(np.float64) / np.float64(normaliser)
         quotient = quotient if quotient.ndim else float(quotient)
-    return quotient if sample_weight is None else np.asarray(quotient * sample_weight)
+    if sample_weight is None:
+        return quotient
+    with np.errstate(all="ignore"):
+        return np.asarray(quotient * sample_weight)
 
 
 def weigh(losses, sample_weight, labels, ignore_index):
