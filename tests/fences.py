@@ -6,7 +6,6 @@ import os
 
 import numpy as np
 
-PAGE = mmap.PAGESIZE
 FENCE = 1 << 26  # bytes that nobody can touch on either side; they cost addresses only
 SIZES = (1 << 14, 1 << 18, 1 << 22)
 CANARIES = (0xFF, 0x00, 0x5A)  # read as numbers: NaN and −1; 0; something large
@@ -31,6 +30,11 @@ def mapped(address, size, protection, flags, file) -> int:
 
 def bytes_at(address, size) -> np.ndarray:
     return np.ctypeslib.as_array((ctypes.c_uint8 * size).from_address(address))
+
+
+def trespass() -> None:
+    """What a library does that passes a fence."""
+    bytes_at(reserve(FENCE), 1)[0] = 1
 
 
 class Slot:

@@ -29,7 +29,7 @@ import calls
 import faults
 import numpy as np
 from cases import DTYPES
-from fences import Yard, bytes_at
+from fences import Yard, trespass
 from hostile import seen
 from verdict import Truth
 
@@ -167,7 +167,7 @@ def work(options) -> Counter:
             break
         note[0] = number
         if number == options.die_at:
-            bytes_at(0, 1)[0] = 0
+            trespass()
         try:
             counts.update(torture(options.seed, number, yard))
         except Wrong as error:
