@@ -63,8 +63,7 @@ class Yard:
     """Slots of several sizes, made once and handed out for one call after the other."""
 
     def __init__(self):
-        kinds = [(size, "ram", 12) for size in SIZES] + [(SIZES[0], "r+", 4), (SIZES[0], "r", 4)]
-        self.free = {(size, kind): [Slot(size, kind) for _ in range(count)] for size, kind, count in kinds}
+        self.free = {}  # lists of slots, by size and kind
         self.taken = {}  # slots and what was in them before the call, by name
         self.canary = 0
 
@@ -75,8 +74,9 @@ class Yard:
 
     def take(self, size, kind="ram") -> Slot:
         """A slot of at least so many bytes, all canaries."""
-        room = next(s for s in SIZES if size <= s)
-        slot = (self.free.get((room, kind)) or self.free[room, "ram"]).pop()
+        room = next(s for s in SIZES if size <= s), kind
+        free = self.free.setdefault(room, [])
+        slot = free.pop() if free else Slot(*room)
         slot.filled.fill(self.canary)
         self.taken[slot] = None
         return slot

@@ -8,13 +8,15 @@ they may differ by half a unit more.
 import math
 
 import calls
+import ml_dtypes
 import numpy as np
 from calls import Call, option
+from cases import DTYPES
 from law import Law, epsilon, stored
 from ulp import assert_within, spacing
 
 FEW = 8
-LARGEST = {"float64": np.finfo(np.float64).max, "float32": float(np.finfo(np.float32).max)}
+LARGEST = {name: float(ml_dtypes.finfo(dtype).max) for name, dtype in DTYPES.items()}
 # What is known to be wrong, and is not looked at for that reason; see `Truth.known`.
 SCALED = "known: scaled logits whose last place is no small number"
 OVERFLOW = "known: terms that overflow on the way"
@@ -46,10 +48,9 @@ class Truth:
         bound = np.where(np.isnan(bound), 0, bound)
         if self.vague:
             got, true = (np.where(np.isfinite(a), a, np.nan) for a in (got, true))
-        if name in ("grad", "hess", "result"):  # one of two neighbours may be infinite
-            limit = float(np.finfo(np.float32).max) if self.dtype != "float16" else 65504.0
-            near = np.isinf(got) != np.isinf(true)
-            near &= (np.abs(got) >= limit) & (np.abs(true) >= limit) & (np.sign(got) == np.sign(true))
+        if name in ("grad", "hess", "result"):  # where the bound reaches beyond the largest number, one may be infinite
+            finite = np.where(np.isinf(got), true, got)
+            near = (np.isinf(got) != np.isinf(true)) & (np.abs(finite) + bound >= LARGEST[self.dtype])
             got = np.where(near, true, got)
         assert_within(got, true, np.broadcast_to(bound, true.shape), name)
 
@@ -90,10 +91,10 @@ class Truth:
         self.note_known(law)
         found = {}
         if "loss" in true:
-            each = law.loss_bounds(self.dtype).reshape(self.call.rows)
+            losses = np.where(law.factor == 0, 0, np.abs(law.losses))
+            each = (law.loss_bounds(self.dtype) + self.sum_error(law) * losses).reshape(self.call.rows)
             if self.reduced:
-                rounding = len(law.x) * 2.0**-52 * np.abs(np.where(law.factor == 0, 0, law.losses)).sum()
-                each = (each.sum() + rounding) / normaliser + slack * np.abs(true["loss"])
+                each = (each.sum() + len(losses) * 2.0**-52 * losses.sum()) / normaliser + slack * np.abs(true["loss"])
             found["loss"] = each + spacing(true["loss"], self.answer)
         if "lse" in true:
             near = self.eps * (law.few() + 4) * (np.abs(law.m) + np.abs(law.lse) + 1)
@@ -104,6 +105,7 @@ class Truth:
         if "hess" in true:
             curve = law.row_scale * law.logit_scale**2 * law.mass  # of a p below the normal numbers little is left
             bound = law.hess_bound(self.dtype) + self.rounded_z(law) + 2.0**-126 * curve[:, None]
+            slack += self.sum_error(law)
             found["hess"] = self.kept(self.shaped(bound) + slack * np.abs(true["hess"]), true["hess"])
         return found
 
@@ -153,7 +155,8 @@ class Truth:
         if computed and z > (16 * 2.0**24 if self.answer == "float32" else 2.0**49):
             self.known |= dict.fromkeys(("loss", "grad", "hess", "lse"), SCALED)
         lse = np.abs(np.where(np.isfinite(law.lse), law.lse, 0))
-        if law.z_loss and (law.row_scale * lse * max(1, 2 * law.z_loss)).max(initial=0) >= LARGEST["float64"]:
+        pull = law.row_scale * lse * max(1, 2 * law.z_loss)  # as it is worked out, in float64
+        if law.z_loss and max(pull.max(initial=0), (law.z_loss * lse**2).max(initial=0)) >= LARGEST["float64"]:
             self.known |= dict.fromkeys(("grad", "hess"), OVERFLOW)
         if "weight" in self.values or law.label_smoothing or law.target.ndim > 1:
             gap = np.where(np.isfinite(law.gap), law.gap, 0) * max(law.q.max(initial=1), law.weight.max(initial=1))
@@ -164,8 +167,8 @@ class Truth:
         share = np.abs(law.mass + 2 * law.z_loss * law.lse)[:, None]
         bound = law.grad_bound(self.dtype) + self.flat(law, share * law.p + law.q)
         each = self.rounded_z(law) + 2.0**-126 * law.row_scale[:, None] * share  # a p below that may be 0
-        if law.target.ndim > 1:  # Σ q over the other classes than the largest is a difference in float64
-            each = each + (law.row_scale * law.mass)[:, None] * law.few() * 2.0**-52
+        if law.target.ndim > 1:  # Σ q over the other classes than the largest is a difference
+            each = each + (law.row_scale * law.mass)[:, None] * self.sum_error(law)
         else:  # where the largest class is not the label, p − q may cancel, if smoothing gave it most of the mass
             k = np.arange(self.call.classes) == law.k[:, None]
             each = (
@@ -184,8 +187,12 @@ class Truth:
         size = np.where(p == 0, 0, pull * blur) + law.q * law.few()
         if law.softcap is not None:
             size = size + 4 * (pull + law.q) * np.minimum(np.abs(law.x * law.logit_scale / law.softcap), 99)
-        size = size * self.eps + 2.0**-126 * share
+        size = size * self.eps + 2.0**-126 * share + law.mass[:, None] * self.sum_error(law)
         return law.row_scale[:, None] * np.abs(law.slope) * size + self.flat(law, pull + law.q)
+
+    def sum_error(self, law):
+        """Of Σ q in float64, term after term, relative; of labels it is known without adding."""
+        return np.sqrt(self.call.classes) * 2.0**-50 if law.target.ndim > 1 else 0.0
 
     def rounded_z(self, law):
         """Of float64, z has no more digits than its terms: where it is computed, each p is off by |z| ulp of 1."""
