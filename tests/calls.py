@@ -123,6 +123,7 @@ def loss(maker, call):
     target(maker, call)
     keep(call, "weight", hostile.factors(maker, "weight", (call.classes,)))
     keep(call, "sample_weight", hostile.factors(maker, "sample_weight", call.rows))
+    forget_ignored(maker, call)
     if call.function != "cross_entropy":
         upstream(maker, call, call.rows)
     if call.function == "cross_entropy_backward":
@@ -136,6 +137,16 @@ def keep(call, name, argument):
     if argument is not None:
         call.given[name] = argument
         call.values[name] = seen(argument).view(np.ndarray)
+
+
+def forget_ignored(maker, call):
+    """The weights of rows to ignore are no numbers, for nobody reads them."""
+    s = call.values.get("sample_weight")
+    if s is None or not is_labelled(call) or not s.flags.writeable or s.dtype.kind != "f" or 0 in s.strides:
+        return
+    if isinstance(call.given["sample_weight"], np.ndarray) and maker.chance(0.3):
+        s[np.asarray(call.values["target"]) == ignored(call)] = maker.draw.choice((np.nan, np.inf))
+        maker.traits.add("sample_weight: none for ignored rows")
 
 
 def options(maker, call):

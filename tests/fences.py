@@ -8,7 +8,7 @@ import numpy as np
 
 FENCE = 1 << 26  # bytes that nobody can touch on either side; they cost addresses only
 SIZES = (1 << 14, 1 << 18, 1 << 22)
-CANARIES = (0xFF, 0x00, 0x5A)  # read as numbers: NaN and −1; 0; something large
+CANARIES = (0xFF, 0xFF, 0x00, 0x5A)  # read as numbers: NaN and −1; 0; something large
 
 system = ctypes.CDLL(None, use_errno=True)
 system.mmap.restype = ctypes.c_void_p

@@ -7,7 +7,7 @@ import sys
 import ml_dtypes
 import numpy as np
 from cases import DTYPES
-from fences import SIZES, lay, span, strides_of
+from fences import CANARIES, SIZES, lay, span, strides_of
 
 INTEGERS = [np.dtype(f"{sign}int{bits}") for sign in ("", "u") for bits in (8, 16, 32, 64)]
 BFLOAT16 = np.dtype(ml_dtypes.bfloat16)
@@ -62,7 +62,7 @@ class Maker:
         self.random = np.random.Generator(np.random.SFC64(self.draw.getrandbits(64)))
         self.yard = yard
         self.traits = set()
-        yard.clear(self.draw.choice((0xFF, 0xFF, 0x00, 0x5A)))
+        yard.clear(self.draw.choice(CANARIES))
 
     def chance(self, p) -> bool:
         return self.draw.random() < p
@@ -192,7 +192,7 @@ def seen(given) -> np.ndarray:
         torch = sys.modules["torch"]
         given = given.detach()
         if given.dtype == torch.bfloat16:
-            return given.contiguous().view(torch.int16).numpy().view(BFLOAT16)
+            return given.view(torch.int16).numpy().view(BFLOAT16)
         return given.numpy()
     return np.asarray(given.array if isinstance(given, Lender) else given)
 

@@ -107,7 +107,7 @@ class Board:
     def fenced(self, values, gaps=None, upper=True):
         strides = strides_of(values.shape, values.itemsize, range(values.ndim), gaps or (1,) * values.ndim, 0)
         slot = Slot(next(s for s in (*SIZES, 1 << 25) if span(values.shape, strides, values.itemsize) <= s))
-        slot.memory.fill(CANARIES[2])
+        slot.memory.fill(CANARIES[-1])
         array = lay(slot.memory, values.shape, values.dtype, strides, 0, upper)
         array[...] = values
         self.slots.append((slot, slot.memory.copy(), array, values))

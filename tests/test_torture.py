@@ -32,7 +32,7 @@ KINDS = [
     *(f"shape: {name}" for name in ("empty", "an axis of one", "many classes", "many threads")),
     *(f"out: {name}" for name in ("fresh", "own", "in place", "between the logits")),
     *(f"refused: {name}" for name in ("IndexError", "ValueError", "TypeError", "RuntimeError")),
-    *("fence: lower", "fence: upper", "lse: of more classes"),
+    *("fence: lower", "fence: upper", "lse: of more classes", "sample_weight: none for ignored rows"),
 ]
 
 
