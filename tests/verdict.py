@@ -155,8 +155,8 @@ class Truth:
         if computed and z > (16 * 2.0**24 if self.answer == "float32" else 2.0**49):
             self.known |= dict.fromkeys(("loss", "grad", "hess", "lse"), SCALED)
         lse = np.abs(np.where(np.isfinite(law.lse), law.lse, 0))
-        pull = law.row_scale * lse * max(1, 2 * law.z_loss)  # as it is worked out, in float64
-        if law.z_loss and max(pull.max(initial=0), (law.z_loss * lse**2).max(initial=0)) >= LARGEST["float64"]:
+        pull, square = law.row_scale * lse * max(1, 2 * law.z_loss), law.z_loss * lse**2
+        if law.z_loss and (pull.max(initial=0) >= self.largest or np.isinf(square).any()):
             self.known |= dict.fromkeys(("grad", "hess"), OVERFLOW)
         if "weight" in self.values or law.label_smoothing or law.target.ndim > 1:
             gap = np.where(np.isfinite(law.gap), law.gap, 0) * max(law.q.max(initial=1), law.weight.max(initial=1))
