@@ -25,7 +25,7 @@ ARROWS = {
     "scratch": set(),
     "layout": {"spec"},
     "device": {"spec"},
-    "host": {"scratch", "spec"},
+    "host": {"layout", "scratch", "spec"},
     "check": {"spec"},
     "arrays": {"device", "spec"},
     "dispatch": {"arrays"},

@@ -13,7 +13,7 @@ from fastsce.backends.cpu.jit import device
 from fastsce.backends.cpu.memory import gather, integers, load, load_part, prefetch, store, store_part, workspace
 from fastsce.backends.cpu.plan import HESSIAN, IGNORED, NO_TARGET, NOTHING, SOFT
 from fastsce.backends.cpu.tuning import GROUP, LANES
-from fastsce.backends.cpu.vectors import lane_numbers, narrow, splat, widen
+from fastsce.backends.cpu.vectors import frozen, lane_numbers, narrow, splat, widen
 
 FACTS_BYTES = 18 * 8 * GROUP + 3 * 64
 
@@ -71,7 +71,7 @@ def labels_at(labels, i, n, classes, plan):
         return lane_numbers(LANES) * 0 + SOFT
     if plan.untargeted:
         return lane_numbers(LANES) * 0 + NO_TARGET
-    y = values(labels, i, n, IGNORED)
+    y = frozen(values(labels, i, n, IGNORED))
     y = maths.where(y == plan.ignore_index, IGNORED, y)
     return maths.where(y < 0, IGNORED, maths.where(y < classes, y, IGNORED))
 

@@ -48,7 +48,7 @@ from fastsce.backends.cpu.plan import (
     softness,
 )
 from fastsce.backends.cpu.reductions import first
-from fastsce.backends.cpu.threads import hand_out, room
+from fastsce.backends.cpu.threads import hand_out
 from fastsce.backends.cpu.tiles import Part, ask, bring, bring_columns, stride, take, tile_bytes
 from fastsce.backends.cpu.tuning import COLUMN_BYTES, GROUP, LANES, ROW_BYTES, STEP, TILE_LANES
 from fastsce.backends.cpu.vectors import lane_numbers, same_integer, splat, widen
@@ -72,8 +72,8 @@ def columns(logits, target, weight, row_scale, loss, lse, grad, hess, law, softc
 
 
 @device
-def share(part, memory, job, soft, softcap):
-    scratch, lanes = room(memory, part, job.plan.scratch), job.plan.lanes
+def share(part, scratch, job, soft, softcap):
+    lanes = job.plan.lanes
     missing = before_boundary(job.grad)
     tiles = -(-(job.logits.shape[1] + missing) // lanes)
     count = job.logits.shape[0] * tiles

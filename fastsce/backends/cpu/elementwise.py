@@ -28,7 +28,7 @@ from fastsce.backends.cpu.memory import (
     workspace,
 )
 from fastsce.backends.cpu.reductions import total
-from fastsce.backends.cpu.threads import hand_out, room
+from fastsce.backends.cpu.threads import hand_out
 from fastsce.backends.cpu.tuning import ELEMENTS_AHEAD, RUN
 from fastsce.backends.cpu.tuning import LINE as LANES
 from fastsce.backends.cpu.vectors import lane_numbers, narrow, splat, widen
@@ -62,8 +62,7 @@ def factor(array):
 
 
 @device
-def binary_share(part, memory, inputs, outputs, sums, streams, parts):
-    scratch = room(memory, part, SCRATCH)
+def binary_share(part, scratch, inputs, outputs, sums, streams, parts):
     length = inputs[0].shape[1:]
     runs = -(-length[1] // RUN)
     count = inputs[0].shape[0] * length[0] * runs
@@ -124,10 +123,10 @@ def softmax_vjp(p, v, out, streams, parts, memory):
 
 
 @device
-def vjp_share(part, memory, p, v, out, streams, parts):
+def vjp_share(part, scratch, p, v, out, streams, parts):
     count = p.shape[0] * p.shape[1]
     for i in range(part * count // parts, (part + 1) * count // parts):
-        vjp_row(i // p.shape[1], i % p.shape[1], p, v, out, room(memory, part, SCRATCH), streams)
+        vjp_row(i // p.shape[1], i % p.shape[1], p, v, out, scratch, streams)
     fence()
 
 

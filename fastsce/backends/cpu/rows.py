@@ -65,7 +65,7 @@ from fastsce.backends.cpu.plan import (
     softness,
 )
 from fastsce.backends.cpu.reductions import largest, total
-from fastsce.backends.cpu.threads import hand_out, room
+from fastsce.backends.cpu.threads import hand_out
 from fastsce.backends.cpu.tuning import BLOCK, GROUP, GROUP_CLASSES, LANES, WIDE
 from fastsce.backends.cpu.vectors import narrow, splat
 
@@ -102,8 +102,7 @@ def rows(logits, target, weight, row_scale, loss, lse, grad, hess, law, softcap,
 
 
 @device
-def share(part, memory, job, soft, softcap):
-    scratch = room(memory, part, job.plan.scratch)
+def share(part, scratch, job, soft, softcap):
     count = job.logits.shape[0] * job.logits.shape[1]
     stop = (part + 1) * count // job.plan.parts
     for i in range(part * count // job.plan.parts, stop, job.plan.group):

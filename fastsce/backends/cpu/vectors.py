@@ -304,6 +304,18 @@ def lane_numbers(typing, lanes):
 
 
 @intrinsic
+def frozen(typing, x):
+    """x, the same at every use: what another thread may write meanwhile could be one number here, another there."""
+
+    def build(context, b, signature, args):
+        instruction = ir.Instruction(b.block, args[0].type, "freeze", args[:1])
+        b._insert(instruction)
+        return instruction
+
+    return x(x), build
+
+
+@intrinsic
 def same_integer(typing, x, like):
     """An integer vector in the integer type of `like`."""
     result = Vector(like.dtype, x.lanes)

@@ -10,7 +10,7 @@ from fastsce import maths
 from fastsce.backends.cuda.job import BAD, IGNORED, NO_TARGET, SOFT
 from fastsce.backends.cuda.terms import power_of, raised
 from fastsce.backends.cuda.threads import device
-from fastsce.backends.cuda.words import load, load_like, number, small, store, wide
+from fastsce.backends.cuda.words import anew, load, load_like, number, small, store, wide
 
 
 class Row(NamedTuple):
@@ -108,7 +108,7 @@ def label_at(i, job, soft):
         return SOFT
     if not job.plan.labelled:
         return NO_TARGET
-    y = load(job.labels, i)
+    y = anew(load(job.labels, i))
     if y == job.plan.ignore_index:
         return IGNORED
     return y if 0 <= y < job.plan.classes else BAD

@@ -13,7 +13,7 @@ from fastsce import maths
 from fastsce.backends.cuda.job import View
 from fastsce.backends.cuda.reduce import PLACES, TOP, Where, agree_largest, agree_sum
 from fastsce.backends.cuda.threads import block, blocks, cuda, device, float64, thread, threads
-from fastsce.backends.cuda.words import label, load, load_like, number, store
+from fastsce.backends.cuda.words import anew, label, load, load_like, number, store
 
 NOWHERE = 2.0**62  # further than any row
 
@@ -164,7 +164,7 @@ def scan(job):
     first, total = NOWHERE, 0.0
     i = first_number()
     while i < job.size:
-        y = load(job.labels, i)
+        y = anew(load(job.labels, i))
         if 0 <= y < job.classes and y != job.ignore_index:
             w = load(job.weight, y) if job.weighted else 1.0
             total += w * load(job.sample_weight, i) if job.sampled else w
