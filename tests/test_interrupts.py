@@ -1,0 +1,151 @@
+"""Ctrl-C during a long call, and calls for which there is no memory: an exception soon, and a library that still works."""
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import fastsce
+from fastsce.backends.cpu import threads
+
+pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="not a POSIX system")
+SOON = 0.2  # seconds
+
+
+def many(rows, classes):
+    """So many times the same row: long work in little memory."""
+    return again(np.linspace(-1, 1, classes, dtype=np.float32), rows)
+
+
+def again(row, rows):
+    return np.broadcast_to(row, (rows, *np.shape(row)))
+
+
+def labels(rows, dtype=np.int64):
+    return again(dtype(1), rows)
+
+
+LONG = {
+    "loss": lambda: fastsce.cross_entropy(many(1 << 22, 1024), labels(1 << 22)),
+    "short rows": lambda: fastsce.cross_entropy(many(1 << 26, 10), labels(1 << 26)),
+    "narrow labels": lambda: fastsce.cross_entropy(many(1 << 27, 2), labels(1 << 27, np.int8)),
+    "class axis first": lambda: fastsce.cross_entropy(many(1 << 22, 1024).T, labels(1 << 22), axis=0),
+    "probabilities": lambda: fastsce.cross_entropy(many(1 << 21, 1024), again(np.eye(1, 1024, dtype=bool)[0], 1 << 21)),
+    "gradient": lambda: fastsce.cross_entropy_value_and_grad(many(1 << 19, 1024), labels(1 << 19)),
+    "Hessian": lambda: fastsce.cross_entropy_grad_and_hess(many(1 << 26, 3), labels(1 << 26)),
+    "softmax": lambda: fastsce.softmax(many(1 << 19, 1024)),
+    "logsumexp": lambda: fastsce.logsumexp(many(1 << 22, 1024)),
+    "vjp": lambda: fastsce.softmax_vjp(many(1 << 19, 1024), many(1 << 19, 1024)),
+    "binary": lambda: fastsce.binary_cross_entropy(many(1 << 21, 1024), many(1 << 21, 1024)),
+    "NaN": lambda: fastsce.logsumexp(again(np.full(1024, np.nan, np.float32), 1 << 22)),
+}
+
+
+def interrupted(call, delay=0.15):
+    """How long after Ctrl-C a call came back; None if it was over before."""
+    sent, inside = [], True
+
+    def send():
+        time.sleep(delay)
+        sent.append(time.perf_counter())
+        os.kill(os.getpid(), signal.SIGINT)
+
+    def handle(*_):
+        if inside:
+            raise KeyboardInterrupt
+
+    sender = threading.Thread(target=send)
+    before = signal.signal(signal.SIGINT, handle)
+    try:
+        sender.start()
+        call()
+        return None
+    except KeyboardInterrupt:
+        return time.perf_counter() - sent[0]
+    finally:
+        inside = False
+        sender.join()
+        signal.signal(signal.SIGINT, before)
+
+
+def assert_usable():
+    found = fastsce.cross_entropy_value_and_grad(np.zeros((2, 4), np.float32), np.array([1, 2]))
+    assert found.grad.tolist() == [[0.125, -0.375, 0.125, 0.125], [0.125, 0.125, -0.375, 0.125]]
+
+
+@pytest.mark.parametrize("name", LONG)
+def test_ctrl_c_ends_a_long_call(name):
+    found = interrupted(LONG[name])
+    assert found is not None, "the call was over before Ctrl-C"
+    assert found < SOON
+    assert_usable()
+
+
+@pytest.mark.parametrize("forked", [False, True], ids=["numba's threads", "Python's threads"])
+def test_nothing_is_written_after_an_interrupted_call(forked, monkeypatch):
+    monkeypatch.setattr(threads, "forked", forked)
+    x, y = many(1 << 18, 1024), labels(1 << 18)
+    out = np.zeros(x.shape, np.float32)
+    found = interrupted(lambda: fastsce.cross_entropy_value_and_grad(x, y, out=out), 0.1)
+    reached = np.flatnonzero(out[:, 0])[-1]
+    left = out[reached + 1 : reached + 100_000].copy()
+    time.sleep(0.1)
+    assert found is not None and found < SOON
+    assert 0 < len(left) and (out[reached + 1 : reached + 100_000] == left).all()
+    assert_usable()
+
+
+def child(code, **environment):
+    path = os.pathsep.join([str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")])
+    environment = {**os.environ, "PYTHONPATH": path, **environment}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    return done.stdout.split()
+
+
+def test_ctrl_c_while_a_kernel_is_compiled(tmp_path):
+    code = (
+        "import test_interrupts as t, fastsce\n"
+        "def call(): return fastsce.softmax_vjp([0.25, 0.75], [1.0, 0.0], backend='cpu').tolist()\n"
+        "print(t.interrupted(call, 0.7) is not None, call() == [0.1875, -0.1875])"
+    )
+    assert child(code, NUMBA_CACHE_DIR=str(tmp_path)) == ["True", "True"]
+
+
+def test_too_little_memory_is_a_memory_error():
+    """Whatever a process has left: the right answer or MemoryError, and the right answer when there is enough."""
+    code = """
+import resource, numpy as np, fastsce
+x, y = np.random.default_rng(0).standard_normal((100_000, 100), np.float32), np.zeros(100_000, np.int32)
+calls = [
+    lambda: fastsce.cross_entropy_value_and_grad(x, y, sample_weight=np.float32(y + 1)).grad,
+    lambda: fastsce.cross_entropy(x[:, :3], y, weight=[1, 2, 3], reduction="none"),
+    lambda: fastsce.binary_cross_entropy_value_and_grad(x, x > 0)[1],
+    lambda: fastsce.softmax_vjp(fastsce.softmax(x), x),
+]
+true = [call() for call in calls]
+fastsce.scratch.kept.clear()
+used = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
+counts = {"right": 0, "MemoryError": 0}
+for step in [*range(0, 200, 3), None]:
+    limit = resource.RLIM_INFINITY if step is None else used + (step << 20)
+    for call, expected in zip(calls, true):
+        resource.setrlimit(resource.RLIMIT_AS, (limit, resource.RLIM_INFINITY))
+        try:
+            found = call()
+        except MemoryError:
+            assert step is not None
+            found = None
+        resource.setrlimit(resource.RLIMIT_AS, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+        assert found is None or (found == expected).all()
+        counts["MemoryError" if found is None else "right"] += 1
+        del found
+print(counts["right"] > 20, counts["MemoryError"] > 20)
+"""
+    assert child(code) == ["True", "True"]
