@@ -1,4 +1,4 @@
-"""Ctrl-C in a long call, and calls for which there is too little memory: an exception, and a library that still works."""
+"""Ctrl-C in a long call, and calls with too little memory: an exception, and a library that still works."""
 
 import os
 import signal
