@@ -38,6 +38,7 @@ from fastsce.backends.cpu.coefficients import (
 )
 from fastsce.backends.cpu.jit import device, kernel
 from fastsce.backends.cpu.memory import fence, gather, load, moved, past_boundary, store, workspace
+from fastsce.backends.cpu.parts import hand_out
 from fastsce.backends.cpu.plan import (
     HESSIAN,
     IGNORED,
@@ -48,7 +49,6 @@ from fastsce.backends.cpu.plan import (
     softness,
 )
 from fastsce.backends.cpu.reductions import first
-from fastsce.backends.cpu.threads import hand_out
 from fastsce.backends.cpu.tiles import Part, ask, bring, bring_columns, stride, take, tile_bytes
 from fastsce.backends.cpu.tuning import COLUMN_BYTES, GROUP, LANES, ROW_BYTES, STEP, TILE_LANES
 from fastsce.backends.cpu.vectors import lane_numbers, same_integer, splat, widen

@@ -47,6 +47,7 @@ from fastsce.backends.cpu.memory import (
     store,
     workspace,
 )
+from fastsce.backends.cpu.parts import hand_out
 from fastsce.backends.cpu.passes import (
     block_largest,
     find,
@@ -65,7 +66,6 @@ from fastsce.backends.cpu.plan import (
     softness,
 )
 from fastsce.backends.cpu.reductions import largest, total
-from fastsce.backends.cpu.threads import hand_out
 from fastsce.backends.cpu.tuning import BLOCK, GROUP, GROUP_CLASSES, LANES, WIDE
 from fastsce.backends.cpu.vectors import narrow, splat
 
