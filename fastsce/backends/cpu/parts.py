@@ -101,8 +101,8 @@ def thread_main(context, module):
     builder = ir.IRBuilder(function.append_basic_block())
     desk = builder.bitcast(function.args[0], I64.as_pointer())
     address, job, scratch, part = (builder.load(builder.gep(desk, [I64(number)])) for number in range(DESK - 1))
-    pointers = (builder.inttoptr(value, kind) for value, kind in ((job, BYTES), (scratch, BYTES)))
-    call_part(context, builder, builder.inttoptr(address, part_type(context).as_pointer()), *pointers, part)
+    called = builder.inttoptr(address, part_type(context).as_pointer())
+    call_part(context, builder, called, builder.inttoptr(job, BYTES), builder.inttoptr(scratch, BYTES), part)
     builder.ret(BYTES(None))
     return function
 

@@ -66,8 +66,8 @@ def drive(address, memory, scratch, first, count):
     if count > 1 and not forked and numba.threading_layer() != "workqueue":
         call_by_numba.entry(None, args)(*args)
     elif count > 1 and os.name == "posix":
-        args += (np.empty(count * DESK, np.int64),)
-        call_by_system.entry(None, args)(*args)
+        desks = np.empty(count * DESK, np.int64)
+        call_by_system.entry(None, (*args, desks))(*args, desks)
     else:
         call_in_turn.entry(None, args)(*args)
 
