@@ -71,8 +71,9 @@ def run(spec, logits, target, weight, row_scale, loss, lse, grad, hess, *, write
         return
     law = law_of(spec, classes, target is None, dtype)
     if weight is not None:
-        w = weight.astype(dtype)
-        law = law._replace(total=float(w.sum(dtype=np.float64)))
+        with np.errstate(all="ignore"):
+            w = weight.astype(dtype)
+            law = law._replace(total=float(w.sum(dtype=np.float64)))
     elif soft or law.off > 0.0:
         w = np.ones(classes, dtype)
     else:  # nobody reads it
@@ -154,6 +155,7 @@ def softmax_vjp(p, v, *, out):
             threads.run(elementwise.softmax_vjp, views[0].dtype.char, args, parts, elementwise.SCRATCH)
 
 
+@np.errstate(all="ignore")
 def binary(logits, target, weight, sample_weight, pos_weight, upstream, *, loss=None, grad=None, hess=None):
     if not logits.size:
         return np.zeros(1)
@@ -189,6 +191,7 @@ def native(target, logits):
     return target.dtype in (logits.dtype, compute_dtype(logits)) and target.dtype.isnative
 
 
+@np.errstate(all="ignore")
 def float_copy(target, dtype):
     return bfloat16_values(target).astype(dtype) if target.dtype == BFLOAT16 else target.astype(dtype)
 
