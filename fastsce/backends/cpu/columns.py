@@ -217,15 +217,17 @@ def terms(x, e, lane, j, width, classes, x_top, m, after, strips, facts, job, so
     for step in range(steps):
         start, stop = step * STEP, min(step * STEP + STEP, classes)
         whole = start + (stop - start) // 4 * 4
+        part = widen(ties) * 0.0  # float64 logits have no wider type to be summed in: steps first, then their sums
         for c in range(start, whole, 4):  # four terms are added up in the working precision
             v0, ties = term(x, e, c * width + lane, x_top, m, power, ties, law, softcap)
             v1, ties = term(x, e, (c + 1) * width + lane, x_top, m, power, ties, law, softcap)
             v2, ties = term(x, e, (c + 2) * width + lane, x_top, m, power, ties, law, softcap)
             v3, ties = term(x, e, (c + 3) * width + lane, x_top, m, power, ties, law, softcap)
-            rest = rest + widen((v0 + v1) + (v2 + v3))
+            part = part + widen((v0 + v1) + (v2 + v3))
         for c in range(whole, stop):
             v0, ties = term(x, e, c * width + lane, x_top, m, power, ties, law, softcap)
-            rest = rest + widen(v0)
+            part = part + widen(v0)
+        rest = rest + part
         if after.n > 0:
             some_more = (lane // LANES * steps + step) * some
             bring_columns(job.logits, after, width, some_more, some_more + some)
