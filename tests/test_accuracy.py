@@ -10,6 +10,7 @@ import pytest
 pytest.importorskip("numba")
 sys.path.insert(0, str(Path(__file__).parents[1]))  # bench is no part of the package
 
+import fastsce
 from bench.accuracy.cases import CASES
 from bench.accuracy.contestants import OURS, reference
 from bench.accuracy.judge import CANCELS, MET, judge, verdict
@@ -32,6 +33,21 @@ def test_goal(case):
     answers = {name: c.answer(batch) for name, c in OURS.items()}
     found = {name: judge(batch, true, answer) for name, answer in answers.items() if answer is not None}
     assert verdict(found) in ((MET, CANCELS) if subtracts(batch) else (MET,)), found
+
+
+@pytest.mark.parametrize("classes", [10, 200, 5000])
+def test_largest_logits_half_way_between_powers_of_two(classes):
+    """There a kernel might round in two ways what its terms are relative to, and be off by a factor of 2."""
+    half_way = ((np.arange(-380, 380) + 0.5) * np.log(2)).astype(np.float32)
+    top = np.concatenate([np.nextafter(half_way, np.float32(side)) for side in (-np.inf, 0, np.inf)])
+    x = top[:, None] - np.linspace(0, 20, classes, dtype=np.float32)
+    options = {"target": np.zeros(len(x), int), "reduction": "none"}
+    loss, grad, lse = fastsce.cross_entropy_value_and_grad(x, **options)
+    true = fastsce.cross_entropy_value_and_grad(x, **options, backend="reference")
+    saved = fastsce.cross_entropy_backward(x, options["target"], lse, 1.0, reduction="none")
+    np.testing.assert_allclose(loss, true.loss, rtol=4e-7)
+    np.testing.assert_allclose(grad, true.grad, rtol=1e-5)
+    np.testing.assert_allclose(saved, true.grad, rtol=1e-5)
 
 
 def subtracts(batch):

@@ -208,9 +208,10 @@ def first_largest(x, lane, width, classes, x_top):
 
 @device
 def terms(x, e, lane, j, width, classes, x_top, m, after, strips, facts, job, softcap):
-    """Leave 2^power·exp(z − m) in e; note the sum of all but the largest, and how many are the largest."""
-    law, power = job.law, load(facts.numbers, POWER + j, LANES)
-    ties = power * 0.0
+    """Leave 2^power·(the term of z) in e; note the sum of all but the largest, and how many are the largest."""
+    law, power = job.law, load(facts.numbers, POWER + j, LANES) - maths.octaves(m)
+    m = maths.offset(m)
+    ties = m * 0.0
     rest = widen(ties)
     steps = -(-classes // STEP)
     some = -(-classes // (steps * strips))

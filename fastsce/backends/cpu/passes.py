@@ -46,8 +46,9 @@ def find(x, classes, value):
 
 @device
 def terms(x, t, start, stop, m, edge, power, rest, ties, law, softcap):
-    """Leave 2^power·exp(z − m) in t. To `rest` add all but those where x = edge; to `ties`, how many those are."""
+    """Leave 2^power·(the term of z) in t. To `rest` add all but those where x = edge; to `ties`, how many those are."""
     whole = start + (stop - start) // WIDE * WIDE
+    power, m = power - maths.octaves(m), maths.offset(m)
     part = splat(m, LANES) * 0.0
     count = part
     for j in range(whole, stop, LANES):
@@ -161,12 +162,12 @@ def write_log_softmax(x, g, classes, m, log_s):
 
 @device
 def term(x, t, j, n, kept, m, power, like, law, softcap):
-    """2^power·exp(z − m)·(slope of the softcap): m of the block where terms were kept, else of the row."""
+    """2^power·(the term of z)·(slope of the softcap): m of the block where terms were kept, else of the row."""
     if kept:
         return fetch(t, j, n, 0.0, like)
     v = fetch(x, j, n, 0.0, like)
-    e = maths.exp(maths.fma(maths.unit(v, law.inner, softcap), law.gain, -m), power)
-    return maths.sloped(e, v, law.inner, softcap)
+    z = maths.fma(maths.unit(v, law.inner, softcap), law.gain, -maths.offset(m))
+    return maths.sloped(maths.exp(z, power - maths.octaves(m)), v, law.inner, softcap)
 
 
 @device
@@ -174,7 +175,7 @@ def block_factor(maxima, classes, start, m, kept):
     """From a block's terms to the row's."""
     if classes <= BLOCK or not kept:
         return 1.0
-    return maths.exp(np.float64(load(maxima, start // BLOCK, 0)) - np.float64(m), 0.0)
+    return maths.rebased(load(maxima, start // BLOCK, 0), m)
 
 
 @device
