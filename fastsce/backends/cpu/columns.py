@@ -51,7 +51,7 @@ from fastsce.backends.cpu.reductions import first
 from fastsce.backends.cpu.threads import hand_out
 from fastsce.backends.cpu.tiles import Part, ask, bring, bring_columns, stride, take, tile_bytes
 from fastsce.backends.cpu.tuning import COLUMN_BYTES, GROUP, LANES, ROW_BYTES, STEP, TILE_LANES
-from fastsce.backends.cpu.vectors import lane_numbers, same_integer, splat, widen
+from fastsce.backends.cpu.vectors import lane_numbers, narrow, same_integer, splat, widen
 
 
 def tile_lanes(classes, samples, itemsize, side_by_side):
@@ -251,16 +251,24 @@ def weigh(x, q, w, lane, j, width, classes, m, facts, law, soft, softcap):
     mass = splat(0.0, LANES)
     distance = mass
     for start in range(0, classes, STEP):
-        part = m * 0.0
+        part = wide_zero(m, soft)
         for c in range(start, min(start + STEP, classes)):
             d = maths.fma(maths.unit(load(x, c * width + lane, LANES), law.inner, softcap), law.gain, -m)
-            shares = target_share(w, q, c, lane, width, law, soft)
-            part = part - maths.share(shares, d)
+            shares = narrow(target_share(w, q, c, lane, width, law, soft), part)
+            part = part - maths.share(shares, narrow(d, part))
             if soft is not None:  # Σ q may be near one q, and must be exact
-                mass = mass + widen(shares)
+                mass = mass + shares
         distance = distance + widen(part)
     store(facts.sums, MASS + j, mass)
     store(facts.sums, DISTANCE + j, distance)
+
+
+@device
+def wide_zero(m, soft):
+    """0 of the precision in which shares are summed: float64 where they are the target."""
+    if soft is None:
+        return m * 0.0
+    return widen(m) * 0.0
 
 
 @device

@@ -74,12 +74,12 @@ def step_terms(x, t, j, n, m, edge, power, part, count, law, softcap):
 
 @device
 def weigh(x, q, w, start, stop, m, mass, distance, law, soft, softcap):
-    """Add Σ q, in float64 where q is the target, and Σ q·(m − z); q = w where only smoothing asks for it."""
+    """Add Σ q and Σ q·(m − z), in float64 where q is the target; q = w where only smoothing asks for it."""
     whole = start + (stop - start) // WIDE * WIDE
     few, many = splat(m, LANES) * 0.0, splat(m, WIDE) * 0.0
-    near, far = few, many
     if soft is not None:
         few, many = widen(few), widen(many)
+    near, far = few, many
     for j in range(whole, stop, LANES):
         few, near = step_weigh(x, q, w, j, stop - j, m, few, near, law, soft, softcap)
     mass, distance = mass + widen(few), distance + widen(near)
@@ -94,9 +94,10 @@ def weigh(x, q, w, start, stop, m, mass, distance, law, soft, softcap):
 
 @device
 def step_weigh(x, q, w, j, n, m, mass, distance, law, soft, softcap):
-    d = maths.fma(maths.unit(fetch(x, j, n, -np.inf, distance), law.inner, softcap), law.gain, -m)
-    shares = target_share(w, q, j, n, distance, law, soft)
-    return mass + narrow(shares, mass), distance - maths.share(shares, d)
+    v = fetch(x, j, n, -np.inf, narrow(distance, m))
+    d = narrow(maths.fma(maths.unit(v, law.inner, softcap), law.gain, -m), distance)
+    shares = narrow(target_share(w, q, j, n, v, law, soft), distance)
+    return mass + shares, distance - maths.share(shares, d)
 
 
 @device
