@@ -7,6 +7,8 @@ import datetime
 import json
 from pathlib import Path
 
+import mpmath
+
 from bench.__main__ import versions
 from bench.accuracy.cases import CASES
 from bench.accuracy.contestants import PEERS, installed
@@ -32,7 +34,7 @@ def main() -> None:
     names = [n for n, c in installed().items() if c.family not in PEERS or not options.no_peers]
     content = {
         "machine": {"cpu": cpu_name()},
-        "versions": versions(),
+        "versions": versions() | {"mpmath": mpmath.__version__},
         "commit": commit(),
         "date": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
         "quick": options.quick,
