@@ -170,12 +170,11 @@ def statistics(x, q, w, t, maxima, classes, keep, power, law, soft, softcap):
         stop = min(start + BLOCK, classes)
         edge = block_largest(x, start, stop)
         if edge > x_top:
-            down, m = np.float64(m), narrow(one_logit(edge, law, softcap), x_top)
-            down -= np.float64(m)
+            before, m = m, narrow(one_logit(edge, law, softcap), x_top)
             if x_top > -np.inf:
-                gap = one_logit(x_top, law, softcap) - np.float64(m)
-                rest = rest * maths.exp(down, 0.0) + ties * maths.exp(gap, np.float64(power))
-                distance = distance - mass * down
+                ties = ties * maths.relative(one_logit(x_top, law, softcap), m, np.float64(power))
+                rest = rest * maths.rebased(before, m) + ties
+                distance = distance + mass * (np.float64(m) - np.float64(before))
             x_top, ties = edge, ties * 0.0
         else:
             edge = narrow(np.inf, x_top)  # no term of this block is kept out of its sum
