@@ -322,6 +322,9 @@ def own(maker, call):
     array, _ = maker.place(call.shape, call.values["logits"].dtype, kind)
     if kind == "r+":
         return array.view(np.memmap)
+    if "torch" in hostile.PEERS and maker.chance(0.1):
+        tensor = hostile.as_torch(array, gradient=False)
+        return array if tensor is None else tensor
     return hostile.as_subclass(array) if maker.chance(0.1) else array
 
 

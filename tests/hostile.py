@@ -164,7 +164,7 @@ def as_list(array):
     return array.tolist() if held else None
 
 
-def as_torch(array):
+def as_torch(array, gradient=True):
     whole = all(s >= 0 and s % array.itemsize == 0 for s in array.strides)
     if not (whole and array.flags.writeable and array.dtype.isnative and array.dtype.kind in "iufV"):
         return None
@@ -172,7 +172,8 @@ def as_torch(array):
 
     if array.dtype == BFLOAT16:
         return torch.from_numpy(array.view(np.int16)).view(torch.bfloat16)
-    return torch.from_numpy(array.view(np.ndarray))
+    found = torch.from_numpy(array.view(np.ndarray))
+    return found.requires_grad_() if gradient and array.dtype.kind == "f" else found
 
 
 def as_jax(array):

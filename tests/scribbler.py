@@ -3,6 +3,7 @@
 python tests/scribbler.py FILE COUNT CLASSES    # the last COUNT numbers of the file are labels, its first counts
 """
 
+import os
 import sys
 
 import numpy as np
@@ -46,8 +47,8 @@ def patterns_for(target, classes):
 
 def main(path, count, classes) -> None:
     numbers = np.memmap(path, np.int64, "r+")
-    target = numbers[-count:]
-    write_for_ever(target, numbers[:1], patterns_for(target, classes), lambda: True)
+    target, reader = numbers[-count:], os.getppid()
+    write_for_ever(target, numbers[:1], patterns_for(target, classes), lambda: os.getppid() == reader)
 
 
 if __name__ == "__main__":
