@@ -126,32 +126,32 @@ def whole_f64(x):
     return (x + 6755399441055744.0) - 6755399441055744.0
 
 
-NEAR = 256.0  # n·ln 2 is exact for every term of a row whose largest z is nearer to 0 than this
+NEAR = 65536.0  # n·ln 2 is exact for every term of a row whose largest z has a smaller square than this
 
 
-def octaves(m):
+def octaves(m, near):
     """k: terms are exp(z − offset)/2^k where the largest z is m. To take k off n is exact, to take m off z is not."""
-    return where(m * m < NEAR * NEAR, whole(narrow(m * 1.4426950216293335, m)), narrow(0.0, m))
+    return where(m * m < near, whole(narrow(m * 1.4426950216293335, m)), narrow(0.0, m))
 
 
-def offset(m):
-    """What comes off z all the same: m where it is far from 0."""
-    return where(m * m < NEAR * NEAR, narrow(0.0, m), m)
+def offset(m, near):
+    """What comes off z all the same: m where it is far from 0, or where z is computed, and its ulp not to be seen."""
+    return where(m * m < near, narrow(0.0, m), m)
 
 
-def relative(z, m, power):
+def relative(z, m, power, near):
     """2^power·(the term of z), in float64."""
-    return exp(z - widen(offset(m)), power - widen(octaves(m)))
+    return exp(z - widen(offset(m, near)), power - widen(octaves(m, near)))
 
 
-def inverse(z, m, power):
+def inverse(z, m, power, near):
     """2^−power ÷ (the term of z), in float64."""
-    return exp(widen(offset(m)) - z, widen(octaves(m)) - power)
+    return exp(widen(offset(m, near)) - z, widen(octaves(m, near)) - power)
 
 
-def rebased(before, m):
+def rebased(before, m, near):
     """What terms are multiplied by to make them those of another m; a power of two where both are near 0."""
-    return relative(widen(offset(before)), m, widen(octaves(before)))
+    return relative(widen(offset(before, near)), m, widen(octaves(before, near)), near)
 
 
 def expm1(x):
@@ -378,6 +378,7 @@ class Law(NamedTuple):
     gain: float  # s, or the softcap
     inner: float  # s, or s/softcap
     scale: float  # s
+    near: float  # `octaves`: NEAR, or 0
 
 
 @lru_cache(maxsize=64)
@@ -393,6 +394,7 @@ def law_of(spec, classes, untargeted, dtype):
         gain=float(gain),
         inner=spec.logit_scale / spec.softcap if capped else spec.logit_scale,
         scale=spec.logit_scale,
+        near=0.0 if capped or gain != 1.0 else NEAR,
     )
 
 

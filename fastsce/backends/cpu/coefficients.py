@@ -121,14 +121,14 @@ def settle_lanes(i, n, lane, facts, job, soft, softcap):
 
     z_top = maths.logit(x_top, law, softcap)
     gap = z_top - widen(m)  # m is z_top rounded, or lse
-    unit = maths.inverse(z_top, m, widen(power))
+    unit = maths.inverse(z_top, m, widen(power), law.near)
     log_s, p_top, p_top_minus_1, to_p = maths.row_sums(
         unit, load(facts.sums, REST + lane, LANES), load(facts.sums, TIES + lane, LANES), m
     )
     lse = z_top + log_s
     if plan.saved:
         lse = load_part(job.lse, i, n, 0.0, LANES)
-        to_p = maths.inverse(lse, m, widen(power))
+        to_p = maths.inverse(lse, m, widen(power), law.near)
         p_top, p_top_minus_1 = maths.saved_chance(z_top, lse, m)
     if soft is not None:
         distance = maths.fma(mass, gap, distance)

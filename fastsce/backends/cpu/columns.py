@@ -209,8 +209,9 @@ def first_largest(x, lane, width, classes, x_top):
 @device
 def terms(x, e, lane, j, width, classes, x_top, m, after, strips, facts, job, softcap):
     """Leave 2^power·(the term of z) in e; note the sum of all but the largest, and how many are the largest."""
-    law, power = job.law, load(facts.numbers, POWER + j, LANES) - maths.octaves(m)
-    m = maths.offset(m)
+    law = job.law
+    power = load(facts.numbers, POWER + j, LANES) - maths.octaves(m, law.near)
+    m = maths.offset(m, law.near)
     ties = m * 0.0
     rest = widen(ties)
     steps = -(-classes // STEP)

@@ -48,7 +48,7 @@ def find(x, classes, value):
 def terms(x, t, start, stop, m, edge, power, rest, ties, law, softcap):
     """Leave 2^power·(the term of z) in t. To `rest` add all but those where x = edge; to `ties`, how many those are."""
     whole = start + (stop - start) // WIDE * WIDE
-    power, m = power - maths.octaves(m), maths.offset(m)
+    power, m = power - maths.octaves(m, law.near), maths.offset(m, law.near)
     part = splat(m, LANES) * 0.0
     count = part
     for j in range(whole, stop, LANES):
@@ -117,7 +117,7 @@ def write_gradient(x, q, w, t, maxima, g, classes, kept, m, power, push, pull, p
     wide, some = splat(m, WIDE), splat(m, LANES)
     for start in range(0, classes, BLOCK):
         stop = min(start + BLOCK, classes)
-        push_block = narrow(push * block_factor(maxima, classes, start, m, kept), m)
+        push_block = narrow(push * block_factor(maxima, classes, start, m, kept, law.near), m)
         j, head = start, start + aligned_after(g, start, stop, plan)
         while j < stop:
             if j >= head and j + WIDE <= stop:
@@ -142,12 +142,12 @@ def step_gradient(x, q, w, t, j, n, kept, m, power, push, pull, like, law, soft,
 
 
 @device
-def write_hessian(t, maxima, h, classes, m, to_p, curve):
+def write_hessian(t, maxima, h, classes, m, to_p, curve, near):
     """curve·p·(1 − p)."""
     like = splat(m, LANES)
     for start in range(0, classes, BLOCK):
         stop = min(start + BLOCK, classes)
-        to_p_block = narrow(to_p * block_factor(maxima, classes, start, m, True), m)
+        to_p_block = narrow(to_p * block_factor(maxima, classes, start, m, True, near), m)
         for j in range(start, stop, LANES):
             p = fetch(t, j, stop - j, 0.0, like) * to_p_block
             put(h, j, stop - j, maths.curvature(p) * curve, False)
@@ -167,16 +167,16 @@ def term(x, t, j, n, kept, m, power, like, law, softcap):
     if kept:
         return fetch(t, j, n, 0.0, like)
     v = fetch(x, j, n, 0.0, like)
-    z = maths.fma(maths.unit(v, law.inner, softcap), law.gain, -maths.offset(m))
-    return maths.sloped(maths.exp(z, power - maths.octaves(m)), v, law.inner, softcap)
+    z = maths.fma(maths.unit(v, law.inner, softcap), law.gain, -maths.offset(m, law.near))
+    return maths.sloped(maths.exp(z, power - maths.octaves(m, law.near)), v, law.inner, softcap)
 
 
 @device
-def block_factor(maxima, classes, start, m, kept):
+def block_factor(maxima, classes, start, m, kept, near):
     """From a block's terms to the row's."""
     if classes <= BLOCK or not kept:
         return 1.0
-    return maths.rebased(load(maxima, start // BLOCK, 0), m)
+    return maths.rebased(load(maxima, start // BLOCK, 0), m, near)
 
 
 @device

@@ -172,8 +172,8 @@ def statistics(x, q, w, t, maxima, classes, keep, power, law, soft, softcap):
         if edge > x_top:
             before, m = m, narrow(one_logit(edge, law, softcap), x_top)
             if x_top > -np.inf:
-                ties = ties * maths.relative(one_logit(x_top, law, softcap), m, np.float64(power))
-                rest = rest * maths.rebased(before, m) + ties
+                ties = ties * maths.relative(one_logit(x_top, law, softcap), m, np.float64(power), law.near)
+                rest = rest * maths.rebased(before, m, law.near) + ties
                 distance = distance + mass * (np.float64(m) - np.float64(before))
             x_top, ties = edge, ties * 0.0
         else:
@@ -220,7 +220,7 @@ def write_row(i, r, facts, job, soft, softcap, scratch):
     if plan.write == HESSIAN:
         h = output_row(job.hess, a, b, scratch, copies + 3 * slot_bytes(classes), plan)
         to_p, curve = load(f, TO_P + r, 0), load(f, CURVE + r, 0)
-        write_hessian(t, maxima, h, classes, m, to_p, curve)
+        write_hessian(t, maxima, h, classes, m, to_p, curve, law.near)
         store(h, facts.places[TOP_PLACE + r], load(f, BEND + r, 0))
         finish_row(job.hess, a, b, h, plan)
     push, pull = load(f, PUSH + r, 0), load(f, PULL + r, 0)

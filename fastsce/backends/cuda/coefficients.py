@@ -65,7 +65,7 @@ def law_of(job):
     """The law, with the weights' sum, which the host does not know."""
     law = job.law
     total = law.total if job.total.step < 0 else load(job.total.data, 0)
-    return maths.Law(law.keep, law.off, total, law.z_loss, law.gain, law.inner, law.scale)
+    return maths.Law(law.keep, law.off, total, law.z_loss, law.gain, law.inner, law.scale, law.near)
 
 
 @device
