@@ -64,10 +64,6 @@ def whole(x):
     return whole_f32(x) if x.dtype == np.float32 else whole_f64(x)
 
 
-def log_tail(z):
-    return log_tail_f32(z) if z.dtype == np.float32 else log_tail_f64(z)
-
-
 # --- exp, expm1, log1p, tanh ------------------------------------------------------------------------------------------
 #
 # e^x = 2^n·e^r with n = round(x/ln 2), |r| ≤ ln 2 / 2. Adding 1.5·2^23 (2^52) rounds x/ln 2 to an integer and leaves it
@@ -309,62 +305,6 @@ def share(q, z):
     return where(q == 0.0, 0.0, q * z)
 
 
-# --- binary cross-entropy of one element ------------------------------------------------------------------------------
-
-
-def decay(x):
-    """e^−|x|."""
-    return exp(where(x > 0.0, x * -1.0, x), POWER) * 2.0**-POWER
-
-
-def sigmoid(u):
-    """(σ(|x|), σ(−|x|), log(1 + e^−|x|)) of u = e^−|x|, with one division; nothing cancels."""
-    over = 1.0 / ((u + 1.0) * (u + 2.0))
-    large = (u + 2.0) * over
-    s = (u + 1.0) * over * u
-    return large, u * large, fma(s, fma(s * s, log_tail(s * s), u * -1.0), u)
-
-
-def log_tail_f32(z):
-    """R of log(1 + u) = u − s·(u − z·R), where s = u/(2 + u), z = s² and 0 ≤ u ≤ 1; minimax as above."""
-    q = fma(z, 0.2800637185573578, 0.2800309658050537)
-    q = fma(q, z, 0.4002143442630768)
-    return fma(q, z, 0.666664183139801)
-
-
-def log_tail_f64(z):
-    """As for float32."""
-    q = fma(z, 0.17010024733412382, 0.08344762084196267)
-    q = fma(q, z, 0.12105010748623983)
-    q = fma(q, z, 0.13301110282124945)
-    q = fma(q, z, 0.15386549500666938)
-    q = fma(q, z, 0.1818174441140331)
-    q = fma(q, z, 0.22222223956146608)
-    q = fma(q, z, 0.2857142854806521)
-    q = fma(q, z, 0.4000000000015567)
-    return fma(q, z, 0.6666666666666631)
-
-
-def sides(x, positive, negative):
-    """(what speaks for the sign of x, what speaks against it)."""
-    return where(x < 0.0, negative, positive), where(x < 0.0, positive, negative)
-
-
-def binary_loss(x, right, wrong, log_u):
-    """right·softplus(−|x|) + wrong·softplus(|x|)."""
-    return fma(right + wrong, log_u, share(wrong, where(x < 0.0, x * -1.0, x)))
-
-
-def binary_gradient(x, right, wrong, large, small):
-    """negative·σ(x) − positive·σ(−x)."""
-    g = fma(wrong, large, right * small * -1.0)
-    return where(x < 0.0, g * -1.0, g)
-
-
-def binary_curvature(right, wrong, large, small):
-    return (right + wrong) * (large * small)
-
-
 # --- the options as the formulas take them ----------------------------------------------------------------------------
 
 
@@ -421,6 +361,5 @@ def logit(x, law, softcap):
 FORMULAS = (
     exp_parts_f32, exp_parts_f64, exp, whole_f32, whole_f64, octaves, offset, relative, inverse, rebased, expm1,
     log_parts_f32, log_parts_f64, log1p, tanh, carried, capped, slope, class_gradient, curvature, soft_mass, row_sums,
-    label_chance, saved_chance, label_terms, row_loss, row_factor, place_gradient, share, decay, sigmoid,
-    log_tail_f32, log_tail_f64, sides, binary_loss, binary_gradient, binary_curvature, unit, sloped, logit,
+    label_chance, saved_chance, label_terms, row_loss, row_factor, place_gradient, share, unit, sloped, logit,
 )  # fmt: skip

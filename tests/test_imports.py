@@ -15,13 +15,14 @@ MODULES = {
     for path in sorted(ROOT.rglob("*.py"))
 }
 FRONT = {"arrays", "check", "problem", "spec"}
-BESIDE = {"device", "host", "layout", "maths", "scratch", "spec"}  # what backends may know
+BESIDE = {"device", "host", "layout", "logistic", "maths", "scratch", "spec"}  # what backends may know
 PUBLIC = {"api", "binary", "dispatch", "probabilities", "system"}
 
 # Who may import whom, by the longest name that fits; a package's modules may import each other.
 ARROWS = {
     "spec": set(),
     "maths": set(),
+    "logistic": {"maths"},
     "scratch": set(),
     "layout": {"spec"},
     "device": {"spec"},

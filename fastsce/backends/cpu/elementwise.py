@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-from fastsce import maths
+from fastsce import logistic, maths
 from fastsce.backends.cpu.jit import device, kernel
 from fastsce.backends.cpu.memory import (
     View,
@@ -87,19 +87,19 @@ def binary_run(a, b, start, n, inputs, outputs, scratch, streams):
     sums = splat(narrow(0.0, load(each, 0, 0)), LANES)
     u = slot(scratch, 9, logits)
     for j in range(0, n, LANES):
-        store(u, j, maths.decay(some(x, j)))
+        store(u, j, logistic.decay(some(x, j)))
         prefetch(x.data, j + ELEMENTS_AHEAD, LANES)
     for j in range(0, n, LANES):
         v, positive = some(x, j), some(t, j)
-        right, wrong = maths.sides(v, positive * some(pos, j), 1.0 - positive)
-        large, small, log_u = maths.sigmoid(load(u, j, LANES))
-        losses = some(share, j) * maths.binary_loss(v, right, wrong, log_u)
+        right, wrong = logistic.sides(v, positive * some(pos, j), 1.0 - positive)
+        large, small, log_u = logistic.sigmoid(load(u, j, LANES))
+        losses = some(share, j) * logistic.loss(v, right, wrong, log_u)
         if wanted(loss):
             store(each, j, losses)
         if wanted(grad):
-            store(g, j, some(pull, j) * maths.binary_gradient(v, right, wrong, large, small))
+            store(g, j, some(pull, j) * logistic.gradient(v, right, wrong, large, small))
         if wanted(hess):
-            store(h, j, some(pull, j) * maths.binary_curvature(right, wrong, large, small))
+            store(h, j, some(pull, j) * logistic.curvature(right, wrong, large, small))
         if j + LANES > n:
             losses = maths.where(lane_numbers(LANES) < n - j, losses, 0.0)
         sums = sums + losses

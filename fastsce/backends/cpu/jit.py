@@ -25,7 +25,8 @@ from numba.core.typed_passes import NativeLowering
 from numba.extending import register_jitable
 
 OPTIONS = {"nogil": True, "error_model": "numpy"}
-SOURCES = [Path(__file__).parents[2] / "maths.py", *sorted(Path(__file__).parent.glob("*.py"))]
+LAWS = [Path(__file__).parents[2] / name for name in ("maths.py", "logistic.py")]
+SOURCES = [*LAWS, *sorted(Path(__file__).parent.glob("*.py"))]
 
 if hasattr(os, "register_at_fork"):  # a child of a thread that compiles would wait for its lock for ever
     released = global_compiler_lock.release

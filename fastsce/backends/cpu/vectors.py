@@ -14,7 +14,7 @@ from numba.core import cgutils
 from numba.core.datamodel import models, register_default
 from numba.extending import intrinsic
 
-from fastsce import maths
+from fastsce import logistic, maths
 from fastsce.backends.cpu.jit import device, overload
 
 I1, I8, I16, I32, I64 = (ir.IntType(n) for n in (1, 8, 16, 32, 64))
@@ -247,11 +247,11 @@ def whole_overload(x):
     return lambda x: maths.whole_f64(x)
 
 
-@overload(maths.log_tail)
+@overload(logistic.log_tail)
 def log_tail_overload(z):
     if element(z) == types.float32:
-        return lambda z: maths.log_tail_f32(z)
-    return lambda z: maths.log_tail_f64(z)
+        return lambda z: logistic.log_tail_f32(z)
+    return lambda z: logistic.log_tail_f64(z)
 
 
 @overload(maths.widen)
@@ -264,7 +264,7 @@ def narrow_overload(x, like):
     return lambda x, like: narrow(x, like)
 
 
-for _function in (maths.maximum, *maths.FORMULAS):
+for _function in (maths.maximum, *maths.FORMULAS, *logistic.FORMULAS):
     device(_function)
 
 
