@@ -98,6 +98,18 @@ def spawn():
     pools("forkserver")
 
 
+def fork_after_others():
+    import numba
+
+    @numba.njit(parallel=True)
+    def fill(a):
+        for i in numba.prange(a.size):
+            a[i] = i
+
+    fill(np.zeros(100))
+    child()
+
+
 def fork_while_compiling():
     """The child must not wait for the compiler's lock, which only a thread that it does not have could release."""
     from numba.core.compiler_lock import global_compiler_lock
@@ -133,10 +145,8 @@ def without_threads():
 def with_memory_for_arrays_only():
     import resource
 
-    from fastsce.backends.cpu import threads as kernel_threads
-
     tell(digest())
-    kernel_threads.forked = True
+    fastsce.forks.child = True
     used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
     resource.setrlimit(resource.RLIMIT_AS, (used + (2 << 30), resource.RLIM_INFINITY))
     tell(digest())

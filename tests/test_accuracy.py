@@ -50,6 +50,19 @@ def test_largest_logits_half_way_between_powers_of_two(classes):
     np.testing.assert_allclose(saved, true.grad, rtol=1e-5)
 
 
+@pytest.mark.parametrize("low", [-20, -60, -75, -84])
+def test_blocks_far_below_the_largest_logit(low):
+    """Their terms are nearly too small for a float32 before the last block has been seen."""
+    x = np.linspace(low - 3, low, 5000, dtype=np.float32)[None]
+    x[0, -2:] = -0.7, 0.0
+    true = fastsce.cross_entropy_grad_and_hess(x.astype(np.float64), np.array([4999]), backend="reference")
+    found = fastsce.cross_entropy_grad_and_hess(x, np.array([4999]))
+    normal = np.abs(true.grad) > 2.0**-126
+    for a, b in zip(found, true):
+        np.testing.assert_allclose(a[normal], b[normal], rtol=4e-7)
+    np.testing.assert_allclose(fastsce.softmax(x)[normal], fastsce.softmax(x.astype(np.float64))[normal], rtol=4e-7)
+
+
 def subtracts(batch):
     """Whether terms of any size are subtracted, so that an ulp of what is left may be nothing beside theirs."""
     return bool(batch.options.get("label_smoothing")) or not (batch.labelled or np.isin(batch.target, (0, 1)).all())

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 import fastsce
-from fastsce.backends.cpu import threads
+from fastsce import forks
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="not a POSIX system")
 SOON = 0.2  # seconds
@@ -50,7 +50,7 @@ LONG = {
 }
 
 
-def interrupted(call, ready=lambda: time.sleep(0.15) or True):
+def interrupted(call, ready=lambda: time.sleep(0.1) or True):
     """How long after Ctrl-C, which is typed when all is ready, a call came back; None if it was over before."""
     sent, inside = [], True
 
@@ -106,7 +106,7 @@ def test_ctrl_c_where_classes_are_far_apart():
 
 @pytest.mark.parametrize("forked", [False, True], ids=["numba's threads", "the system's threads"])
 def test_nothing_is_written_after_an_interrupted_call(forked, monkeypatch):
-    monkeypatch.setattr(threads, "forked", forked)
+    monkeypatch.setattr(forks, "child", forked)
     x, y = many(1 << 18, 1024), labels(1 << 18)
     out = np.zeros(x.shape, np.float32)
     fastsce.cross_entropy_value_and_grad(x[:2000], y[:2000], out=out[:2000])  # compiles what it needs
@@ -143,8 +143,8 @@ def test_too_little_memory_is_a_memory_error(forked):
     """Whatever a process has left: the right answer or MemoryError, and the right answer when there is enough."""
     code = """
 import resource, numpy as np, fastsce
-from fastsce.backends.cpu import threads
-threads.forked = FORKED
+from fastsce import forks
+forks.child = FORKED
 x, y = np.random.default_rng(0).standard_normal((100_000, 100), np.float32), np.zeros(100_000, np.int32)
 calls = [
     lambda: fastsce.cross_entropy_value_and_grad(x, y, sample_weight=np.float32(y + 1)).grad,

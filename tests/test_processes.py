@@ -55,6 +55,12 @@ def test_forks_after_use(layer, expected):
 
 
 @POSIX
+def test_a_fork_after_other_code_of_numbas(expected):
+    """Whose threads are the parent's, before fastsce has started any."""
+    assert digests("fork_after_others", "omp") == [expected]
+
+
+@POSIX
 def test_a_fork_while_a_kernel_is_compiled(expected):
     assert digests("fork_while_compiling") == [expected] * 2
 
@@ -82,11 +88,12 @@ def test_workers_of_dask(expected):
 
 @POSIX
 def test_threads_of_the_system_do_the_work_where_numbas_cannot(monkeypatch, expected):
+    from fastsce import forks
     from fastsce.backends.cpu import threads
 
     counts = []
     original = threads.call_by_system.entry
-    monkeypatch.setattr(threads, "forked", True)
+    monkeypatch.setattr(forks, "child", True)
     monkeypatch.setattr(threads, "thread_count", lambda: 3)
     monkeypatch.setattr(
         threads.call_by_system, "entry", lambda form, args: counts.append(args[4]) or original(form, args)

@@ -12,7 +12,6 @@ from law import Law, stored
 from ulp import assert_within
 
 import fastsce
-from fastsce.backends.cpu import threads
 
 # Rows side by side, in groups, one by one with their terms kept and not kept; (rows, classes).
 SHAPES = {"columns": (301, 7), "wide columns": (70, 100), "groups": (150, 170), "rows": (37, 5003), "long": (3, 70_001)}
@@ -42,12 +41,18 @@ FUNCTIONS = {
     "vjp": lambda x, y, t, out: (fastsce.softmax_vjp(x, t),),
     "binary": lambda x, y, t, out: fastsce.binary_cross_entropy_value_and_grad(x, t, reduction="none", out=out)[:2],
 }
+THREADS = "fastsce.backends.cpu.threads"
 WORKING = {
     "again": {},
-    "1 thread": {"thread_count": lambda: 1, "ALONE": 0},
-    "3 threads": {"thread_count": lambda: 3, "ALONE": 0},
-    "many rounds": {"thread_count": lambda: 2, "ALONE": 0, "ROUND": 3000},
-    "the system's threads": {"thread_count": lambda: 3, "ALONE": 0, "ROUND": 20_000, "forked": True},
+    "1 thread": {f"{THREADS}.thread_count": lambda: 1, f"{THREADS}.ALONE": 0},
+    "3 threads": {f"{THREADS}.thread_count": lambda: 3, f"{THREADS}.ALONE": 0},
+    "many rounds": {f"{THREADS}.thread_count": lambda: 2, f"{THREADS}.ALONE": 0, f"{THREADS}.ROUND": 3000},
+    "the system's threads": {
+        f"{THREADS}.thread_count": lambda: 3,
+        f"{THREADS}.ALONE": 0,
+        f"{THREADS}.ROUND": 20_000,
+        "fastsce.forks.child": True,
+    },
 }
 
 
@@ -80,7 +85,7 @@ def test_grid(shape, dtype, function, monkeypatch):
     for name, settings in WORKING.items():
         with monkeypatch.context() as patch:
             for setting, value in settings.items():
-                patch.setattr(threads, setting, value)
+                patch.setattr(setting, value)
             assert all_the_same(call(x, y, t, np.empty_like(x)), expected), name
 
     for offset in (x.itemsize, 5 * x.itemsize, 32, 1):
@@ -107,7 +112,7 @@ def test_reduced_losses(shape, reduction, monkeypatch):
     for name, settings in WORKING.items():
         with monkeypatch.context() as patch:
             for setting, value in settings.items():
-                patch.setattr(threads, setting, value)
+                patch.setattr(setting, value)
             assert all_the_same(fastsce.cross_entropy_value_and_grad(x, y, **chosen), expected), name
 
 

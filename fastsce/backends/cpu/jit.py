@@ -28,9 +28,18 @@ OPTIONS = {"nogil": True, "error_model": "numpy"}
 LAWS = [Path(__file__).parents[2] / name for name in ("maths.py", "logistic.py")]
 SOURCES = [*LAWS, *sorted(Path(__file__).parent.glob("*.py"))]
 
-if hasattr(os, "register_at_fork"):  # a child of a thread that compiles would wait for its lock for ever
+
+def hold_compiler():
+    """A child of a process that compiles would wait for the lock for ever. Ctrl-C would make the fork go on without."""
+    while True:
+        with contextlib.suppress(KeyboardInterrupt):
+            global_compiler_lock.acquire()
+            return
+
+
+if hasattr(os, "register_at_fork"):
     released = global_compiler_lock.release
-    os.register_at_fork(before=global_compiler_lock.acquire, after_in_parent=released, after_in_child=released)
+    os.register_at_fork(before=hold_compiler, after_in_parent=released, after_in_child=released)
 
 
 class Code(JITCodeLibrary):

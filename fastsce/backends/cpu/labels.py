@@ -28,7 +28,8 @@ def scan_labels(labels, classes, ignore_index, weight, sample_weight, summed=Tru
         weight = np.ones(classes) if weight is None else weight
         sample_weight = np.ones(1) if sample_weight is None else sample_weight.reshape(-1)
     found = np.empty((-(-labels.size // PIECE), 2))
-    parts = parts_of(labels.nbytes // 8, found.shape[0])  # they are only read, some eight times as fast as logits
+    size = labels.nbytes // 8 if plain else labels.nbytes  # they are only read, some eight times as fast as logits
+    parts = parts_of(size, found.shape[0])
     run(scan, plain, (labels, classes, ignore_index, weight, sample_weight, found, parts), parts, 0)
     bad, total = -1, 0.0
     for first, part in found.tolist():

@@ -14,6 +14,8 @@ from fastsce.backends.cpu.reductions import first, fold_largest, fold_sum, large
 from fastsce.backends.cpu.tuning import AHEAD, BLOCK, LANES, WIDE
 from fastsce.backends.cpu.vectors import narrow, splat, widen
 
+FAR = 2.0**-20  # of the largest term: what multiplies smaller blocks is not kept beside them
+
 # --- to read ----------------------------------------------------------------------------------------------------------
 
 
@@ -169,6 +171,17 @@ def term(x, t, j, n, kept, m, power, like, law, softcap):
     v = fetch(x, j, n, 0.0, like)
     z = maths.fma(maths.unit(v, law.inner, softcap), law.gain, -maths.offset(m, law.near))
     return maths.sloped(maths.exp(z, power - maths.octaves(m, law.near)), v, law.inner, softcap)
+
+
+@device
+def rebase(t, maxima, classes, m, near):
+    """Make terms of blocks far below the row's largest its own, lest what multiplies them be no normal number."""
+    for start in range(0, classes, BLOCK):
+        factor = maths.rebased(load(maxima, start // BLOCK, 0), m, near)
+        if factor < FAR:
+            for j in range(start, min(start + BLOCK, classes), LANES):
+                store(t, j, load(t, j, LANES) * narrow(factor, m))
+            store(maxima, start // BLOCK, m)
 
 
 @device

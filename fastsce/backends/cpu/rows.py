@@ -51,6 +51,7 @@ from fastsce.backends.cpu.parts import hand_out
 from fastsce.backends.cpu.passes import (
     block_largest,
     find,
+    rebase,
     terms,
     weigh,
     write_gradient,
@@ -216,6 +217,8 @@ def write_row(i, r, facts, job, soft, softcap, scratch):
         finish_row(job.grad, a, b, g, plan)
         return
     kept = plan.keep and not plan.saved
+    if kept and classes > BLOCK:
+        rebase(t, maxima, classes, m, law.near)
     power = load(f, POWER + r, 0)
     if plan.write == HESSIAN:
         h = output_row(job.hess, a, b, scratch, copies + 3 * slot_bytes(classes), plan)

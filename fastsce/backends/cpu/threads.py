@@ -17,22 +17,12 @@ import numba
 import numpy as np
 from numba import prange
 
+from fastsce import forks
 from fastsce.backends.cpu.jit import kernel
 from fastsce.backends.cpu.memory import pointer
 from fastsce.backends.cpu.parts import DESK, JOB_BYTES, call, finished, start
 from fastsce.backends.cpu.tuning import ALONE, ROUND
 from fastsce.scratch import borrow, give_back
-
-forked = False  # since numba's threads may have been started
-
-
-def note_fork():
-    global forked
-    forked = True
-
-
-if hasattr(os, "register_at_fork"):  # not on Windows, which does not fork
-    os.register_at_fork(after_in_child=note_fork)
 
 
 def thread_count() -> int:
@@ -63,7 +53,7 @@ def run(function, form, args, parts, scratch):
 def drive(address, memory, scratch, first, count):
     """Have a round done: `count` parts from `first` on, each by a thread."""
     args = (address, memory, scratch, first, count)
-    if count > 1 and not forked and numba.threading_layer() != "workqueue":
+    if count > 1 and not forks.child and numba.threading_layer() != "workqueue":
         call_by_numba.entry(None, args)(*args)
     elif count > 1 and os.name == "posix":
         desks = np.empty(count * DESK, np.int64)
