@@ -60,12 +60,16 @@ def goals(group: str, cases: list[dict]) -> str:
     return "; ".join([f"- {group}: {len(judged) - len(missed)} of {len(judged)} goals met", *missed])
 
 
+def insert(text: str, start: str, end: str) -> None:
+    """Put it into README between two marks."""
+    before, rest = README.read_text().split(start)
+    after = rest.split(end)[1]
+    README.write_text(f"{before}{start}\n\n{text}\n\n{end}{after}")
+
+
 def main() -> None:
     path = Path(sys.argv[1])
-    text = README.read_text()
-    before, rest = text.split(START)
-    after = rest.split(END)[1]
-    README.write_text(f"{before}{START}\n\n{table(json.loads(path.read_text()), path.as_posix())}\n\n{END}{after}")
+    insert(table(json.loads(path.read_text()), path.as_posix()), START, END)
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ from types import ModuleType
 from typing import Any, NamedTuple
 
 from fastsce import arrays
+from fastsce import forks as forks  # from the beginning, to see all of them
 
 
 class Backend(NamedTuple):

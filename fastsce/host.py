@@ -8,9 +8,10 @@ from __future__ import annotations
 import numpy as np
 
 from fastsce import scratch
+from fastsce.layout import pieces
 from fastsce.spec import BFLOAT16
 
-INT64 = np.dtype(np.int64)
+FLOAT64, INT64 = np.dtype(np.float64), np.dtype(np.int64)
 
 
 def empty(x, shape, dtype):
@@ -19,7 +20,8 @@ def empty(x, shape, dtype):
 
 
 def empty_like(x):
-    return np.empty_like(x)
+    """Memory as x lies in it, but for rows that are one row again and again: NumPy would lay theirs across."""
+    return np.empty(x.shape, x.dtype) if 0 in x.strides else np.empty_like(x)
 
 
 def number(x, a):
@@ -38,22 +40,30 @@ def give_back(losses):
 
 
 def numbers(a):
-    """A float64 copy of a view's values; a bfloat16 is the upper half of a float32."""
-    if a.dtype == BFLOAT16:
-        a = (a.view(np.uint16).astype(np.uint32) << 16).view(np.float32)
-    return np.array(a, np.float64, order="C")
+    """A float64 copy of a view's values."""
+    return copied(a, FLOAT64)
 
 
 def as_dtype(a, dtype):
-    with np.errstate(all="ignore"):
-        return np.asarray(a, dtype)
+    return a if a.dtype == dtype else copied(a, dtype)
 
 
 def labels(target):
     """As int64, side by side; labels that do not fit have been refused."""
-    if target.dtype == INT64 and target.flags.c_contiguous:
-        return target
-    return np.ascontiguousarray(target, dtype=np.int64).reshape(target.shape)
+    return target if target.dtype == INT64 and target.flags.c_contiguous else copied(target, INT64)
+
+
+def copied(a, dtype):
+    out = np.empty(a.shape, dtype)
+    with np.errstate(all="ignore"):
+        for piece in pieces(a.shape):
+            out[piece] = values(a[piece])
+    return out
+
+
+def values(a):
+    """As NumPy knows them: a bfloat16 is the upper half of a float32."""
+    return (a.view(np.uint16).astype(np.uint32) << 16).view(np.float32) if a.dtype == BFLOAT16 else a
 
 
 def item(a, i):
@@ -66,28 +76,35 @@ def scale(upstream, normaliser, sample_weight):
     if upstream is None:
         quotient = 1.0 / normaliser if normaliser else float("inf")
     else:
-        with np.errstate(all="ignore"):
-            quotient = upstream.astype(np.float64) / np.float64(normaliser)
+        quotient = applied(np.divide, upstream, normaliser)
         quotient = quotient if quotient.ndim else float(quotient)
-    if sample_weight is None:
-        return quotient
-    with np.errstate(all="ignore"):
-        return np.asarray(quotient * sample_weight)
+    return quotient if sample_weight is None else applied(np.multiply, quotient, sample_weight)
 
 
 def weigh(losses, sample_weight, labels, ignore_index):
     """Multiply losses by their rows' weights; `labels` is None where there are none. An ignored row stays 0."""
-    with np.errstate(all="ignore"):
-        np.multiply(losses, sample_weight, out=losses)
-    if labels is not None and not np.isfinite(sample_weight).all():
+    applied(np.multiply, losses, sample_weight, losses)
+    if labels is not None and not all(np.isfinite(sample_weight[piece]).all() for piece in pieces(losses.shape)):
         losses[labels == ignore_index] = 0.0
+
+
+def applied(operation, a, b, out=None):
+    """operation(a, b) in float64."""
+    a, b = np.broadcast_arrays(a, b)
+    out = np.empty(a.shape) if out is None else out
+    with np.errstate(all="ignore"):
+        for piece in pieces(out.shape):
+            operation(a[piece], b[piece], out=out[piece], dtype=FLOAT64)
+    return out
 
 
 def mend(logits, lse):
     """For rows of −inf only, or with +inf or NaN, where lse is NaN: the largest element is the answer."""
-    odd = np.isnan(lse)
-    if odd.any():
-        lse[odd] = numbers(logits[odd]).max(-1)
+    for piece in pieces(lse.shape, logits.shape[-1]):
+        found = lse[piece]
+        odd = np.isnan(found)
+        if odd.any():
+            found[odd] = values(logits[piece][odd]).max(-1)
 
 
 def identity(x, n):

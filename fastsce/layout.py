@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 
 from fastsce.spec import BFLOAT16
 
 FLOAT32, FLOAT64 = np.dtype(np.float32), np.dtype(np.float64)
+PIECE_BYTES = 4 << 20  # of what NumPy does at once, so that Ctrl-C is seen and copies stay small; not measured
 STORAGE = {np.dtype(np.float16): np.dtype(np.uint16), BFLOAT16: np.dtype(np.int16)}  # see cpu/storage.py, cuda/words.py
 
 
@@ -59,6 +62,18 @@ def runs(arrays):
     if len(axes) == 2:
         return [views]
     return ([a[index] if a.size == size else a for a in views] for index in np.ndindex(*axes[:-2]))
+
+
+def pieces(rows, width=1):
+    """Indices that cut arrays of shape (*rows, width) into parts of some PIECE_BYTES as float64."""
+    if 8 * width * math.prod(rows) <= PIECE_BYTES or not rows:
+        yield (...,)
+        return
+    step = PIECE_BYTES // (8 * width * math.prod(rows[1:]))
+    for start in range(0, rows[0], max(step, 1)):
+        part = slice(start, start + max(step, 1))
+        for rest in [(...,)] if step else pieces(rows[1:], width):
+            yield (part, *rest)
 
 
 def merged(rows, strides):

@@ -58,9 +58,9 @@ def test_gradient_or_hessian_in_place_of_long_rows(place):
 
 
 def test_an_image_batch_converts_its_target_in_pieces(monkeypatch):
-    from fastsce.backends import cpu
+    from fastsce import layout
 
-    monkeypatch.setattr(cpu, "PIECE_BYTES", 4096)
+    monkeypatch.setattr(layout, "PIECE_BYTES", 4096)
     random = np.random.default_rng(0)
     logits, target = random.standard_normal((1, 5, 40, 30), np.float32), random.random((1, 5, 40, 30))
     fast, exact = both(logits, target, axis=1)

@@ -5,7 +5,7 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
-from cases import DTYPES, labels, logits, options, probabilities, unaligned
+from cases import DTYPES, labels, logits, probabilities, unaligned
 from expect import same_bits
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -22,44 +22,6 @@ def batch(shape, dtype, kind):
     wide = "float64" if dtype == "float64" else "float32"
     target = labels(*shape, ignored=True) if kind == "index" else probabilities(shape, wide)
     return logits(shape, dtype), target
-
-
-@pytest.mark.parametrize("kind", ["index", "soft"])
-@pytest.mark.parametrize("shape", SHAPES, ids=str)
-@pytest.mark.parametrize("reduction", ["mean", "sum"])
-def test_any_number_of_threads_gives_the_same_bits(shape, kind, reduction, monkeypatch):
-    import numba
-
-    monkeypatch.setattr("fastsce.backends.cpu.threads.ALONE", 0)
-    x, target = batch(shape, "float32", kind)
-    chosen = {**options("everything_uncapped", *shape), "reduction": reduction, "backend": "cpu"}
-    found = []
-    before = numba.get_num_threads()
-    try:
-        for threads in range(1, min(4, numba.config.NUMBA_NUM_THREADS) + 1):
-            numba.set_num_threads(threads)
-            found.append(fastsce.cross_entropy_value_and_grad(x, target, **chosen))
-    finally:
-        numba.set_num_threads(before)
-    for other in found[1:]:
-        assert all(same_bits(a, b) for a, b in zip(found[0], other))
-
-
-def test_binary_with_any_number_of_threads(monkeypatch):
-    import numba
-
-    monkeypatch.setattr("fastsce.backends.cpu.threads.ALONE", 0)
-    x, target = logits((1000, 77)), probabilities((1000, 77), "float32")
-    found = []
-    before = numba.get_num_threads()
-    try:
-        for threads in range(1, min(4, numba.config.NUMBA_NUM_THREADS) + 1):
-            numba.set_num_threads(threads)
-            loss, grad, _ = fastsce.binary_cross_entropy_value_and_grad(x, target, backend="cpu")
-            found.append((loss, grad))
-    finally:
-        numba.set_num_threads(before)
-    assert all(same_bits(a, b) for other in found for a, b in zip(found[0], other))
 
 
 def test_labels_with_any_number_of_threads(monkeypatch):

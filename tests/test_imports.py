@@ -15,20 +15,22 @@ MODULES = {
     for path in sorted(ROOT.rglob("*.py"))
 }
 FRONT = {"arrays", "check", "problem", "spec"}
-BESIDE = {"device", "host", "layout", "maths", "scratch", "spec"}  # what backends may know
+BESIDE = {"device", "forks", "host", "layout", "logistic", "maths", "scratch", "spec"}  # what backends may know
 PUBLIC = {"api", "binary", "dispatch", "probabilities", "system"}
 
 # Who may import whom, by the longest name that fits; a package's modules may import each other.
 ARROWS = {
     "spec": set(),
     "maths": set(),
+    "logistic": {"maths"},
     "scratch": set(),
+    "forks": set(),
     "layout": {"spec"},
     "device": {"spec"},
-    "host": {"scratch", "spec"},
+    "host": {"layout", "scratch", "spec"},
     "check": {"spec"},
     "arrays": {"device", "spec"},
-    "dispatch": {"arrays"},
+    "dispatch": {"arrays", "forks"},
     "problem": {"arrays", "check", "dispatch", "spec"},
     "api": FRONT,
     "probabilities": FRONT,

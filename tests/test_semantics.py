@@ -164,7 +164,8 @@ def test_log_2_at_any_offset(backend, offset, dtype):
 def test_rows_far_below_zero(backend, shift):
     """A row maximum that starts at 0 instead of −inf divides by 0 here."""
     x = np.array([[0.0, 1.0, -2.0]], np.float32)
-    assert_allclose(both(x + shift, np.array([0]), backend=backend).grad, both(x, np.array([0]), backend=backend).grad)
+    near = both(x, np.array([0]), backend=backend).grad
+    assert_allclose(both(x + shift, np.array([0]), backend=backend).grad, near, rtol=4e-7)
 
 
 @pytest.mark.parametrize("gap", [10, 20, 40, 60, 80])

@@ -37,7 +37,7 @@ KINDS = [
 
 
 def run(*options):
-    return subprocess.run([sys.executable, torture.__file__, *options], capture_output=True, text=True)
+    return subprocess.run([sys.executable, torture.__file__, *options], capture_output=True, text=True, timeout=900)
 
 
 def counts_of(lines) -> dict:
@@ -111,7 +111,7 @@ def test_huge(case):
 def test_labels_that_change():
     """During thousands of calls; the process lives, and nothing but results is written."""
     program = [sys.executable, scribble.__file__, "--seconds", "6"]
-    done = subprocess.run(program, capture_output=True, text=True)
+    done = subprocess.run(program, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr[-4000:]
     counts = counts_of(done.stdout.splitlines())
     assert counts["exchanged: accepted, labels written to meanwhile"] > 500

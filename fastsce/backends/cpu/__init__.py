@@ -5,7 +5,6 @@ Arrays are NumPy views with the class axis last; `fastsce.backends.reference` sa
 
 from __future__ import annotations
 
-import math
 from functools import cache, lru_cache
 
 import numpy as np
@@ -15,8 +14,8 @@ from fastsce.backends.cpu import columns, elementwise, rows, threads
 from fastsce.backends.cpu.labels import scan_labels, sum_up
 from fastsce.backends.cpu.plan import GRADIENT, HESSIAN, LOG_SOFTMAX, NOTHING, Plan
 from fastsce.backends.cpu.threads import cache_directory, parts_of, thread_count, threading_layer
-from fastsce.backends.cpu.tuning import KEEP, LONGEST_COLUMN, PIECE_BYTES, SHORT, STREAM_BYTES
-from fastsce.layout import STORAGE, blocks, compute_dtype, contiguous, runs, stored
+from fastsce.backends.cpu.tuning import COPIES, KEEP, LONGEST_COLUMN, SHORT, STREAM_BYTES
+from fastsce.layout import STORAGE, blocks, compute_dtype, contiguous, pieces, runs, stored
 from fastsce.maths import law_of
 from fastsce.spec import BFLOAT16, Spec
 
@@ -92,7 +91,7 @@ def run(spec, logits, target, weight, row_scale, loss, lse, grad, hess, *, write
     for block, (scales, losses, sums, labels) in blocks(wide, narrow):
         x, g, h, q = block
         side_by_side = all(map(contiguous, block))
-        kernel, plan = plan_of(
+        kernel, plan, scratch = plan_of(
             x.shape,
             dtype.itemsize,
             side_by_side,
@@ -119,24 +118,26 @@ def run(spec, logits, target, weight, row_scale, loss, lse, grad, hess, *, write
             plan,
         )
         form = (x.dtype.char, q.dtype.char if soft else "", spec.softcap is None)
-        threads.run(kernel, form, args, plan.parts, plan.scratch)
+        threads.run(kernel, form, args, plan.parts, scratch)
 
 
 @lru_cache(maxsize=64)
 def plan_of(shape, itemsize, side_by_side, either, parts, write, saved, stream, weighted, untargeted, ignore_index):
-    """The kernel for a block of rows, and its plan."""
+    """The kernel for a block of rows, its plan, and the bytes of memory that each part needs to itself."""
     a, b, classes = shape
     given = (saved, stream, weighted, untargeted, ignore_index)
     if classes < SHORT or (either and not side_by_side and classes <= LONGEST_COLUMN):
         lanes = columns.tile_lanes(classes, b, itemsize, side_by_side)
         parts = min(parts, a * -(-b // lanes))
-        return columns.columns, Plan(parts, columns.scratch_bytes(classes, lanes), write, *given, lanes=lanes)
+        return columns.columns, Plan(parts, write, *given, lanes=lanes), columns.scratch_bytes(classes, lanes)
     keep = classes <= KEEP or write == HESSIAN  # gradient and Hessian are both written, one may be on the logits
     copies = not side_by_side
+    if copies and parts > 1:
+        parts = min(COPIES * parts, a * b)
     group = rows.group_rows(classes, keep, copies)
     scratch = rows.scratch_bytes(classes, keep, group, copies)
     given = (saved, stream and not copies, weighted, untargeted, ignore_index)
-    return rows.rows, Plan(parts, scratch, write, *given, keep=keep, copies=copies, group=group)
+    return rows.rows, Plan(parts, write, *given, keep=keep, copies=copies, group=group), scratch
 
 
 @cache
@@ -161,7 +162,7 @@ def binary(logits, target, weight, sample_weight, pos_weight, upstream, *, loss=
     factors = (weight, sample_weight, pos_weight, upstream)
     if not native(target, logits):
         total = np.zeros(1)
-        for piece in pieces(logits.shape, 1):
+        for piece in pieces(logits.shape):
             inputs = [a[piece] if isinstance(a, np.ndarray) else a for a in factors]
             outputs = {n: a[piece] for n, a in (("loss", loss), ("grad", grad), ("hess", hess)) if a is not None}
             total += binary(logits[piece], float_copy(target[piece], compute_dtype(logits)), *inputs, **outputs)
@@ -197,18 +198,6 @@ def float_copy(target, dtype):
 
 def bfloat16_values(a):
     return (a.view(np.uint16).astype(np.uint32) << 16).view(np.float32)
-
-
-def pieces(rows, width):
-    """Indices that cut arrays of shape (*rows, width) into parts of some PIECE_BYTES as float64."""
-    if not rows:
-        yield (...,)
-        return
-    step = PIECE_BYTES // (8 * width * math.prod(rows[1:]))
-    for start in range(0, rows[0], max(step, 1)):
-        part = slice(start, start + max(step, 1))
-        for rest in [(...,)] if step else pieces(rows[1:], width):
-            yield (part, *rest)
 
 
 def broadcast_as(a, dtype):

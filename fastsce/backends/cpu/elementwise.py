@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-from fastsce import maths
+from fastsce import logistic, maths
 from fastsce.backends.cpu.jit import device, kernel
 from fastsce.backends.cpu.memory import (
     View,
@@ -27,8 +27,8 @@ from fastsce.backends.cpu.memory import (
     view,
     workspace,
 )
+from fastsce.backends.cpu.parts import hand_out
 from fastsce.backends.cpu.reductions import total
-from fastsce.backends.cpu.threads import hand_out, room
 from fastsce.backends.cpu.tuning import ELEMENTS_AHEAD, RUN
 from fastsce.backends.cpu.tuning import LINE as LANES
 from fastsce.backends.cpu.vectors import lane_numbers, narrow, splat, widen
@@ -62,8 +62,7 @@ def factor(array):
 
 
 @device
-def binary_share(part, memory, inputs, outputs, sums, streams, parts):
-    scratch = room(memory, part, SCRATCH)
+def binary_share(part, scratch, inputs, outputs, sums, streams, parts):
     length = inputs[0].shape[1:]
     runs = -(-length[1] // RUN)
     count = inputs[0].shape[0] * length[0] * runs
@@ -88,19 +87,19 @@ def binary_run(a, b, start, n, inputs, outputs, scratch, streams):
     sums = splat(narrow(0.0, load(each, 0, 0)), LANES)
     u = slot(scratch, 9, logits)
     for j in range(0, n, LANES):
-        store(u, j, maths.decay(some(x, j)))
+        store(u, j, logistic.decay(some(x, j)))
         prefetch(x.data, j + ELEMENTS_AHEAD, LANES)
     for j in range(0, n, LANES):
         v, positive = some(x, j), some(t, j)
-        right, wrong = maths.sides(v, positive * some(pos, j), 1.0 - positive)
-        large, small, log_u = maths.sigmoid(load(u, j, LANES))
-        losses = some(share, j) * maths.binary_loss(v, right, wrong, log_u)
+        right, wrong = logistic.sides(v, positive * some(pos, j), 1.0 - positive)
+        large, small, log_u = logistic.sigmoid(load(u, j, LANES))
+        losses = some(share, j) * logistic.loss(v, right, wrong, log_u)
         if wanted(loss):
             store(each, j, losses)
         if wanted(grad):
-            store(g, j, some(pull, j) * maths.binary_gradient(v, right, wrong, large, small))
+            store(g, j, some(pull, j) * logistic.gradient(v, right, wrong, large, small))
         if wanted(hess):
-            store(h, j, some(pull, j) * maths.binary_curvature(right, wrong, large, small))
+            store(h, j, some(pull, j) * logistic.curvature(right, wrong, large, small))
         if j + LANES > n:
             losses = maths.where(lane_numbers(LANES) < n - j, losses, 0.0)
         sums = sums + losses
@@ -124,10 +123,10 @@ def softmax_vjp(p, v, out, streams, parts, memory):
 
 
 @device
-def vjp_share(part, memory, p, v, out, streams, parts):
+def vjp_share(part, scratch, p, v, out, streams, parts):
     count = p.shape[0] * p.shape[1]
     for i in range(part * count // parts, (part + 1) * count // parts):
-        vjp_row(i // p.shape[1], i % p.shape[1], p, v, out, room(memory, part, SCRATCH), streams)
+        vjp_row(i // p.shape[1], i % p.shape[1], p, v, out, scratch, streams)
     fence()
 
 

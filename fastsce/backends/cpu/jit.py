@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import inspect
+import os
 import pickle
 from functools import partial
 from pathlib import Path
@@ -18,12 +19,27 @@ from numba import types
 from numba.core.caching import FunctionCache, IndexDataCacheFile
 from numba.core.codegen import JITCodeLibrary
 from numba.core.compiler import CompilerBase, DefaultPassBuilder
+from numba.core.compiler_lock import global_compiler_lock
 from numba.core.compiler_machinery import register_pass
 from numba.core.typed_passes import NativeLowering
 from numba.extending import register_jitable
 
 OPTIONS = {"nogil": True, "error_model": "numpy"}
-SOURCES = [Path(__file__).parents[2] / "maths.py", *sorted(Path(__file__).parent.glob("*.py"))]
+LAWS = [Path(__file__).parents[2] / name for name in ("maths.py", "logistic.py")]
+SOURCES = [*LAWS, *sorted(Path(__file__).parent.glob("*.py"))]
+
+
+def hold_compiler():
+    """A child of a process that compiles would wait for the lock for ever. Ctrl-C would make the fork go on without."""
+    while True:
+        with contextlib.suppress(KeyboardInterrupt):
+            global_compiler_lock.acquire()
+            return
+
+
+if hasattr(os, "register_at_fork"):
+    released = global_compiler_lock.release
+    os.register_at_fork(before=hold_compiler, after_in_parent=released, after_in_child=released)
 
 
 class Code(JITCodeLibrary):

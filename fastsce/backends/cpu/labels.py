@@ -10,10 +10,11 @@ import numpy as np
 
 from fastsce.backends.cpu.jit import device, kernel
 from fastsce.backends.cpu.memory import load_part, pointer, store
+from fastsce.backends.cpu.parts import hand_out
 from fastsce.backends.cpu.reductions import total as sum_of
-from fastsce.backends.cpu.threads import hand_out, parts_of, run
+from fastsce.backends.cpu.threads import parts_of, run
 from fastsce.backends.cpu.tuning import LANES, PIECE
-from fastsce.backends.cpu.vectors import splat
+from fastsce.backends.cpu.vectors import frozen, splat
 
 
 def scan_labels(labels, classes, ignore_index, weight, sample_weight, summed=True, checked=None):
@@ -27,7 +28,8 @@ def scan_labels(labels, classes, ignore_index, weight, sample_weight, summed=Tru
         weight = np.ones(classes) if weight is None else weight
         sample_weight = np.ones(1) if sample_weight is None else sample_weight.reshape(-1)
     found = np.empty((-(-labels.size // PIECE), 2))
-    parts = parts_of(labels.nbytes // 8, found.shape[0])  # they are only read, some eight times as fast as logits
+    size = labels.nbytes // 8 if plain else labels.nbytes  # they are only read, some eight times as fast as logits
+    parts = parts_of(size, found.shape[0])
     run(scan, plain, (labels, classes, ignore_index, weight, sample_weight, found, parts), parts, 0)
     bad, total = -1, 0.0
     for first, part in found.tolist():
@@ -62,7 +64,7 @@ def weights_of(weight, sample_weight):
 
 
 @device
-def scan_share(part, memory, labels, weights, found, parts):
+def scan_share(part, scratch, labels, weights, found, parts):
     pieces = -(-labels.size // PIECE)
     for piece in range(part * pieces // parts, (part + 1) * pieces // parts):
         bad, total = scan_piece(labels, weights, piece * PIECE)
@@ -116,7 +118,7 @@ def weigh(labels, start, stop, weights):
     weight, sample_weight, step = weights
     total = 0.0
     for i in range(start, stop):
-        y = labels.data[i]  # read once: the caller's memory may change meanwhile
+        y = frozen(labels.data[i])  # the caller's memory may change meanwhile
         if y != labels.ignore_index and 0 <= y < labels.classes:
             total += weight[y] * sample_weight[i * step]
     return total

@@ -17,8 +17,7 @@ NOTHING, GRADIENT, HESSIAN, LOG_SOFTMAX = range(4)  # what to write
 class Plan(NamedTuple):
     """How to go about it."""
 
-    parts: int  # as many threads work side by side
-    scratch: int  # bytes each of them needs
+    parts: int  # that the rows are cut into
     write: int  # NOTHING, GRADIENT, HESSIAN (and gradient) or LOG_SOFTMAX
     saved: bool  # lse is given, and loss and lse are not written
     stream: bool  # write past the caches

@@ -14,7 +14,7 @@ from numba.core import cgutils
 from numba.core.datamodel import models, register_default
 from numba.extending import intrinsic
 
-from fastsce import maths
+from fastsce import logistic, maths
 from fastsce.backends.cpu.jit import device, overload
 
 I1, I8, I16, I32, I64 = (ir.IntType(n) for n in (1, 8, 16, 32, 64))
@@ -240,11 +240,18 @@ def log_parts_overload(u):
     return lambda u: maths.log_parts_f64(u)
 
 
-@overload(maths.log_tail)
+@overload(maths.whole)
+def whole_overload(x):
+    if element(x) == types.float32:
+        return lambda x: maths.whole_f32(x)
+    return lambda x: maths.whole_f64(x)
+
+
+@overload(logistic.log_tail)
 def log_tail_overload(z):
     if element(z) == types.float32:
-        return lambda z: maths.log_tail_f32(z)
-    return lambda z: maths.log_tail_f64(z)
+        return lambda z: logistic.log_tail_f32(z)
+    return lambda z: logistic.log_tail_f64(z)
 
 
 @overload(maths.widen)
@@ -257,7 +264,7 @@ def narrow_overload(x, like):
     return lambda x, like: narrow(x, like)
 
 
-for _function in (maths.maximum, *maths.FORMULAS):
+for _function in (maths.maximum, *maths.FORMULAS, *logistic.FORMULAS):
     device(_function)
 
 
@@ -301,6 +308,18 @@ def lane_numbers(typing, lanes):
     """0, 1, 2, …"""
     vector = Vector(types.int64, lanes.literal_value)
     return vector(lanes), lambda context, b, signature, args: ir.Constant(vector.llvm, list(range(vector.lanes)))
+
+
+@intrinsic
+def frozen(typing, x):
+    """x, the same at every use: what another thread may write meanwhile could be one number here, another there."""
+
+    def build(context, b, signature, args):
+        instruction = ir.Instruction(b.block, args[0].type, "freeze", args[:1])
+        b._insert(instruction)
+        return instruction
+
+    return x(x), build
 
 
 @intrinsic

@@ -10,7 +10,7 @@ from fastsce import maths
 from fastsce.backends.cuda.job import BAD, IGNORED, NO_TARGET, SOFT
 from fastsce.backends.cuda.terms import power_of, raised
 from fastsce.backends.cuda.threads import device
-from fastsce.backends.cuda.words import load, load_like, number, small, store, wide
+from fastsce.backends.cuda.words import anew, load, load_like, number, small, store, wide
 
 
 class Row(NamedTuple):
@@ -65,7 +65,7 @@ def law_of(job):
     """The law, with the weights' sum, which the host does not know."""
     law = job.law
     total = law.total if job.total.step < 0 else load(job.total.data, 0)
-    return maths.Law(law.keep, law.off, total, law.z_loss, law.gain, law.inner, law.scale)
+    return maths.Law(law.keep, law.off, total, law.z_loss, law.gain, law.inner, law.scale, law.near)
 
 
 @device
@@ -108,7 +108,7 @@ def label_at(i, job, soft):
         return SOFT
     if not job.plan.labelled:
         return NO_TARGET
-    y = load(job.labels, i)
+    y = anew(load(job.labels, i))
     if y == job.plan.ignore_index:
         return IGNORED
     return y if 0 <= y < job.plan.classes else BAD
@@ -146,7 +146,7 @@ def settle(row, facts, law, job, soft, softcap):
     z_top = maths.logit(facts.x_top, law, softcap)
     gap = z_top - maths.widen(m)  # m is z_top rounded, or lse
     unit = number(1.0, p) / term(facts.x_top, m, row.power, law, job, softcap)
-    log_s, p_top, p_top_minus_1, to_p = maths.row_sums(unit, facts.rest, facts.ties)
+    log_s, p_top, p_top_minus_1, to_p = maths.row_sums(unit, facts.rest, facts.ties, m)
     lse = z_top + log_s
     if job.plan.saved:
         lse = load(job.lse, row.i)

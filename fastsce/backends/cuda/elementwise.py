@@ -9,11 +9,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from fastsce import maths
+from fastsce import logistic, maths
 from fastsce.backends.cuda.job import View
 from fastsce.backends.cuda.reduce import PLACES, TOP, Where, agree_largest, agree_sum
 from fastsce.backends.cuda.threads import block, blocks, cuda, device, float64, thread, threads
-from fastsce.backends.cuda.words import label, load, load_like, number, store
+from fastsce.backends.cuda.words import anew, label, load, load_like, number, store
 
 NOWHERE = 2.0**62  # further than any row
 
@@ -164,7 +164,7 @@ def scan(job):
     first, total = NOWHERE, 0.0
     i = first_number()
     while i < job.size:
-        y = load(job.labels, i)
+        y = anew(load(job.labels, i))
         if 0 <= y < job.classes and y != job.ignore_index:
             w = load(job.weight, y) if job.weighted else 1.0
             total += w * load(job.sample_weight, i) if job.sampled else w
@@ -279,14 +279,14 @@ def binary(job):
             pos = factor(job.factors.pos_weight, i, p, shape)
         if job.given & 8:
             pull = pull * factor(job.factors.upstream, i, p, shape)
-        right, wrong = maths.sides(x, t * pos, one - t)
-        large, small, log_u = maths.sigmoid(maths.decay(x))
-        loss = share * maths.binary_loss(x, right, wrong, log_u)
+        right, wrong = logistic.sides(x, t * pos, one - t)
+        large, small, log_u = logistic.sigmoid(logistic.decay(x))
+        loss = share * logistic.loss(x, right, wrong, log_u)
         total += maths.widen(loss)
         pull = share * pull
         if job.wanted & 1:
             store(job.results.loss.data, offset(job.results.loss, i, shape), loss)
-        g, h = maths.binary_gradient(x, right, wrong, large, small), maths.binary_curvature(right, wrong, large, small)
+        g, h = logistic.gradient(x, right, wrong, large, small), logistic.curvature(right, wrong, large, small)
         if job.wanted & 2:
             store(job.results.grad.data, offset(job.results.grad, i, shape), pull * g)
         if job.wanted & 4:

@@ -14,7 +14,7 @@ import fastsce.backends.cuda.target  # noqa: F401 - first: it prepares for the i
 from numba.cuda import cgutils, types
 from numba.cuda.extending import core_models, intrinsic, overload, register_jitable, register_model
 
-from fastsce import maths
+from fastsce import logistic, maths
 
 FLOAT, DOUBLE, I32, I64 = ir.FloatType(), ir.DoubleType(), ir.IntType(32), ir.IntType(64)
 INLINE = {"forceinline": True}  # a call would pass what is in registers through memory
@@ -231,12 +231,12 @@ def log_parts_meaning(u):
     return lambda u: maths.log_parts_f64(u)
 
 
-@meaning(maths.log_tail)
+@meaning(logistic.log_tail)
 def log_tail_meaning(z):
     if z == SINGLE:
-        return lambda z: maths.log_tail_f32(z)
-    return lambda z: maths.log_tail_f64(z)
+        return lambda z: logistic.log_tail_f32(z)
+    return lambda z: logistic.log_tail_f64(z)
 
 
-for _function in maths.FORMULAS:
+for _function in maths.FORMULAS + logistic.FORMULAS:
     device(_function)
