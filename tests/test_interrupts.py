@@ -156,7 +156,7 @@ true = [call() for call in calls]
 fastsce.scratch.kept.clear()
 used = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
 counts = {"right": 0, "MemoryError": 0}
-for step in [*range(0, 200, 3), None]:
+for step in [*range(0, 200, 8), None]:
     limit = resource.RLIM_INFINITY if step is None else used + (step << 20)
     for call, expected in zip(calls, true):
         resource.setrlimit(resource.RLIMIT_AS, (limit, resource.RLIM_INFINITY))
@@ -169,6 +169,6 @@ for step in [*range(0, 200, 3), None]:
         assert found is None or (found == expected).all()
         counts["MemoryError" if found is None else "right"] += 1
         del found
-print(counts["right"] > 20, counts["MemoryError"] > 20)
+print(counts["right"] > 10, counts["MemoryError"] > 10)
 """
     assert child(code.replace("FORKED", str(forked))) == ["True", "True"]
