@@ -148,3 +148,11 @@ def test_binary_loss_does_not_know_what_scratch_memory_held(dtype):
         memory = np.full(size, 255, np.uint8)
         scratch.kept[:] = [memory]
         np.testing.assert_allclose(fastsce.binary_cross_entropy(x, np.abs(x), backend="cpu"), expected, rtol=1e-6)
+
+
+@pytest.mark.parametrize("classes", [1, 10, 32, 100, 1500])
+def test_vjp_of_one_number_for_all(classes):
+    """Both operands have stride 0 along the classes, and a last vector that they do not fill."""
+    p, v = np.broadcast_to(np.float32(0.125), (2, classes)), np.broadcast_to(np.float32(2), (2, classes))
+    expected = np.full((2, classes), 0.125 * (2 - 0.25 * classes), np.float32)
+    np.testing.assert_array_equal(fastsce.softmax_vjp(p, v), expected)

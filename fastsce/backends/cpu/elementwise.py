@@ -138,7 +138,10 @@ def vjp_row(a, b, p, v, out, scratch, streams):
         x, y = operand(p, a, b, start, n, scratch, 0), operand(v, a, b, start, n, scratch, 1)
         sums = splat(0.0, LANES)
         for j in range(0, n, LANES):
-            sums = maths.fma(widen(some(x, j)), widen(some(y, j)), sums)
+            probabilities = some(x, j)
+            if j + LANES > n:  # where one number stands for all, it stands beyond the end as well
+                probabilities = maths.where(lane_numbers(LANES) < n - j, probabilities, 0.0)
+            sums = maths.fma(widen(probabilities), widen(some(y, j)), sums)
         dot += total(sums)
     result = slot(scratch, 2, p)
     near = narrow(dot, load(result, 0, 0))
