@@ -22,6 +22,11 @@ SCALED = "known: scaled logits whose last place is no small number"
 OVERFLOW = "known: terms that overflow on the way"
 
 
+def size_of(a):
+    """Of what is finite: what is not bounds nothing."""
+    return np.abs(np.where(np.isfinite(a), a, 0))
+
+
 class Truth:
     """What is known of one call before it runs: its values, which it may overwrite, and bounds for its answers."""
 
@@ -100,12 +105,12 @@ class Truth:
             found["lse"] = np.where(law.valid, near, 0).reshape(self.call.rows)
         if "grad" in true:
             bound = self.saved_bound(law) if "lse" in self.values else self.fused_bound(law)
-            found["grad"] = self.kept(self.shaped(bound) + slack * np.abs(true["grad"]), true["grad"])
+            found["grad"] = self.kept(self.shaped(bound) + slack * size_of(true["grad"]), true["grad"])
         if "hess" in true:
             curve = law.row_scale * law.logit_scale**2 * law.mass  # of a p below the normal numbers little is left
             bound = law.hess_bound(self.dtype) + self.rounded_z(law) + 2.0**-126 * curve[:, None]
             slack += self.sum_error(law)
-            found["hess"] = self.kept(self.shaped(bound) + slack * np.abs(true["hess"]), true["hess"])
+            found["hess"] = self.kept(self.shaped(bound) + slack * size_of(true["hess"]), true["hess"])
         return found
 
     @property
