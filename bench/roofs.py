@@ -97,3 +97,22 @@ def read(logits) -> float:
     sums = np.zeros(numba.get_num_threads())
     read_all(words(logits), sums, len(sums))
     return sums.sum()
+
+
+# --- as contestants, as `ours.py` has them ----------------------------------------------------------------------------
+
+
+def copying(given):
+    return lambda: copy(given.logits, given.out)
+
+
+def copying_past_caches(given):
+    return lambda: stream_copy(given.logits, given.out)
+
+
+def copying_with_targets(given):
+    return lambda: copy_reading_both(given.logits, given.target, given.out)
+
+
+def reading(given):
+    return lambda: read(given.logits)

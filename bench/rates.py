@@ -1,0 +1,71 @@
+"""From seconds to what can be compared: GB/s, shares of the roof, ratios.
+
+The roof of a contestant is the faster of both copies of the same batch in the same rounds, or the read for one that only
+reads. More than 100 % can be right: an ordinary store first reads what it overwrites, which writing in place and past
+the caches does not, and a copy has two buffers to keep in the caches where in place there is one.
+"""
+
+from __future__ import annotations
+
+from bench import noise
+from bench.goals import COPY, LOSS, NUMPY, READ, STREAM
+from bench.providers import PROVIDERS
+
+STATES = ("cold", "warm")
+
+
+def rates(contestants: dict[str, dict]) -> None:
+    """Adds "GB/s" and "roof", the share of it, to every time."""
+    for state in STATES:
+        timed = [line for line in contestants.values() if state in line]
+        for line in timed:
+            line[state]["GB/s"] = line["bytes"] / line[state]["median"] / 1e9
+        for line in timed:
+            roof = roof_of(contestants, line["provider"], state)
+            line[state]["roof"] = line[state]["GB/s"] / roof if roof else None
+
+
+def roof_of(contestants: dict[str, dict], provider: str, state: str) -> float | None:
+    """GB/s of the roof that a contestant is held against."""
+    names = (READ,) if provider in (READ, LOSS) else (COPY, STREAM)
+    found = [contestants[name][state]["GB/s"] for name in names if state in contestants.get(name, {})]
+    return max(found, default=None)
+
+
+def peers(contestants: dict[str, dict], state: str) -> dict[str, dict]:
+    """The times of those that are neither ours nor roofs."""
+    timed = {name: line[state] for name, line in contestants.items() if state in line}
+    return {name: t for name, t in timed.items() if PROVIDERS[contestants[name]["provider"]].is_peer}
+
+
+def fastest_peer(contestants: dict[str, dict], state: str) -> str | None:
+    found = peers(contestants, state)
+    return min(found, key=lambda name: found[name]["median"], default=None)
+
+
+def yardstick(contestants: dict[str, dict]) -> str | None:
+    """What times are divided by so that those of two runs can be compared: the copy, or NumPy for calls too short."""
+    return next((name for name in (COPY, NUMPY) if "warm" in contestants.get(name, {})), None)
+
+
+def ratio(case: dict, slow: str, fast: str, state: str) -> tuple[float, float]:
+    """How many times the one takes as long as the other, and how far from 1 its logarithm must be to mean something."""
+    one, other = (case["contestants"][name][state] for name in (slow, fast))
+    return one["median"] / other["median"], noise.of_ratio(one, other, case["same code"][state])
+
+
+def times_copy(case: dict, name: str, state: str) -> str:
+    """In words; nothing where there is no copy."""
+    return said(case, name, COPY, state) if name != COPY else ""
+
+
+def times_fastest_peer(case: dict, name: str, state: str) -> str:
+    """How many times as fast, in words; nothing for peers and roofs."""
+    best = fastest_peer(case["contestants"], state)
+    ours = PROVIDERS[case["contestants"][name]["provider"]].is_ours
+    return said(case, best, name, state) if best and ours else ""
+
+
+def said(case: dict, slow: str, fast: str, state: str) -> str:
+    both = all(state in case["contestants"].get(name, {}) for name in (slow, fast))
+    return noise.said(*ratio(case, slow, fast, state)) if both else ""
