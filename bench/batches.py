@@ -9,7 +9,7 @@ import ml_dtypes  # noqa: F401  teaches NumPy the name bfloat16
 import numpy as np
 
 from bench.case import HESSIAN, Case
-from bench.shared import Arena
+from bench.shared import Arena, Described, address
 
 BLOCK = 1 << 16  # numbers drawn at a time, so that they stay in the cache
 ARRAYS = ("logits", "target", "out", "hess")  # those that processes share
@@ -53,17 +53,16 @@ class Batch(NamedTuple):
     def sent(self, arena: Arena) -> Batch:
         """With descriptions of its arrays for another process; small ones, such as a second target, go as they are."""
         held = {name: getattr(self, name) for name in ARRAYS}
-        return self._replace(**{name: a if a is None or alone(a, arena) else arena.describe(a) for name, a in held.items()})
+        shared = {name: arena.describe(a) for name, a in held.items() if a is not None and not alone(a, arena)}
+        return self._replace(**shared)
 
     def received(self, arena: Arena) -> Batch:
         held = {name: getattr(self, name) for name in ARRAYS}
-        return self._replace(
-            **{name: a if a is None or isinstance(a, np.ndarray) else arena.open(a) for name, a in held.items()}
-        )
+        return self._replace(**{name: arena.open(a) for name, a in held.items() if isinstance(a, Described)})
 
 
 def alone(array: np.ndarray, arena: Arena) -> bool:
-    return array.__array_interface__["data"][0] not in arena.made
+    return address(array) not in arena.made
 
 
 def aligned(shape, dtype, order="C") -> np.ndarray:

@@ -47,7 +47,12 @@ VOCABULARIES = [
     (152064, 1024, "Qwen 2.5"),
     (262144, 1024, "Gemma 3"),
 ]
-IMAGES = [(10, 65536, "CIFAR-10, MNIST"), (100, 16384, "CIFAR-100"), (1000, 8192, "ImageNet"), (21841, 1024, "ImageNet-21k")]
+IMAGES = [  # classes, images, whose
+    (10, 65536, "CIFAR-10, MNIST"),
+    (100, 16384, "CIFAR-100"),
+    (1000, 8192, "ImageNet"),
+    (21841, 1024, "ImageNet-21k"),
+]
 
 
 def llm() -> list[Case]:
@@ -165,8 +170,8 @@ def fitted(case: Case, memory: int, share: float) -> Case:
 
 
 def footprint(case: Case) -> int:
-    """Bytes: logits, JAX's and optax's copies of them, target, given outputs, and what the hungriest contestant makes, in
-    float32 at least: torch's log-probabilities, gradient and one temporary. Only one runs at a time.
+    """Bytes: logits, JAX's and optax's copies of them, target, given outputs, and what the hungriest contestant makes,
+    in float32 at least: torch's log-probabilities, gradient and one temporary. Only one runs at a time.
     """
     given = case.bytes * (5 if case.computes == HESSIAN else 4) + case.target_bytes
     return given + 3 * max(case.bytes, 4 * case.rows * case.classes)

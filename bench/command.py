@@ -21,7 +21,7 @@ from bench.special import SPECIAL
 
 FORMAT = 2  # of the JSON
 SHARE = 0.5  # of the available memory, for the inputs and outputs of a case
-QUICK = Effort(seconds=1, least=3, most=7)
+QUICK = Effort(seconds=1.5, least=4, most=9)
 
 
 def parser(prog: str) -> argparse.ArgumentParser:
@@ -29,19 +29,25 @@ def parser(prog: str) -> argparse.ArgumentParser:
         prog=prog,
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
-        epilog="Exit code: 0; 1 if fastsce was wrong or failed somewhere, or with --compare is slower; 2 for bad options.",
+        epilog="Exit code: 0; 1 if fastsce was wrong or failed, or with --compare is slower; 2 for bad options.",
     )
     top.add_argument("names", nargs="*", metavar="NAME", help="of cases or groups, or globs such as 'llm/*-bf16'")
     top.add_argument("--list", action="store_true", help="only name the cases and the contestants")
     top.add_argument("--quick", action="store_true", help="one case of each kind, small, a few rounds: under a minute")
-    top.add_argument("--out", type=Path, metavar="DIR", help="write result.json, result.csv, report.html and plots there")
-    top.add_argument("--compare", type=Path, metavar="OLD.json", help="say what is slower or faster than in that result")
+    top.add_argument("--out", type=Path, metavar="DIR", help="write result.json, result.csv, report.html, plots there")
+    top.add_argument("--compare", type=Path, metavar="OLD.json", help="say what is slower or faster than there")
     top.add_argument("--no-peers", action="store_true", help="only fastsce and what the machine can do")
     top.add_argument("--threads", type=count, metavar="N", help="for everyone; as many CPUs are used (default: all)")
-    top.add_argument("--seconds", type=float, metavar="S", help="of turns for each case (default: %g)" % Effort().seconds)
+    top.add_argument(
+        "--seconds", type=float, metavar="S", help=f"of turns, for each case (default: {Effort().seconds:g})"
+    )
     top.add_argument("--rounds", type=count, metavar="N", help="just so many for each case")
     top.add_argument(
-        "--memory", type=share, default=SHARE, metavar="SHARE", help="of what is free, that a case may take (%(default)s)"
+        "--memory",
+        type=share,
+        default=SHARE,
+        metavar="SHARE",
+        help="of what is free, for a case (default: %(default)s)",
     )
     return top
 
@@ -155,4 +161,3 @@ def went_wrong(content: dict) -> bool:
     """fastsce gave something that is not the truth, or nothing."""
     lines = [line for case in content["cases"] for line in case["contestants"].values()]
     return any("failed" in line and PROVIDERS[line["provider"]].is_ours for line in lines)
-

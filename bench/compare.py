@@ -1,12 +1,12 @@
 """Two results of this benchmark: what of fastsce's is slower or faster.
 
 Times of two runs mean nothing beside each other: another minute, another neighbour. So each time is divided by that of
-the copy (NumPy's, for calls too short to have one) in the same rounds, and the ratios are compared. A change must exceed
-what both ratios can be off by, together, and `FLOOR`, which is for what rounds of one process cannot see: where memory
-came to lie, and what the rest of the machine did meanwhile.
+the copy (NumPy's, for calls too short to have one) in the same rounds, and the ratios are compared. A change must
+exceed what both ratios can be off by, together, and `FLOOR`, which is for what the rounds of one run cannot see: where
+memory came to lie, and what the rest of the machine did meanwhile.
 
-Of another machine, or another number of threads, ratios are shown all the same, but nothing fails: they are other facts,
-not a slower program.
+Of another machine, or another number of threads, ratios are shown all the same, but nothing fails: they are other
+facts, not a slower program.
 """
 
 from __future__ import annotations
@@ -114,8 +114,8 @@ def show(news: dict) -> None:
     for what, colour in (("slower", "red"), ("faster", "green")):
         for c in news[what]:
             console.print(
-                f"[{colour}]{what}[/]: {c['case']}, {c['who']}, {c['state']}: {c['old']:.2f} -> {c['new']:.2f} x {c['by']}, "
-                f"{c['change'] - 1:+.0%} (noise {math.expm1(c['noise']):.0%})",
+                f"[{colour}]{what}[/]: {c['case']}, {c['who']}, {c['state']}: {c['old']:.2f} -> {c['new']:.2f} "
+                f"x {c['by']}, {c['change'] - 1:+.0%} (noise {math.expm1(c['noise']):.0%})",
                 soft_wrap=True,
             )
     for what in ("gone wrong", "other batch", "only old", "only new"):

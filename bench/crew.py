@@ -1,4 +1,4 @@
-"""The worker processes: one for each library and environment, started when it is first needed, working one at a time."""
+"""The worker processes: one for each library and environment, started when first needed, working one at a time."""
 
 from __future__ import annotations
 

@@ -8,7 +8,7 @@ from bench.case import HESSIAN
 
 
 def jax_jit(given):
-    """What a user writes with jax.nn, loss and gradient as one compiled program."""
+    """Loss and gradient as one compiled program; faster than through jax.nn.log_softmax."""
     import jax
     import jax.numpy as jnp
 
@@ -17,7 +17,8 @@ def jax_jit(given):
         return jax_hessian(given)
 
     def softmax_loss(logits, target):
-        return -jnp.take_along_axis(jax.nn.log_softmax(logits, axis), jnp.expand_dims(target, axis), axis).mean()
+        at_label = jnp.take_along_axis(logits, jnp.expand_dims(target, axis), axis)
+        return (jax.nn.logsumexp(logits, axis, keepdims=True) - at_label).mean()
 
     def sigmoid_loss(logits, target):
         return (jax.nn.softplus(logits) - target * logits).mean()

@@ -77,7 +77,8 @@ class Bench:
 
     def contest(self, case: Case, entrants: list[Entrant], effort: Effort, progress: Progress) -> dict:
         found = {e.label: self.prepare(case, e, progress) for e in entrants}
-        times = self.rounds(case, [e for e in entrants if isinstance(found[e.label], Prepared)], effort, progress, found)
+        fit = [e for e in entrants if isinstance(found[e.label], Prepared)]
+        times = self.rounds(case, fit, effort, progress, found)
         self.crew.drop()
         return result(case, entrants, found, times)
 

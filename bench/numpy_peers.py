@@ -72,7 +72,7 @@ def numpy_sigmoid(given):
 
 
 def scikit_learn(given):
-    """The losses of its gradient boosting and linear models, which sum; outputs are given, so that it allocates nothing."""
+    """The losses of its boosting and its linear models, which sum; outputs are given, so that it allocates nothing."""
     from sklearn._loss.loss import HalfBinomialLoss, HalfMultinomialLoss
 
     if given.case.target == "binary":

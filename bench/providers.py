@@ -150,7 +150,7 @@ PROVIDERS = {
             "jax",
             "jax",
             "jax_peers.jax_jit",
-            f"{BOTH}; value_and_grad of jax.nn.log_softmax under jit; 16 bits in float32",
+            f"{BOTH}; value_and_grad of logsumexp(x) - x_y under jit; 16 bits in float32",
             "the gradient, and whatever XLA keeps",
         ),
         Provider(

@@ -1,8 +1,7 @@
 """From seconds to what can be compared: GB/s, shares of the roof, ratios.
 
-The roof of a contestant is the faster of both copies of the same batch in the same rounds, or the read for one that only
-reads. More than 100 % can be right: an ordinary store first reads what it overwrites, which writing in place and past
-the caches does not, and a copy has two buffers to keep in the caches where in place there is one.
+The roof of a contestant is the faster of both copies of the same batch in the same rounds, or the read for one that
+only reads.
 """
 
 from __future__ import annotations
@@ -12,6 +11,10 @@ from bench.goals import COPY, LOSS, NUMPY, READ, STREAM
 from bench.providers import PROVIDERS
 
 STATES = ("cold", "warm")
+ABOVE = (
+    "More than 100 % can be right: writing in place has one buffer to keep in the caches where the copy has two, and "
+    "an ordinary store first reads what it overwrites, which stores past the caches do not."
+)
 
 
 def rates(contestants: dict[str, dict]) -> None:

@@ -14,9 +14,9 @@ from bench.providers import ABSENT, PROVIDERS
 
 console = Console(width=None if sys.stdout.isatty() else 170, highlight=False)
 LEGEND = (
-    "cold: a call with empty caches; warm: the call right after it; medians. ±: three standard errors of the warm one. "
+    "cold: a call with empty caches; warm: the call right after it; medians. ±: how far the warm one may be off. "
     "GB/s and % of roof (the faster copy; the read, for a read): warm, of the bytes that the task must move. "
-    "x copy, x peer: times the copy's time; times as fast as the fastest peer; ≈ 1: no more than noise. "
+    "x copy: times the copy's time; x peer: times as fast as the fastest peer; ≈: no difference beyond noise. "
     "errors against float64: of the loss, relative; of the gradient, in the largest that a row can have. "
     "memory: the worst moment of a call, beyond inputs and given outputs."
 )
@@ -45,11 +45,11 @@ def show(case: dict) -> None:
         table.add_column(heading, justify="right", no_wrap=True)
     for heading in ("loss error", "grad. error", "memory"):
         table.add_column(heading, justify="right")
-    goals = bool(case["goals"])
-    if goals:
+    if goals := bool(case["goals"]):
         table.add_column("goals")
     for name, line in case["contestants"].items():
-        table.add_row(*(failed(name, line) if "failed" in line else cells(case, name)), *([verdicts(case, name)] * goals))
+        figures = failed(name, line) if "failed" in line else cells(case, name)
+        table.add_row(*figures, *([verdicts(case, name)] if goals else []))
     console.print(table, "")
 
 
@@ -63,12 +63,12 @@ def cells(case: dict, name: str) -> list[str]:
     speed = warm.get("GB/s")
     errors = line.get("errors") or {}
     if "same code" not in case:  # nothing to be compared with
-        return [name, "", seconds(warm["median"]), f"{3 * warm['error']:.1%}", *[""] * 7]
+        return [name, "", seconds(warm["median"]), f"{warm['off']:.1%}", *[""] * 7]
     return [
         name,
         seconds(cold["median"]) if cold else "",
         seconds(warm["median"]),
-        f"{3 * warm['error']:.1%}",
+        f"{warm['off']:.1%}",
         f"{speed:.1f}" if case["repeat"] == 1 else "",
         f"{warm['roof']:.0%}" if warm["roof"] else "",
         rates.times_copy(case, name, "warm"),
