@@ -55,6 +55,27 @@ IMAGES = [  # classes, images, whose
 ]
 
 
+GROUPS = {
+    "llm": "Language models: as many classes as the vocabulary has words, tokens of a step as rows.",
+    "images": "Image classification: a large batch of images.",
+    "segmentation": "A label for each pixel; the class axis is the second, as image models have it.",
+    "boosting": "Gradient boosting: gradient and the Hessian's diagonal of all rows, once for each round of boosting.",
+    "extreme": "Extreme classification: as many classes as a shop has products.",
+    "multilabel": "Sigmoids: every class true or not, with binary cross-entropy; targets are as large as the logits.",
+    "tiny": "So small that it is the call itself that takes the time. Many calls in a turn; warm only.",
+    "rows": "Goals for long rows.",
+    "sweep": "Goal: no number of classes is much slower than its neighbours.",
+    "short": "Goals for few classes.",
+    "strided": "Goals for classes that are not last.",
+    "dtypes": "Goals for 16 and for 64 bits.",
+    "options": "Goals for options of the loss.",
+    "fresh": "Goals for gradients in new memory, and for the loss alone.",
+    "latency": "Goals for the smallest calls.",
+    "start": "Goals for what a new process waits for.",
+    "targets": "Goals for lesser CPUs of this kind.",
+}
+
+
 def llm() -> list[Case]:
     return [
         Case(f"llm/{classes}-{short}", (tokens, classes), contestants, dtype=dtype, about=about)

@@ -35,6 +35,15 @@ def roof_of(contestants: dict[str, dict], provider: str, state: str) -> float | 
     return max(found, default=None)
 
 
+def drift(content: dict) -> float:
+    """How many times as long the machine's copy took at one end of a run as at the other; 1 if that is not known."""
+    ends = [content["roofs"][when]["contestants"].get(COPY, {}) for when in ("before", "after")]
+    if not all("warm" in line for line in ends):
+        return 1.0
+    times = [line["warm"]["median"] for line in ends]
+    return max(times) / min(times)
+
+
 def peers(contestants: dict[str, dict], state: str) -> dict[str, dict]:
     """The times of those that are neither ours nor roofs."""
     timed = {name: line[state] for name, line in contestants.items() if state in line}

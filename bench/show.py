@@ -5,21 +5,14 @@ from __future__ import annotations
 import sys
 
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
-from bench import rates
-from bench.goals import seconds
+from bench import lines
 from bench.providers import ABSENT, PROVIDERS
 
 console = Console(width=None if sys.stdout.isatty() else 170, highlight=False)
-LEGEND = (
-    "cold: a call with empty caches; warm: the call right after it; medians. ±: how far the warm one may be off. "
-    "GB/s and % of roof (the faster copy; the read, for a read): warm, of the bytes that the task must move. "
-    "x copy: times the copy's time; x peer: times as fast as the fastest peer; ≈: no difference beyond noise. "
-    "errors against float64: of the loss, relative; of the gradient, in the largest that a row can have. "
-    "memory: the worst moment of a call, beyond inputs and given outputs."
-)
 
 
 def progress_bar() -> Progress:
@@ -28,63 +21,29 @@ def progress_bar() -> Progress:
 
 
 def head(content: dict) -> None:
-    machine = content["machine"]
     versions = ", ".join(f"{name} {version}" for name, version in content["versions"].items())
-    console.print(f"[bold]{machine['cpu']}[/], {machine['threads']} threads; {versions}; {content['commit']}")
-    console.print(LEGEND, style="dim")
+    console.print(f"[bold]{lines.machine(content)}[/]; {versions}; commit {content['commit']}")
+    for what, meaning in lines.LEGEND.items():
+        console.print(f"{what}: {meaning}", style="dim", soft_wrap=True)
     console.print()
 
 
 def show(case: dict) -> None:
-    about = f" ({case['about']})" if case.get("about") else ""
-    title = f"{case['name']}{about}: {case['batch']}; {case['rounds']} rounds"
-    if case.get("cut"):
-        title += f"; [yellow]{case['cut']}[/]"
-    table = Table("", title=title, title_justify="left", title_style="bold", box=None, pad_edge=False)
-    for heading in ("cold", "warm", "±", "GB/s", "% of roof", "x copy", "x peer"):
+    table = Table("", title=lines.title(case), title_justify="left", title_style="bold", box=None, pad_edge=False)
+    for heading in lines.HEADINGS:
         table.add_column(heading, justify="right", no_wrap=True)
-    for heading in ("loss error", "grad. error", "memory"):
-        table.add_column(heading, justify="right")
     if goals := bool(case["goals"]):
         table.add_column("goals")
+    refused = {}
     for name, line in case["contestants"].items():
-        figures = failed(name, line) if "failed" in line else cells(case, name)
-        table.add_row(*figures, *([verdicts(case, name)] if goals else []))
-    console.print(table, "")
-
-
-def failed(name: str, line: dict) -> list[str]:
-    return [f"{name}: [red]{'REFUSED, ' if line['wrong'] else 'failed: '}{line['failed']}[/]", *[""] * 10]
-
-
-def cells(case: dict, name: str) -> list[str]:
-    line = case["contestants"][name]
-    warm, cold = line["warm"], line.get("cold")
-    speed = warm.get("GB/s")
-    errors = line.get("errors") or {}
-    if "same code" not in case:  # nothing to be compared with
-        return [name, "", seconds(warm["median"]), f"{warm['off']:.1%}", *[""] * 7]
-    return [
-        name,
-        seconds(cold["median"]) if cold else "",
-        seconds(warm["median"]),
-        f"{warm['off']:.1%}",
-        f"{speed:.1f}" if case["repeat"] == 1 else "",
-        f"{warm['roof']:.0%}" if warm["roof"] else "",
-        rates.times_copy(case, name, "warm"),
-        rates.times_fastest_peer(case, name, "warm"),
-        error(errors.get("loss")),
-        error(max((e for e in (errors.get("gradient"), errors.get("hessian")) if e is not None), default=None)),
-        size(line.get("peak")),
-    ]
-
-
-def error(value: float | None) -> str:
-    return "" if value is None else "0" if value == 0 else f"{value:.0e}"
-
-
-def size(number: int | None) -> str:
-    return "" if number is None else f"{number / 2**20:.1f} MiB" if number >= 2**20 else f"{number / 2**10:.0f} KiB"
+        if "failed" in line:
+            refused[name] = line
+        else:
+            table.add_row(name, *lines.cells(case, name), *([verdicts(case, name)] if goals else []))
+    console.print(table)
+    for name, line in refused.items():
+        console.print(f"[red]{name}: {escape(lines.failure(line))}", soft_wrap=True)
+    console.print()
 
 
 def verdicts(case: dict, name: str) -> str:
