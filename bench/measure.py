@@ -30,7 +30,7 @@ COLD, WARM = "cold", "warm"
 class Effort(NamedTuple):
     """How often is measured: so many seconds of turns for a case, and rounds within these limits."""
 
-    seconds: float = 12
+    seconds: float = 8
     least: int = 5
     most: int = 31
 
