@@ -194,5 +194,7 @@ def footprint(case: Case) -> int:
     """Bytes: logits, JAX's and optax's copies of them, target, given outputs, and what the hungriest contestant makes,
     in float32 at least: torch's log-probabilities, gradient and one temporary. Only one runs at a time.
     """
+    if case.group == "sweep":
+        return (len(goal_cases.SWEEP) + 1) * case.bytes  # all batches at once, and one gradient
     given = case.bytes * (5 if case.computes == HESSIAN else 4) + case.target_bytes
     return given + 3 * max(case.bytes, 4 * case.rows * case.classes)

@@ -9,7 +9,7 @@ import tempfile
 
 from bench import goal_cases, noise
 from bench.batches import batch
-from bench.case import MIB, Case
+from bench.case import Case
 from bench.goals import COPY, OURS, Steady, Within, judge
 from bench.measure import WARM, Bench, Effort, Entrant, Progress
 from bench.truth import truth_of
@@ -30,11 +30,11 @@ print(imported - began, time.perf_counter() - imported)
 def sweep(bench: Bench, case: Case, effort: Effort, progress: Progress) -> dict:
     """All batches take turns, writing into one buffer; each is held against its neighbours."""
     empty = bench.empty()
-    out = empty((16 * MIB,), case.dtype)  # as many numbers as any batch has
+    out = empty((case.rows * case.classes,), case.dtype)  # no batch has more numbers
     entrants = []
     for classes in goal_cases.SWEEP:
         progress(f"C = {classes}: its batch, and the truth", 0, 0)
-        its = case._replace(shape=goal_cases.shaped(classes, 64 * MIB))
+        its = case._replace(shape=goal_cases.shaped(classes, case.bytes))
         given = batch(its, empty, out[: its.rows * classes].reshape(its.shape))
         entrants.append(Entrant(f"C = {classes}", OURS, given, truth_of(given)))
     names = [e.label for e in entrants]
