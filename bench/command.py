@@ -7,9 +7,10 @@ checked against float64 before it is timed. Without names: the workloads; the gr
 from __future__ import annotations
 
 import argparse
+import contextlib
 import datetime
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -20,6 +21,7 @@ from bench.providers import ABSENT, PROVIDERS, available, without_peers
 from bench.special import SPECIAL
 
 FORMAT = 2  # of the JSON
+INTERRUPTED = 130  # the exit code, as shells have it
 SHARE = 0.5  # of the available memory, for the inputs and outputs of a case
 QUICK = Effort(seconds=1.5, least=4, most=9)
 
@@ -78,7 +80,13 @@ def main(arguments: Sequence[str] | None = None, prog: str = "python -m bench") 
         show.catalogue(chosen if options.names else cases.catalogue())
         show.providers()
         return 0
-    content = measure(chosen, options)
+    if options.out:
+        from bench import report  # with matplotlib and jinja2, which only files need: now, for they may be missing
+
+        keep = partial(report.write_json, folder=options.out)
+    else:
+        keep = no_file
+    content = measure(chosen, options, keep)
     show.summary(content["cases"])
     code = int(went_wrong(content))
     if old is not None:
@@ -87,11 +95,13 @@ def main(arguments: Sequence[str] | None = None, prog: str = "python -m bench") 
         content["compared"] = news
         code |= int(bool(news["slower"]) and news["same machine"])
     if options.out:
-        from bench import report  # with matplotlib and jinja2, which only files need
-
         report.write(content, options.out)
         show.console.print(f"written to {options.out}")
-    return code
+    return INTERRUPTED if content["interrupted"] else code
+
+
+def no_file(content: dict) -> None:
+    """Where nothing is to be written."""
 
 
 def selected(options: argparse.Namespace) -> list[Case]:
@@ -108,8 +118,10 @@ def effort(options: argparse.Namespace) -> Effort:
     return chosen._replace(least=options.rounds, most=options.rounds) if options.rounds else chosen
 
 
-def measure(chosen: list[Case], options: argparse.Namespace) -> dict:
-    """All cases, the machine's roofs before and after them, and what a reader must know of the run."""
+def measure(chosen: list[Case], options: argparse.Namespace, keep: Callable[[dict], None]) -> dict:
+    """All cases, the machine's roofs before and after them, and what a reader must know of the run. It is kept after
+    each case, so that a run that is ended leaves its figures; Ctrl-C ends it between two answers of a worker.
+    """
     began, cpus = time.monotonic(), threads.cpus()[: options.threads]
     threads.pin(cpus)
     how = effort(options)
@@ -121,19 +133,26 @@ def measure(chosen: list[Case], options: argparse.Namespace) -> dict:
         "machine": machine.describe(cpus),
         "versions": machine.versions(),
         "effort": how._asdict(),
+        "providers": {p.name: provider(p) for p in PROVIDERS.values()},
+        "absent": ABSENT,
+        "interrupted": True,
+        "cases": [],
     }
     show.head(content)
     with Bench(cpus) as bench, show.progress_bar() as bar:
         content["flushed"] = bench.flush.size
         one = partial(run, bench, how, options.memory, bar, bar.add_task("", total=len(chosen) + 2))
         roof = cases.machine_roofs(options.quick)
-        before = one(0, roof)
-        content["cases"] = [one(i, case) for i, case in enumerate(chosen, 1)]
-        content["roofs"] = {"before": before, "after": one(len(chosen) + 1, roof)}
-        content["threads"] = bench.crew.threads()
+        content["roofs"] = {"before": one(0, roof)}
+        with contextlib.suppress(KeyboardInterrupt):
+            for number, case in enumerate(chosen, 1):
+                content["cases"].append(one(number, case))
+                content["threads"] = bench.crew.threads()
+                content["seconds"] = round(time.monotonic() - began, 1)
+                keep(content)
+            content["roofs"]["after"] = one(len(chosen) + 1, roof)
+            content["interrupted"] = False
     content["seconds"] = round(time.monotonic() - began, 1)
-    content["providers"] = {p.name: provider(p) for p in PROVIDERS.values()}
-    content["absent"] = ABSENT
     return content
 
 

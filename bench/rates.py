@@ -37,8 +37,8 @@ def roof_of(contestants: dict[str, dict], provider: str, state: str) -> float | 
 
 def drift(content: dict) -> float:
     """How many times as long the machine's copy took at one end of a run as at the other; 1 if that is not known."""
-    ends = [content["roofs"][when]["contestants"].get(COPY, {}) for when in ("before", "after")]
-    if not all("warm" in line for line in ends):
+    ends = [roof["contestants"].get(COPY, {}) for roof in content["roofs"].values()]
+    if len(ends) < 2 or not all("warm" in line for line in ends):
         return 1.0
     times = [line["warm"]["median"] for line in ends]
     return max(times) / min(times)
@@ -72,10 +72,10 @@ def times_copy(case: dict, name: str, state: str) -> str:
 
 
 def times_fastest_peer(case: dict, name: str, state: str) -> str:
-    """How many times as fast, in words; nothing for peers and roofs."""
-    best = fastest_peer(case["contestants"], state)
-    ours = PROVIDERS[case["contestants"][name]["provider"]].is_ours
-    return said(case, best, name, state) if best and ours else ""
+    """How many times as fast, in words; nothing for peers, roofs, and the loss alone, which no peer is asked for."""
+    best, provider = fastest_peer(case["contestants"], state), case["contestants"][name]["provider"]
+    comparable = PROVIDERS[provider].is_ours and provider != LOSS
+    return said(case, best, name, state) if best and comparable else ""
 
 
 def said(case: dict, slow: str, fast: str, state: str) -> str:

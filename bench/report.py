@@ -31,13 +31,17 @@ METHOD = (
 
 
 def write(content: dict, folder: Path) -> None:
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "result.json").write_text(json.dumps(content, indent=1) + "\n")
+    write_json(content, folder)
     csvfile.write(content, folder / "result.csv")
     pictures = draw(content)
     for name, png in pictures.items():
         (folder / f"{name}.png").write_bytes(png)
     (folder / "report.html").write_text(page(content, pictures), encoding="utf-8")
+
+
+def write_json(content: dict, folder: Path) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "result.json").write_text(json.dumps(content, indent=1) + "\n")
 
 
 def draw(content: dict) -> dict[str, bytes]:
@@ -135,7 +139,8 @@ def cards(cases: list[dict]) -> list[dict]:
 
 def warnings(content: dict) -> list[str]:
     found = [case for case in content["cases"] if case.get("cut")]
-    said = [f"{case['name']} was made smaller: {case['cut']}." for case in found]
+    said = ["It was ended before all cases were measured."] if content.get("interrupted") else []
+    said += [f"{case['name']} was made smaller: {case['cut']}." for case in found]
     wide = rates.drift(content)
     if wide > 1.2:
         said.append(f"The machine's own copy took {wide:.1f} times as long at one end of the run as at the other.")
@@ -152,14 +157,14 @@ def facts(content: dict) -> dict[str, str]:
     unknown = "unknown"
     roofs = [
         f"{name}, {when}: {line['warm']['GB/s']:.1f} GB/s"
-        for when in ("before", "after")
-        for name, line in content["roofs"][when]["contestants"].items()
+        for when, roof in content["roofs"].items()
+        for name, line in roof["contestants"].items()
         if "warm" in line
     ]
     return {
         "CPU": here["cpu"],
         "threads": f"{here['threads']}, on CPUs {', '.join(map(str, here['cpus']))}; in use by each library: "
-        + ", ".join(f"{library} {number}" for library, number in content["threads"].items()),
+        + ", ".join(f"{library} {number}" for library, number in content.get("threads", {}).items()),
         "last-level cache": f"{here['last-level cache'] / 2**20:.0f} MiB; {content['flushed'] / 2**20:.0f} MiB are "
         "rewritten to empty it",
         "memory": f"{here['memory'] / 2**30:.1f} GiB" if here["memory"] else unknown,

@@ -78,7 +78,7 @@ def goals(contents: dict[str, dict]) -> str:
     found = [
         "# Goals, and what was measured",
         "",
-        "Made by `python -m bench.table`; judged by warm medians of one run.",
+        "Made by `python -m bench.table`; judged by the medians of one run.",
     ]
     for source, content in contents.items():
         found += ["", f"{lines.machine(content)}; commit {content['commit']}; {content['date'][:10]}. From `{source}`."]

@@ -196,6 +196,7 @@ def content_of(*cases_, **machine):
             {
                 "format": 2,
                 "quick": False,
+                "interrupted": False,
                 "date": "2000-01-01T00:00:00+00:00",
                 "commit": "abc",
                 "machine": {**here, "system": "Nowhere", **machine},
@@ -281,7 +282,7 @@ def test_a_regression_is_an_exit_code(monkeypatch, tmp_path, factor, threads, co
     old = tmp_path / "old.json"
     old.write_text(json.dumps(content_of(case_of(PLAUSIBLE))))
     new = content_of(case_of(PLAUSIBLE | {OURS: factor * PLAUSIBLE[OURS]}), threads=threads)
-    monkeypatch.setattr(command, "measure", lambda chosen, options: new)
+    monkeypatch.setattr(command, "measure", lambda chosen, options, keep: new)
     assert command.main(["tiny", "--compare", str(old)]) == code
 
 
