@@ -77,3 +77,19 @@ def title(case: dict) -> str:
 def machine(content: dict) -> str:
     here = content["machine"]
     return f"{here['cpu']}, {here['threads']} thread{'s' * (here['threads'] > 1)}"
+
+
+def warnings(content: dict) -> list[str]:
+    """What a reader must know before any figure."""
+    said = ["It was ended before all cases were measured."] if content.get("interrupted") else []
+    if cut := [case["name"] for case in content["cases"] if case.get("cut")]:
+        said.append(f"Made smaller to fit the memory that was free, or allowed: {', '.join(cut)}.")
+    drift = rates.drift(content)
+    if drift > 1.2:
+        said.append(f"The machine's own copy took {drift:.1f} times as long at one end of the run as at the other.")
+    load = content["machine"].get("load")
+    if load is not None and load > 0.5:
+        said.append(
+            f"The machine was not idle: a load of {load} before this began. Look at ± before you believe a ratio."
+        )
+    return said

@@ -63,7 +63,7 @@ def page(content: dict, pictures: dict[str, bytes]) -> str:
     return template.render(
         content=content,
         machine=lines.machine(content),
-        warnings=warnings(content),
+        warnings=lines.warnings(content),
         cards=cards(content["cases"]),
         method=METHOD,
         legend=lines.LEGEND,
@@ -135,21 +135,6 @@ def cards(cases: list[dict]) -> list[dict]:
         words = f"of the throughput of a copy, the median; {shares[lowest]:.0%} at worst: {lowest}"
         found.append((f"{statistics.median(shares.values()):.0%}", words))
     return [{"figure": figure, "says": says} for figure, says in found]
-
-
-def warnings(content: dict) -> list[str]:
-    found = [case for case in content["cases"] if case.get("cut")]
-    said = ["It was ended before all cases were measured."] if content.get("interrupted") else []
-    said += [f"{case['name']} was made smaller: {case['cut']}." for case in found]
-    wide = rates.drift(content)
-    if wide > 1.2:
-        said.append(f"The machine's own copy took {wide:.1f} times as long at one end of the run as at the other.")
-    load = content["machine"]["load"]
-    if load is not None and load > 0.5:
-        said.append(
-            f"The machine was not idle: a load of {load} before this began. Look at ± before you believe a ratio."
-        )
-    return said
 
 
 def facts(content: dict) -> dict[str, str]:

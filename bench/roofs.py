@@ -73,8 +73,9 @@ def read_share(source, part, parts, size):
 
 
 def words(array) -> np.ndarray:
-    """An array's memory as float32, whatever its dtype and its order."""
-    return array.ravel("K").view(np.float32)
+    """An array's memory as float32, whatever its dtype and its order; without a last half of one."""
+    memory = array.ravel("K").view(np.uint8)
+    return memory[: memory.size // 4 * 4].view(np.float32)
 
 
 def copy(logits, out) -> None:

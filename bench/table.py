@@ -43,6 +43,7 @@ def figures(content: dict, source: str) -> str:
     return "\n".join(
         [
             f"{lines.machine(content)}; {versions}; {content['date'][:10]}. From `{source}`.",
+            *(f"**{warning}**" for warning in lines.warnings(content)),
             "",
             "| workload | batch | fastsce, `out=` | copy | fastest peer | × copy | × fastest peer |",
             "|---|---|--:|--:|--:|--:|--:|",

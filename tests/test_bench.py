@@ -163,6 +163,12 @@ def test_arrays_are_shared_and_aligned():
     assert not maker.segments and not opener.segments
 
 
+def test_roofs_take_any_number_of_bytes():
+    given = batch(Case("a", (3, 77), (), dtype="bfloat16"))
+    for name in (READ, COPY, STREAM):
+        providers.PROVIDERS[name].make(given)()
+
+
 def test_caches_are_emptied_by_more_than_they_hold():
     flush = caches.Flusher([0])
     assert flush.size >= caches.last_level()
