@@ -135,11 +135,11 @@ def catalogue() -> list[Case]:
 
 # --quick: one of each kind, so many rows, and no more who than are needed to see that all is well
 QUICK = {
-    "llm/32000-f32": 256,
-    "llm/32000-bf16": 256,
-    "images/1000": 4096,
+    "llm/32000-f32": 128,
+    "llm/32000-bf16": 128,
+    "images/1000": 2048,
     "segmentation/21x512x512": 1,
-    "boosting/10": 200_000,
+    "boosting/10": 100_000,
     "multilabel/80": 16384,
     "tiny/1x10": 1,
 }

@@ -23,7 +23,7 @@ from bench.special import SPECIAL
 FORMAT = 2  # of the JSON
 INTERRUPTED = 130  # the exit code, as shells have it
 SHARE = 0.5  # of the available memory, for the inputs and outputs of a case
-QUICK = Effort(seconds=1.5, least=4, most=9)
+QUICK = Effort(seconds=0.8, least=4, most=7)
 
 
 def parser(prog: str) -> argparse.ArgumentParser:

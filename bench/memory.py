@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-REST = 0.1  # seconds; XLA gives the results of a call back some time after they are dropped
+REST = 0.03  # seconds; XLA gives the results of a call back some time after they are dropped
 
 
 def available() -> int | None:
