@@ -52,7 +52,8 @@ class Served:
                 errors = check(name, given, truth, result)
             del result
         refresh()
-        used = memory.peak(run)
+        times = 4 if self.library == "jax" else 1  # XLA may still hold the result before, which then hides this one
+        used = max((memory.peak(run) for _ in range(times)), key=lambda peak: peak or 0)
         self.runners[label], self.refresh[label] = run, refresh
         return Prepared(errors, used)
 
