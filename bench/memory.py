@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-REST = 0.03  # seconds; XLA gives the results of a call back some time after they are dropped
+LONG_REST = 0.2  # seconds; XLA gives the results of a call back some time after they are dropped
 
 
 def available() -> int | None:
@@ -20,10 +20,10 @@ def total() -> int | None:
     return field(Path("/proc/meminfo"), "MemTotal")
 
 
-def peak(run: Callable[[], object]) -> int | None:
-    """Bytes in use at the worst moment of a call, beyond what was in use before it."""
+def peak(run: Callable[[], object], rest: float = 0) -> int | None:
+    """Bytes in use at the worst moment of a call, beyond what was in use before it, after so many seconds of rest."""
     gc.collect()
-    time.sleep(REST)
+    time.sleep(rest)
     trim()
     try:
         Path("/proc/self/clear_refs").write_text("5")  # forget the highest so far
