@@ -29,8 +29,8 @@ LEGEND = {
     "× peer": "how many times as fast as the fastest peer, warm and cold; ≈: no difference beyond this case's noise",
     "errors": "largest ones against float64: of the loss, relative; of the gradient (or the Hessian), in the largest "
     "gradient that a row can have",
-    "memory": "the worst moment of a call, beyond inputs and outputs that are given; not seen is what an allocator keeps "
-    "from one call to the next, as XLA's can with results of less than 32 MiB",
+    "memory": "the worst moment of a call, beyond inputs and outputs that are given; not seen is what an allocator "
+    "keeps from one call to the next, as XLA's can with results of less than 32 MiB",
 }
 
 
