@@ -8,7 +8,7 @@ import platform
 import re
 
 from bench import caches, memory
-from bench.gpu.machine import commit  # noqa: F401  with it
+from bench.gpu.machine import commit  # noqa: F401  in one place with the others
 from fastsce.system import cpu_name
 
 PACKAGES = ("numpy", "numba", "torch", "jax", "optax", "scikit-learn")

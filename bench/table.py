@@ -17,8 +17,7 @@ from bench.providers import ABSENT, PROVIDERS
 
 ROOT = Path(__file__).parents[1]
 README, RESULTS = ROOT / "README.md", ROOT / "bench" / "results"
-START, END = "<!-- figures: made by bench/table.py from ", "<!-- end of figures -->"
-MARK = " -->"
+START, END = "<!-- figures: made by bench/table.py -->", "<!-- end of figures -->"
 WORKLOADS = frozenset(case.group for case in workloads())
 
 
@@ -26,16 +25,16 @@ def is_of_goals(content: dict) -> bool:
     return all(case["group"] not in WORKLOADS for case in content["cases"])
 
 
-def source_of(text: str) -> str:
-    """The result that README's figures are made from, as README says."""
-    return text.split(START)[1].split(MARK)[0]
+def between(document: str, text: str, start: str, end: str) -> str:
+    """A document with another text between two marks."""
+    before, rest = document.split(start)
+    after = rest.split(end)[1]
+    return f"{before}{start}\n\n{text}\n\n{end}{after}"
 
 
-def in_readme(text: str, content: dict, source: str) -> str:
-    """README with the figures of a result between its marks."""
-    before, rest = text.split(START)
-    after = rest.split(END)[1]
-    return f"{before}{START}{source}{MARK}\n\n{figures(content, source)}\n\n{END}{after}"
+def insert(text: str, start: str, end: str) -> None:
+    """Put it into README between two marks."""
+    README.write_text(between(README.read_text(encoding="utf-8"), text, start, end), encoding="utf-8")
 
 
 def figures(content: dict, source: str) -> str:
@@ -121,8 +120,9 @@ def main() -> None:
         if source not in of_goals:
             from bench import plots  # with matplotlib
 
-            README.write_text(in_readme(README.read_text(encoding="utf-8"), content, source), encoding="utf-8")
-            (ROOT / source).with_suffix(".png").write_bytes(plots.overview(content["cases"]))
+            insert(figures(content, source), START, END)
+            if picture := plots.overview(content["cases"]):
+                (ROOT / source).with_suffix(".png").write_bytes(picture)
 
 
 if __name__ == "__main__":

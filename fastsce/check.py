@@ -56,12 +56,15 @@ def number(name, value) -> float:
     """A Python float from any scalar: a number, or a zero-dimensional array of any library."""
     if type(value) is float:
         return value
-    if isinstance(value, (bool, str, bytes)) or getattr(value, "shape", ()) != ():
+    kind = getattr(getattr(value, "dtype", None), "kind", "f")  # V is ml_dtypes' bfloat16
+    if isinstance(value, (bool, str, bytes)) or getattr(value, "shape", ()) != () or kind not in "iufV":
         raise TypeError(f"{name} must be a number, got {value!r}")
     try:
         return float(value)
     except (TypeError, ValueError):
         raise TypeError(f"{name} must be a number, got {value!r}") from None
+    except OverflowError:
+        raise ValueError(f"{name} must fit a float, and is larger") from None
 
 
 def axis(value, shape) -> int:

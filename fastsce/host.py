@@ -20,7 +20,8 @@ def empty(x, shape, dtype):
 
 
 def empty_like(x):
-    return np.empty_like(x)
+    """Memory as x lies in it, but for rows that are one row again and again: NumPy would lay theirs across."""
+    return np.empty(x.shape, x.dtype) if 0 in x.strides else np.empty_like(x)
 
 
 def number(x, a):

@@ -60,6 +60,10 @@ def log_parts(u):
     return log_parts_f32(u) if u.dtype == np.float32 else log_parts_f64(u)
 
 
+def whole(x):
+    return whole_f32(x) if x.dtype == np.float32 else whole_f64(x)
+
+
 def log_tail(z):
     return log_tail_f32(z) if z.dtype == np.float32 else log_tail_f64(z)
 
@@ -82,7 +86,7 @@ def exp_parts_f32(x, power):
     q = fma(q, r, 0.04166829213500023)
     q = fma(q, r, 0.1666652113199234)
     q = fma(q, r, 0.4999999403953552)
-    return from_bits(bits(t) << 23), r, q, power * -0.69 - 87.0
+    return from_bits(bits(t) << 23), r, q, power * -0.693147 - 87.0
 
 
 def exp_parts_f64(x, power):
@@ -100,7 +104,7 @@ def exp_parts_f64(x, power):
     q = fma(q, r, 0.041666666666526526)
     q = fma(q, r, 0.16666666666666424)
     q = fma(q, r, 0.5000000000000011)
-    return from_bits(bits(t) << 52), r, q, power * -0.69 - 708.0
+    return from_bits(bits(t) << 52), r, q, power * -0.693147 - 708.0
 
 
 POWER = 32.0  # terms of a sum are kept as 2^32·e^x, so that the smallest probability is still a normal number
@@ -110,6 +114,44 @@ def exp(x, power):
     """2^power·e^x to an ulp, 0 where that falls below the normal numbers; x at most some 60 for power = POWER."""
     scale, r, q, floor = exp_parts(x, power)
     return where(x < floor, 0.0, scale * fma(fma(q, r, 1.0), r, 1.0))
+
+
+def whole_f32(x):
+    """The nearest whole number, of those up to 2^22; the same for a number that is worked on in float64."""
+    return narrow(narrow(x + 12582912.0, x) - 12582912.0, x)
+
+
+def whole_f64(x):
+    """As for float32."""
+    return (x + 6755399441055744.0) - 6755399441055744.0
+
+
+NEAR = 65536.0  # n·ln 2 is exact for every term of a row whose largest z has a smaller square than this
+
+
+def octaves(m, near):
+    """k: terms are exp(z − offset)/2^k where the largest z is m. To take k off n is exact, to take m off z is not."""
+    return where(m * m < near, whole(narrow(m * 1.4426950216293335, m)), narrow(0.0, m))
+
+
+def offset(m, near):
+    """What comes off z all the same: m where it is far from 0, or where z is computed, and its ulp not to be seen."""
+    return where(m * m < near, narrow(0.0, m), m)
+
+
+def relative(z, m, power, near):
+    """2^power·(the term of z), in float64."""
+    return exp(z - widen(offset(m, near)), power - widen(octaves(m, near)))
+
+
+def inverse(z, m, power, near):
+    """2^−power ÷ (the term of z), in float64."""
+    return exp(widen(offset(m, near)) - z, widen(octaves(m, near)) - power)
+
+
+def rebased(before, m, near):
+    """What terms are multiplied by to make them those of another m; a power of two where both are near 0."""
+    return relative(widen(offset(before, near)), m, widen(octaves(before, near)), near)
 
 
 def expm1(x):
@@ -205,18 +247,19 @@ def soft_mass(w, t, keep, off):
 
 # --- the law of a row -------------------------------------------------------------------------------------------------
 #
-# z_top is the largest z, and m its neighbour in the working precision. Terms are exp(z − m): `top` the largest, which
-# stands in `ties` places, and `rest` the sum of all that are smaller. S = 1 + others, where others = Σ_{c≠k} exp(z_c −
-# z_top) for one place k of the largest, so that log S = log1p(others) and p_k − 1 = −others·p_k lose nothing however
-# confident the row is. `distance` = Σ q_c·(z_top − z_c): no term is negative.
+# z_top is the largest z, and m its neighbour in the working precision. Terms are exp(z − m), on a CPU exp(z)/2^k with k
+# from `octaves`: `top` the largest, which stands in `ties` places, and `rest` the sum of all that are smaller.
+# S = 1 + others, where others = Σ_{c≠k} exp(z_c − z_top) for one place k of the largest, so that log S = log1p(others)
+# and p_k − 1 = −others·p_k lose nothing however confident the row is. `distance` = Σ q_c·(z_top − z_c): no term is
+# negative.
 
 
-def row_sums(unit, rest, ties):
+def row_sums(unit, rest, ties, like):
     """(log S, p_k, p_k − 1, what a term is multiplied by to be a probability), where `unit` is 1/top."""
     others = fma(rest, widen(unit), ties - 1.0)
-    t = narrow(others, unit)
-    p = 1.0 / (t + 1.0)
-    log_s = where(others < 2.0**-60, others, widen(log1p(t, p)))  # a float32 may be too small for others
+    p = 1.0 / (narrow(others, unit) + 1.0)
+    log_s = widen(log1p(narrow(others, like), narrow(p, like)))
+    log_s = where(others < 2.0**-60, others, log_s)  # a float32 may be too small for others
     return log_s, widen(p), others * widen(p) * -1.0, unit * p
 
 
@@ -335,6 +378,7 @@ class Law(NamedTuple):
     gain: float  # s, or the softcap
     inner: float  # s, or s/softcap
     scale: float  # s
+    near: float  # `octaves`: NEAR, or 0
 
 
 @lru_cache(maxsize=64)
@@ -350,6 +394,7 @@ def law_of(spec, classes, untargeted, dtype):
         gain=float(gain),
         inner=spec.logit_scale / spec.softcap if capped else spec.logit_scale,
         scale=spec.logit_scale,
+        near=0.0 if capped or gain != 1.0 else NEAR,
     )
 
 
@@ -374,8 +419,8 @@ def logit(x, law, softcap):
 
 # What a compiling backend compiles as it stands; the other words it gives a meaning of its own.
 FORMULAS = (
-    exp_parts_f32, exp_parts_f64, exp, expm1, log_parts_f32, log_parts_f64, log1p, tanh, carried, capped, slope,
-    class_gradient, curvature, soft_mass, row_sums, label_chance, saved_chance, label_terms, row_loss, row_factor,
-    place_gradient, share, decay, sigmoid, log_tail_f32, log_tail_f64, sides, binary_loss, binary_gradient,
-    binary_curvature, unit, sloped, logit,
+    exp_parts_f32, exp_parts_f64, exp, whole_f32, whole_f64, octaves, offset, relative, inverse, rebased, expm1,
+    log_parts_f32, log_parts_f64, log1p, tanh, carried, capped, slope, class_gradient, curvature, soft_mass, row_sums,
+    label_chance, saved_chance, label_terms, row_loss, row_factor, place_gradient, share, decay, sigmoid,
+    log_tail_f32, log_tail_f64, sides, binary_loss, binary_gradient, binary_curvature, unit, sloped, logit,
 )  # fmt: skip

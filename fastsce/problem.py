@@ -12,7 +12,7 @@ import numpy as np
 from fastsce import arrays, check, dispatch
 from fastsce.spec import BFLOAT16, Spec
 
-FLOAT32, FLOAT64, UINT64 = np.dtype(np.float32), np.dtype(np.float64), np.dtype(np.uint64)
+FLOAT32, FLOAT64 = np.dtype(np.float32), np.dtype(np.float64)
 NUMBERS = (int, float, complex, np.number)
 
 
@@ -60,7 +60,10 @@ class Call:
         if out is None:
             return self.backend.chores.empty_like(self.x)
         array = hasattr(out, "dtype") or hasattr(out, "__cuda_array_interface__")
-        if not array or not arrays.library_of(out).mutable:
+        library = arrays.library_of(out)
+        if library is arrays.NumPy:  # which would make a copy of other things that have a dtype, and write into that
+            array = isinstance(out, np.ndarray)
+        if not array or not library.mutable:
             raise TypeError(f"{name} of type {type(out).__name__} cannot be written into; leave {name} out")
         return check.out(name, self.view(name, out), self.x, inputs)
 
@@ -187,7 +190,7 @@ def prepare(spec: Spec, logits, target, weight, sample_weight, axis, backend, ch
         s = check.same_shape("sample_weight", s, problem.rows, "for each row")
         problem.sample_weight = problem.backend.chores.numbers(s)
     if kind == "index":
-        if t.dtype == UINT64:
+        if t.dtype.kind == "u" and t.dtype.itemsize == 8:  # of either byte order
             check.labels(t)
         problem.target = problem.backend.chores.labels(t)
         summed = spec.reduction == "mean" and spec.denominator is None

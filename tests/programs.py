@@ -10,6 +10,7 @@ import sys
 import threading
 import time
 from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
 
 import numpy as np
 
@@ -119,6 +120,30 @@ def fork_while_compiling():
         os._exit(0)
     compiling.join()
     assert os.waitpid(pid, 0)[1] == 0
+
+
+def without_threads():
+    """In a process whose threads would have stacks of 4 GB each."""
+    import resource
+
+    resource.setrlimit(resource.RLIMIT_STACK, (4 << 30, resource.RLIM_INFINITY))
+    os.execv(sys.executable, [sys.executable, __file__, "with_memory_for_arrays_only"])
+
+
+def with_memory_for_arrays_only():
+    import resource
+
+    from fastsce.backends.cpu import threads as kernel_threads
+
+    tell(digest())
+    kernel_threads.forked = True
+    used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+    resource.setrlimit(resource.RLIMIT_AS, (used + (2 << 30), resource.RLIM_INFINITY))
+    tell(digest())
+    try:
+        threading.Thread(target=tell).start()
+    except RuntimeError:
+        tell("no", "more")
 
 
 class Digests:

@@ -64,6 +64,20 @@ def test_infinite_logits(backend):
     assert_allclose(grad, [0, 1, 0.5, -1, 0, -0.5, NAN])
 
 
+def test_sums_that_overflow_are_no_warning(backend):
+    x = np.full(2000, -1e305)
+    assert fastsce.binary_cross_entropy(x, np.ones(2000), backend=backend) == INF
+
+
+@pytest.mark.parametrize("dtype", ["int8", "uint8", "float16", "float32"])
+def test_factors_are_multiplied_in_float64(backend, dtype):
+    """In their own dtype 100·100 would overflow, or a product be rounded."""
+    x, factor = logits((5,), "float64"), np.array([100, 99, 98, 97, 3], dtype)
+    found = fastsce.binary_cross_entropy(x, np.ones(5), weight=factor, sample_weight=factor, backend=backend)
+    expected = fastsce.binary_cross_entropy(x, np.ones(5), weight=factor.astype(float) ** 2, backend=backend)
+    assert_allclose(found, expected, rtol=1e-14)
+
+
 @pytest.mark.parametrize("dtype", ["bool", "int64", "uint8", "int8", "float16", "bfloat16", "float64"])
 def test_target_dtypes(backend, dtype):
     x, hot = logits((40,), "float64"), rng("hot").integers(0, 2, 40)

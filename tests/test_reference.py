@@ -182,6 +182,15 @@ def test_logsumexp_of_odd_rows(name, backend):
 # ------------------------------------------------------------------------------------------------- rounding to 16 bits
 
 
+def test_negative_weights_turn_the_sign():
+    """And lose nothing by it."""
+    x, y = logits((7, 300), "float64"), labels(7, 300)
+    given = {"reduction": "sum", "backend": "reference"}
+    plain = fastsce.cross_entropy_value_and_grad(x, y, weight=np.ones(300), **given)
+    found = fastsce.cross_entropy_value_and_grad(x, y, weight=-np.ones(300), **given)
+    assert found.loss == -plain.loss and np.array_equal(found.grad, -plain.grad)
+
+
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float32"])
 def test_stored_gradients_are_rounded_once(dtype):
     """Half a unit in the last place from the float64 gradient of the stored logits, subnormal results included."""

@@ -52,10 +52,11 @@ def test_largest_label_of_a_dtype(backend, dtype, label):
     refused(IndexError, f"target[1] is {label},", value_and_grad, backend, X, np.array([0, label, 0, 0], dtype))
 
 
+@pytest.mark.parametrize("dtype", ["<u8", ">u8"])
 @pytest.mark.parametrize("label", [2**63, 2**64 - 100, 2**64 - 1])
-def test_huge_uint64_label(backend, label):
+def test_huge_uint64_label(backend, label, dtype):
     """2⁶⁴ − 100 is not ignore_index = −100 in disguise."""
-    target = np.array([0, label, 0, 0], np.uint64)
+    target = np.array([0, label, 0, 0], dtype)
     refused(IndexError, f"target[1] is {label}, which no class index can be", value_and_grad, backend, X, target)
 
 
@@ -85,12 +86,16 @@ BAD_OPTIONS = [
     ({"label_smoothing": "a"}, TypeError, "label_smoothing must be a number, got 'a'"),
     ({"label_smoothing": True}, TypeError, "label_smoothing must be a number, got True"),
     ({"label_smoothing": np.zeros(2)}, TypeError, "label_smoothing must be a number, got array([0., 0.])"),
+    ({"label_smoothing": np.bool_(True)}, TypeError, "label_smoothing must be a number, got"),
+    ({"label_smoothing": np.array("0.5")}, TypeError, "label_smoothing must be a number, got array('0.5'"),
+    ({"z_loss": 10**400}, ValueError, "z_loss must fit a float, and is larger"),
     ({"z_loss": -1}, ValueError, "z_loss must be finite and not negative, got -1.0"),
     ({"z_loss": INF}, ValueError, "z_loss must be finite and not negative, got inf"),
     ({"z_loss": None}, TypeError, "z_loss must be a number, got None"),
     ({"softcap": 0}, ValueError, "softcap must be finite and positive, or None for no cap, got 0.0"),
     ({"softcap": INF}, ValueError, "softcap must be finite and positive, or None for no cap, got inf"),
     ({"softcap": 1j}, TypeError, "softcap must be a number, got 1j"),
+    ({"softcap": np.complex64(1)}, TypeError, "softcap must be a number, got"),
     ({"logit_scale": 0}, ValueError, "logit_scale must be finite and positive, got 0.0"),
     ({"logit_scale": -1.5}, ValueError, "logit_scale must be finite and positive, got -1.5"),
     ({"logit_scale": NAN}, ValueError, "logit_scale must be finite and positive, got nan"),

@@ -57,6 +57,23 @@ def test_bad_out(backend, out, error, message):
         refused(error, pair, call, X, target, out=(np.zeros_like(X), out), backend=backend)
 
 
+class Copied:
+    """Has a dtype as an array has, but what NumPy makes of it is a copy."""
+
+    dtype = np.dtype(np.float32)
+
+    def __array__(self, dtype=None, copy=None):
+        return np.zeros((4, 3), np.float32)
+
+
+def test_out_of_which_numpy_makes_a_copy(backend):
+    """The gradient would be lost in it."""
+    call = fastsce.binary_cross_entropy_value_and_grad
+    message = "out of type float32 cannot be written into; leave out out"
+    refused(TypeError, message, call, np.float32(1), np.float32(1), out=np.float32(0), backend=backend)
+    refused(TypeError, "out of type Copied cannot be written into", value_and_grad, backend, X, Y, out=Copied())
+
+
 def test_out_on_an_input(backend):
     """Exactly on the logits is the in-place form; in part, or on a target, is refused with nothing written."""
     memory = np.arange(30, dtype=np.float32)

@@ -47,7 +47,7 @@ WORKING = {
     "1 thread": {"thread_count": lambda: 1, "ALONE": 0},
     "3 threads": {"thread_count": lambda: 3, "ALONE": 0},
     "many rounds": {"thread_count": lambda: 2, "ALONE": 0, "ROUND": 3000},
-    "Python's threads": {"thread_count": lambda: 3, "ALONE": 0, "ROUND": 20_000, "forked": True},
+    "the system's threads": {"thread_count": lambda: 3, "ALONE": 0, "ROUND": 20_000, "forked": True},
 }
 
 

@@ -114,7 +114,7 @@ def gradient(spec, mass, lse, p, q, others, k, top):
     pull = mass + 2 * spec.z_loss * lse
     g = pull[..., None] * p - q
     at_k = others + mass * top + 2 * spec.z_loss * lse * take(p, k)
-    put(g, k, np.where(2 * take(q, k) > mass, at_k, take(g, k)))
+    put(g, k, np.where(2 * np.abs(take(q, k)) > np.abs(mass), at_k, take(g, k)))
     return g
 
 
@@ -146,7 +146,7 @@ def binary(logits, target, weight, sample_weight, pos_weight, upstream, *, loss=
     """
     with np.errstate(all="ignore"):
         x, t = decode(logits), decode(target)
-        w, pos, neg = weight * sample_weight, t * pos_weight, 1 - t
+        w, pos, neg = np.multiply(weight, sample_weight, dtype=np.float64), t * pos_weight, 1 - t
         u = np.exp(-np.abs(x))
         small, large = u / (1 + u), 1 / (1 + u)  # the smaller and the larger of p and 1 − p
         p, not_p = np.where(x < 0, small, large), np.where(x < 0, large, small)

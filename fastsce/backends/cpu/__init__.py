@@ -14,7 +14,7 @@ from fastsce.backends.cpu import columns, elementwise, rows, threads
 from fastsce.backends.cpu.labels import scan_labels, sum_up
 from fastsce.backends.cpu.plan import GRADIENT, HESSIAN, LOG_SOFTMAX, NOTHING, Plan
 from fastsce.backends.cpu.threads import cache_directory, parts_of, thread_count, threading_layer
-from fastsce.backends.cpu.tuning import KEEP, LONGEST_COLUMN, SHORT, STREAM_BYTES
+from fastsce.backends.cpu.tuning import COPIES, KEEP, LONGEST_COLUMN, SHORT, STREAM_BYTES
 from fastsce.layout import STORAGE, blocks, compute_dtype, contiguous, pieces, runs, stored
 from fastsce.maths import law_of
 from fastsce.spec import BFLOAT16, Spec
@@ -71,8 +71,9 @@ def run(spec, logits, target, weight, row_scale, loss, lse, grad, hess, *, write
         return
     law = law_of(spec, classes, target is None, dtype)
     if weight is not None:
-        w = weight.astype(dtype)
-        law = law._replace(total=float(w.sum(dtype=np.float64)))
+        with np.errstate(all="ignore"):
+            w = weight.astype(dtype)
+            law = law._replace(total=float(w.sum(dtype=np.float64)))
     elif soft or law.off > 0.0:
         w = np.ones(classes, dtype)
     else:  # nobody reads it
@@ -131,6 +132,8 @@ def plan_of(shape, itemsize, side_by_side, either, parts, write, saved, stream, 
         return columns.columns, Plan(parts, write, *given, lanes=lanes), columns.scratch_bytes(classes, lanes)
     keep = classes <= KEEP or write == HESSIAN  # gradient and Hessian are both written, one may be on the logits
     copies = not side_by_side
+    if copies and parts > 1:
+        parts = min(COPIES * parts, a * b)
     group = rows.group_rows(classes, keep, copies)
     scratch = rows.scratch_bytes(classes, keep, group, copies)
     given = (saved, stream and not copies, weighted, untargeted, ignore_index)
@@ -152,6 +155,7 @@ def softmax_vjp(p, v, *, out):
             threads.run(elementwise.softmax_vjp, views[0].dtype.char, args, parts, elementwise.SCRATCH)
 
 
+@np.errstate(all="ignore")
 def binary(logits, target, weight, sample_weight, pos_weight, upstream, *, loss=None, grad=None, hess=None):
     if not logits.size:
         return np.zeros(1)
@@ -187,6 +191,7 @@ def native(target, logits):
     return target.dtype in (logits.dtype, compute_dtype(logits)) and target.dtype.isnative
 
 
+@np.errstate(all="ignore")
 def float_copy(target, dtype):
     return bfloat16_values(target).astype(dtype) if target.dtype == BFLOAT16 else target.astype(dtype)
 

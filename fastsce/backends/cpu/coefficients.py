@@ -18,7 +18,7 @@ from fastsce.backends.cpu.vectors import frozen, lane_numbers, narrow, splat, wi
 FACTS_BYTES = 18 * 8 * GROUP + 3 * 64
 
 # Places in Facts: each holds a number for each of GROUP rows.
-# sums: Σ 2^power·exp(z − m) but for the largest z, and how often that occurs; Σ q and Σ q·(m − z), or of w where only
+# sums: Σ 2^power·(term of z) but for the largest z, and how often that occurs; Σ q and Σ q·(m − z), or of w where only
 # smoothing asks for them
 REST, TIES, MASS, DISTANCE = (i * GROUP for i in range(4))
 # numbers: the largest logit; x and q at the label, or at the largest logit where the target is soft; then what comes of
@@ -121,17 +121,14 @@ def settle_lanes(i, n, lane, facts, job, soft, softcap):
 
     z_top = maths.logit(x_top, law, softcap)
     gap = z_top - widen(m)  # m is z_top rounded, or lse
-    # 1/top: where z is not rounded the gap is 0, or NaN for rows that are to be NaN
-    unit = maths.where(power > 0.0, 2.0**-maths.POWER, power + 1.0) + narrow(gap, m)
-    if softcap is not None or law.gain != 1.0 or plan.saved:
-        unit = maths.exp(narrow(-gap, m), -power)
+    unit = maths.inverse(z_top, m, widen(power), law.near)
     log_s, p_top, p_top_minus_1, to_p = maths.row_sums(
-        unit, load(facts.sums, REST + lane, LANES), load(facts.sums, TIES + lane, LANES)
+        unit, load(facts.sums, REST + lane, LANES), load(facts.sums, TIES + lane, LANES), m
     )
     lse = z_top + log_s
     if plan.saved:
         lse = load_part(job.lse, i, n, 0.0, LANES)
-        to_p = maths.exp(narrow(widen(m) - lse, m), -power)
+        to_p = maths.inverse(lse, m, widen(power), law.near)
         p_top, p_top_minus_1 = maths.saved_chance(z_top, lse, m)
     if soft is not None:
         distance = maths.fma(mass, gap, distance)
@@ -156,7 +153,7 @@ def settle_lanes(i, n, lane, facts, job, soft, softcap):
         store_part(job.loss, i, n, maths.where(ignored, 0.0, losses))
     if plan.write == NOTHING:
         return
-    push = maths.row_factor(scale, mass, lse, law.z_loss, widen(to_p))
+    push = maths.row_factor(scale, mass, lse, law.z_loss, to_p)
     pull = scale if soft is not None else scale * law.off
     special = narrow(scale * maths.place_gradient(mass, q, others, lse, law.z_loss, p, p_minus_1), m)
     if softcap is not None:
@@ -168,6 +165,6 @@ def settle_lanes(i, n, lane, facts, job, soft, softcap):
     store(facts.numbers, SPECIAL + lane, special)
     if plan.write == HESSIAN:
         curve = scale * mass * law.scale
-        store(facts.numbers, TO_P + lane, to_p)
+        store(facts.numbers, TO_P + lane, narrow(to_p, m))
         store(facts.numbers, CURVE + lane, narrow(curve, m))
         store(facts.numbers, BEND + lane, narrow(curve * p_top * p_top_minus_1 * -1.0, m))

@@ -38,6 +38,7 @@ from fastsce.backends.cpu.coefficients import (
 )
 from fastsce.backends.cpu.jit import device, kernel
 from fastsce.backends.cpu.memory import fence, gather, load, moved, past_boundary, store, workspace
+from fastsce.backends.cpu.parts import hand_out
 from fastsce.backends.cpu.plan import (
     HESSIAN,
     IGNORED,
@@ -48,10 +49,9 @@ from fastsce.backends.cpu.plan import (
     softness,
 )
 from fastsce.backends.cpu.reductions import first
-from fastsce.backends.cpu.threads import hand_out
 from fastsce.backends.cpu.tiles import Part, ask, bring, bring_columns, stride, take, tile_bytes
 from fastsce.backends.cpu.tuning import COLUMN_BYTES, GROUP, LANES, ROW_BYTES, STEP, TILE_LANES
-from fastsce.backends.cpu.vectors import lane_numbers, same_integer, splat, widen
+from fastsce.backends.cpu.vectors import lane_numbers, narrow, same_integer, splat, widen
 
 
 def tile_lanes(classes, samples, itemsize, side_by_side):
@@ -208,24 +208,28 @@ def first_largest(x, lane, width, classes, x_top):
 
 @device
 def terms(x, e, lane, j, width, classes, x_top, m, after, strips, facts, job, softcap):
-    """Leave 2^power·exp(z − m) in e; note the sum of all but the largest, and how many are the largest."""
-    law, power = job.law, load(facts.numbers, POWER + j, LANES)
-    ties = power * 0.0
+    """Leave 2^power·(the term of z) in e; note the sum of all but the largest, and how many are the largest."""
+    law = job.law
+    power = load(facts.numbers, POWER + j, LANES) - maths.octaves(m, law.near)
+    m = maths.offset(m, law.near)
+    ties = m * 0.0
     rest = widen(ties)
     steps = -(-classes // STEP)
     some = -(-classes // (steps * strips))
     for step in range(steps):
         start, stop = step * STEP, min(step * STEP + STEP, classes)
         whole = start + (stop - start) // 4 * 4
+        part = widen(ties) * 0.0  # float64 logits have no wider type to be summed in: steps first, then their sums
         for c in range(start, whole, 4):  # four terms are added up in the working precision
             v0, ties = term(x, e, c * width + lane, x_top, m, power, ties, law, softcap)
             v1, ties = term(x, e, (c + 1) * width + lane, x_top, m, power, ties, law, softcap)
             v2, ties = term(x, e, (c + 2) * width + lane, x_top, m, power, ties, law, softcap)
             v3, ties = term(x, e, (c + 3) * width + lane, x_top, m, power, ties, law, softcap)
-            rest = rest + widen((v0 + v1) + (v2 + v3))
+            part = part + widen((v0 + v1) + (v2 + v3))
         for c in range(whole, stop):
             v0, ties = term(x, e, c * width + lane, x_top, m, power, ties, law, softcap)
-            rest = rest + widen(v0)
+            part = part + widen(v0)
+        rest = rest + part
         if after.n > 0:
             some_more = (lane // LANES * steps + step) * some
             bring_columns(job.logits, after, width, some_more, some_more + some)
@@ -248,16 +252,24 @@ def weigh(x, q, w, lane, j, width, classes, m, facts, law, soft, softcap):
     mass = splat(0.0, LANES)
     distance = mass
     for start in range(0, classes, STEP):
-        part = m * 0.0
+        part = wide_zero(m, soft)
         for c in range(start, min(start + STEP, classes)):
             d = maths.fma(maths.unit(load(x, c * width + lane, LANES), law.inner, softcap), law.gain, -m)
-            shares = target_share(w, q, c, lane, width, law, soft)
-            part = part - maths.share(shares, d)
+            shares = narrow(target_share(w, q, c, lane, width, law, soft), part)
+            part = part - maths.share(shares, narrow(d, part))
             if soft is not None:  # Σ q may be near one q, and must be exact
-                mass = mass + widen(shares)
+                mass = mass + shares
         distance = distance + widen(part)
     store(facts.sums, MASS + j, mass)
     store(facts.sums, DISTANCE + j, distance)
+
+
+@device
+def wide_zero(m, soft):
+    """0 of the precision in which shares are summed: float64 where they are the target."""
+    if soft is None:
+        return m * 0.0
+    return widen(m) * 0.0
 
 
 @device

@@ -27,8 +27,8 @@ from fastsce.backends.cpu.memory import (
     view,
     workspace,
 )
+from fastsce.backends.cpu.parts import hand_out
 from fastsce.backends.cpu.reductions import total
-from fastsce.backends.cpu.threads import hand_out
 from fastsce.backends.cpu.tuning import ELEMENTS_AHEAD, RUN
 from fastsce.backends.cpu.tuning import LINE as LANES
 from fastsce.backends.cpu.vectors import lane_numbers, narrow, splat, widen

@@ -10,8 +10,9 @@ import numpy as np
 
 from fastsce.backends.cpu.jit import device, kernel
 from fastsce.backends.cpu.memory import load_part, pointer, store
+from fastsce.backends.cpu.parts import hand_out
 from fastsce.backends.cpu.reductions import total as sum_of
-from fastsce.backends.cpu.threads import hand_out, parts_of, run
+from fastsce.backends.cpu.threads import parts_of, run
 from fastsce.backends.cpu.tuning import LANES, PIECE
 from fastsce.backends.cpu.vectors import frozen, splat
 

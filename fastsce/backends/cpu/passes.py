@@ -46,8 +46,9 @@ def find(x, classes, value):
 
 @device
 def terms(x, t, start, stop, m, edge, power, rest, ties, law, softcap):
-    """Leave 2^power·exp(z − m) in t. To `rest` add all but those where x = edge; to `ties`, how many those are."""
+    """Leave 2^power·(the term of z) in t. To `rest` add all but those where x = edge; to `ties`, how many those are."""
     whole = start + (stop - start) // WIDE * WIDE
+    power, m = power - maths.octaves(m, law.near), maths.offset(m, law.near)
     part = splat(m, LANES) * 0.0
     count = part
     for j in range(whole, stop, LANES):
@@ -73,12 +74,12 @@ def step_terms(x, t, j, n, m, edge, power, part, count, law, softcap):
 
 @device
 def weigh(x, q, w, start, stop, m, mass, distance, law, soft, softcap):
-    """Add Σ q, in float64 where q is the target, and Σ q·(m − z); q = w where only smoothing asks for it."""
+    """Add Σ q and Σ q·(m − z), in float64 where q is the target; q = w where only smoothing asks for it."""
     whole = start + (stop - start) // WIDE * WIDE
     few, many = splat(m, LANES) * 0.0, splat(m, WIDE) * 0.0
-    near, far = few, many
     if soft is not None:
         few, many = widen(few), widen(many)
+    near, far = few, many
     for j in range(whole, stop, LANES):
         few, near = step_weigh(x, q, w, j, stop - j, m, few, near, law, soft, softcap)
     mass, distance = mass + widen(few), distance + widen(near)
@@ -93,9 +94,10 @@ def weigh(x, q, w, start, stop, m, mass, distance, law, soft, softcap):
 
 @device
 def step_weigh(x, q, w, j, n, m, mass, distance, law, soft, softcap):
-    d = maths.fma(maths.unit(fetch(x, j, n, -np.inf, distance), law.inner, softcap), law.gain, -m)
-    shares = target_share(w, q, j, n, distance, law, soft)
-    return mass + narrow(shares, mass), distance - maths.share(shares, d)
+    v = fetch(x, j, n, -np.inf, narrow(distance, m))
+    d = narrow(maths.fma(maths.unit(v, law.inner, softcap), law.gain, -m), distance)
+    shares = narrow(target_share(w, q, j, n, v, law, soft), distance)
+    return mass + shares, distance - maths.share(shares, d)
 
 
 @device
@@ -115,7 +117,7 @@ def write_gradient(x, q, w, t, maxima, g, classes, kept, m, power, push, pull, p
     wide, some = splat(m, WIDE), splat(m, LANES)
     for start in range(0, classes, BLOCK):
         stop = min(start + BLOCK, classes)
-        push_block = narrow(push * block_factor(maxima, classes, start, m, kept), m)
+        push_block = narrow(push * block_factor(maxima, classes, start, m, kept, law.near), m)
         j, head = start, start + aligned_after(g, start, stop, plan)
         while j < stop:
             if j >= head and j + WIDE <= stop:
@@ -140,12 +142,12 @@ def step_gradient(x, q, w, t, j, n, kept, m, power, push, pull, like, law, soft,
 
 
 @device
-def write_hessian(t, maxima, h, classes, m, to_p, curve):
+def write_hessian(t, maxima, h, classes, m, to_p, curve, near):
     """curve·p·(1 − p)."""
     like = splat(m, LANES)
     for start in range(0, classes, BLOCK):
         stop = min(start + BLOCK, classes)
-        to_p_block = narrow(to_p * block_factor(maxima, classes, start, m, True), m)
+        to_p_block = narrow(to_p * block_factor(maxima, classes, start, m, True, near), m)
         for j in range(start, stop, LANES):
             p = fetch(t, j, stop - j, 0.0, like) * to_p_block
             put(h, j, stop - j, maths.curvature(p) * curve, False)
@@ -161,20 +163,20 @@ def write_log_softmax(x, g, classes, m, log_s):
 
 @device
 def term(x, t, j, n, kept, m, power, like, law, softcap):
-    """2^power·exp(z − m)·(slope of the softcap): m of the block where terms were kept, else of the row."""
+    """2^power·(the term of z)·(slope of the softcap): m of the block where terms were kept, else of the row."""
     if kept:
         return fetch(t, j, n, 0.0, like)
     v = fetch(x, j, n, 0.0, like)
-    e = maths.exp(maths.fma(maths.unit(v, law.inner, softcap), law.gain, -m), power)
-    return maths.sloped(e, v, law.inner, softcap)
+    z = maths.fma(maths.unit(v, law.inner, softcap), law.gain, -maths.offset(m, law.near))
+    return maths.sloped(maths.exp(z, power - maths.octaves(m, law.near)), v, law.inner, softcap)
 
 
 @device
-def block_factor(maxima, classes, start, m, kept):
+def block_factor(maxima, classes, start, m, kept, near):
     """From a block's terms to the row's."""
     if classes <= BLOCK or not kept:
         return 1.0
-    return maths.exp(np.float64(load(maxima, start // BLOCK, 0)) - np.float64(m), 0.0)
+    return maths.rebased(load(maxima, start // BLOCK, 0), m, near)
 
 
 @device

@@ -47,6 +47,7 @@ from fastsce.backends.cpu.memory import (
     store,
     workspace,
 )
+from fastsce.backends.cpu.parts import hand_out
 from fastsce.backends.cpu.passes import (
     block_largest,
     find,
@@ -65,7 +66,6 @@ from fastsce.backends.cpu.plan import (
     softness,
 )
 from fastsce.backends.cpu.reductions import largest, total
-from fastsce.backends.cpu.threads import hand_out
 from fastsce.backends.cpu.tuning import BLOCK, GROUP, GROUP_CLASSES, LANES, WIDE
 from fastsce.backends.cpu.vectors import narrow, splat
 
@@ -170,12 +170,11 @@ def statistics(x, q, w, t, maxima, classes, keep, power, law, soft, softcap):
         stop = min(start + BLOCK, classes)
         edge = block_largest(x, start, stop)
         if edge > x_top:
-            down, m = np.float64(m), narrow(one_logit(edge, law, softcap), x_top)
-            down -= np.float64(m)
+            before, m = m, narrow(one_logit(edge, law, softcap), x_top)
             if x_top > -np.inf:
-                gap = one_logit(x_top, law, softcap) - np.float64(m)
-                rest = rest * maths.exp(down, 0.0) + ties * maths.exp(gap, np.float64(power))
-                distance = distance - mass * down
+                ties = ties * maths.relative(one_logit(x_top, law, softcap), m, np.float64(power), law.near)
+                rest = rest * maths.rebased(before, m, law.near) + ties
+                distance = distance + mass * (np.float64(m) - np.float64(before))
             x_top, ties = edge, ties * 0.0
         else:
             edge = narrow(np.inf, x_top)  # no term of this block is kept out of its sum
@@ -221,7 +220,7 @@ def write_row(i, r, facts, job, soft, softcap, scratch):
     if plan.write == HESSIAN:
         h = output_row(job.hess, a, b, scratch, copies + 3 * slot_bytes(classes), plan)
         to_p, curve = load(f, TO_P + r, 0), load(f, CURVE + r, 0)
-        write_hessian(t, maxima, h, classes, m, to_p, curve)
+        write_hessian(t, maxima, h, classes, m, to_p, curve, law.near)
         store(h, facts.places[TOP_PLACE + r], load(f, BEND + r, 0))
         finish_row(job.hess, a, b, h, plan)
     push, pull = load(f, PUSH + r, 0), load(f, PULL + r, 0)

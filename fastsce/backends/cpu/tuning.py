@@ -32,4 +32,5 @@ ALONE = 256 << 10  # bytes of logits: two threads are faster from 125 KB on when
 ROUND = (
     16 << 20
 )  # bytes of logits a thread works on until Ctrl-C is seen, 3 to 80 ms; a single round is 1 to 4 % faster
+COPIES = 8  # times as many rounds where rows are copied number by number, which may come from a page each
 PIECE = 16384  # labels or losses added up one after the other; sums of pieces are added in their order

@@ -240,6 +240,13 @@ def log_parts_overload(u):
     return lambda u: maths.log_parts_f64(u)
 
 
+@overload(maths.whole)
+def whole_overload(x):
+    if element(x) == types.float32:
+        return lambda x: maths.whole_f32(x)
+    return lambda x: maths.whole_f64(x)
+
+
 @overload(maths.log_tail)
 def log_tail_overload(z):
     if element(z) == types.float32:

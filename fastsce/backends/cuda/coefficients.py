@@ -65,7 +65,7 @@ def law_of(job):
     """The law, with the weights' sum, which the host does not know."""
     law = job.law
     total = law.total if job.total.step < 0 else load(job.total.data, 0)
-    return maths.Law(law.keep, law.off, total, law.z_loss, law.gain, law.inner, law.scale)
+    return maths.Law(law.keep, law.off, total, law.z_loss, law.gain, law.inner, law.scale, law.near)
 
 
 @device
@@ -146,7 +146,7 @@ def settle(row, facts, law, job, soft, softcap):
     z_top = maths.logit(facts.x_top, law, softcap)
     gap = z_top - maths.widen(m)  # m is z_top rounded, or lse
     unit = number(1.0, p) / term(facts.x_top, m, row.power, law, job, softcap)
-    log_s, p_top, p_top_minus_1, to_p = maths.row_sums(unit, facts.rest, facts.ties)
+    log_s, p_top, p_top_minus_1, to_p = maths.row_sums(unit, facts.rest, facts.ties, m)
     lse = z_top + log_s
     if job.plan.saved:
         lse = load(job.lse, row.i)
