@@ -43,16 +43,6 @@ tanh = np.frompyfunc(mpmath.tanh, 1, 1)
 sech = np.frompyfunc(mpmath.sech, 1, 1)
 
 
-# Bits to compute with: 1 − p may cancel down to the smallest number of the dtype, and 128 bits are to be left of it.
-PRECISION = {"float32": 149 + 128, "float64": 1074 + 128}
-
-number = np.frompyfunc(lambda x: mpmath.mpf(float(x)), 1, 1)
-exp = np.frompyfunc(mpmath.exp, 1, 1)
-log1p = np.frompyfunc(mpmath.log1p, 1, 1)
-tanh = np.frompyfunc(mpmath.tanh, 1, 1)
-sech = np.frompyfunc(mpmath.sech, 1, 1)
-
-
 class Truth(NamedTuple):
     loss: Exact
     grad: Exact
