@@ -1,175 +1,200 @@
-"""The workloads as data, a group for each kind of speed, with the contestants and the goals of each."""
+"""The catalogue: workloads that people run, by name, and beside them the groups that goals are set for (goal_cases.py).
+
+Rows are as many as a training step has, or fewer where the batch would take the minutes of a whole run; classes are
+those of the models that are named.
+"""
 
 from __future__ import annotations
 
-import math
-from typing import Any, NamedTuple
+from collections.abc import Iterable
+from fnmatch import fnmatchcase
 
-import ml_dtypes  # noqa: F401  teaches NumPy the name bfloat16
-import numpy as np
-
+from bench import goal_cases
+from bench.case import HESSIAN, MIB, Case, fewer_rows
 from bench.goals import (
+    AGAIN,
+    COMPILED,
     COPY,
     COPY_BOTH,
     EAGER,
     FRESH,
+    IN_PLACE,
     JAX,
     LOSS,
     NUMPY,
+    OPTAX,
     OURS,
-    PEERS,
-    PLAIN,
     READ,
     SKLEARN,
     STREAM,
-    TORCH,
-    AtMost,
-    Faster,
-    Goal,
-    Within,
 )
 
-MIB = 2**20
+ROOFS = (READ, COPY, STREAM)
+OURS_ALL = (OURS, AGAIN, FRESH, IN_PLACE)
+COMPILERS = (EAGER, COMPILED, JAX, OPTAX)
+ROWS = (*ROOFS, *OURS_ALL, LOSS, *COMPILERS, SKLEARN, NUMPY)  # classes last, float32
+STRIDED = (*ROOFS, *OURS_ALL, LOSS, *COMPILERS, NUMPY)  # scikit-learn takes classes last only
+HALVES = (*ROOFS, *OURS_ALL, LOSS, *COMPILERS)  # scikit-learn and NumPy have no bfloat16
+BOOSTING = (*ROOFS, OURS, AGAIN, FRESH, COMPILED, JAX, SKLEARN, NUMPY)
+MULTILABEL = (*ROOFS, COPY_BOTH, *OURS_ALL, *COMPILERS, SKLEARN, NUMPY)
+TINY = (OURS, AGAIN, FRESH, EAGER, COMPILED, JAX, OPTAX, SKLEARN, NUMPY)
+
+# classes, tokens in a step, whose vocabulary
+VOCABULARIES = [
+    (32000, 2048, "Llama 2, Mistral"),
+    (50257, 1024, "GPT-2, GPT-3"),
+    (128256, 1024, "Llama 3"),
+    (152064, 1024, "Qwen 2.5"),
+    (262144, 1024, "Gemma 3"),
+]
+IMAGES = [  # classes, images, whose
+    (10, 65536, "CIFAR-10, MNIST"),
+    (100, 16384, "CIFAR-100"),
+    (1000, 8192, "ImageNet"),
+    (21841, 1024, "ImageNet-21k"),
+]
 
 
-class Case(NamedTuple):
-    name: str
-    shape: tuple[int, ...]
-    contestants: tuple[str, ...]
-    goals: tuple[Goal, ...] = ()
-    axis: int = -1
-    dtype: str = "float32"
-    order: str = "C"
-    target: str = "labels"  # or "probabilities", or "binary": probabilities of a sigmoid
-    options: tuple[tuple[str, Any], ...] = ()
-    weighted: bool = False  # weights for classes and samples, and some labels to ignore
-    repeat: int = 1  # calls in one measurement
-
-    @property
-    def classes(self) -> int:
-        return self.shape[self.axis]
-
-    @property
-    def rows(self) -> int:
-        return math.prod(self.shape) // self.classes
-
-    @property
-    def bytes(self) -> int:
-        """Of the logits: the floor is to read and to write as many."""
-        return math.prod(self.shape) * np.dtype(self.dtype).itemsize
-
-    def __str__(self) -> str:
-        shape = " x ".join(map(str, self.shape))
-        layout = f", axis {self.axis}" if self.axis != -1 else ", Fortran order" if self.order == "F" else ""
-        size = f"{self.bytes / MIB:.4g} MiB" if self.bytes >= MIB else f"{self.bytes} bytes"
-        return f"{shape} {self.dtype}{layout}, {size} of logits"
+GROUPS = {
+    "llm": "Language models: as many classes as the vocabulary has words, tokens of a step as rows.",
+    "images": "Image classification: a large batch of images.",
+    "segmentation": "A label for each pixel; the class axis is the second, as image models have it.",
+    "boosting": "Gradient boosting: gradient and the Hessian's diagonal of all rows, once for each round of boosting.",
+    "extreme": "Extreme classification: as many classes as a shop has products.",
+    "multilabel": "Sigmoids: every class true or not, with binary cross-entropy; targets are as large as the logits.",
+    "tiny": "So small that it is the call itself that takes the time. Many calls in a turn; warm only.",
+    "rows": "Goals for long rows.",
+    "sweep": "Goal: no number of classes is much slower than its neighbours.",
+    "short": "Goals for few classes.",
+    "strided": "Goals for classes that are not last.",
+    "dtypes": "Goals for 16 and for 64 bits.",
+    "options": "Goals for options of the loss.",
+    "fresh": "Goals for gradients in new memory, and for the loss alone.",
+    "latency": "Goals for the smallest calls.",
+    "start": "Goals for what a new process waits for.",
+    "targets": "Goals for lesser CPUs of this kind.",
+}
 
 
-WIDE = [256, 1024, 4096, 8192, 32768, 65536, 131072, 262144]
-SHORT = [2, 3, 5, 10, 16, 32, 64, 100, 200, 255]
-SWEEP = [256, 257, 383, 511, 512, 513, 767, 1000, 1021, 1023, 1024, 1025, 1531, 2047, 2048, 2049, 3001, 4095, 4096]
-SWEEP += [4097, 6007, 8191, 8192, 8193, 10007, 16383, 16384, 16385, 32003, 32768, 50257, 65535, 65536, 65537, 100003]
-SWEEP += [131072, 131073, 200003, 262144]
-ROOFS = (COPY, STREAM)
-
-
-def shaped(classes: int, size: int, itemsize: int = 4) -> tuple[int, int]:
-    return size // itemsize // classes, classes
-
-
-def rows() -> list[Case]:
-    large = (AtMost(1.0, COPY), AtMost(2.2, STREAM))
-    small = (AtMost(1.5, COPY), AtMost(2.2, STREAM))
-    compared = (1024, 8192, 131072)
+def llm() -> list[Case]:
     return [
-        *(Case(f"256 MiB, C = {c}", shaped(c, 256 * MIB), (OURS, *ROOFS), large) for c in WIDE),
-        *(Case(f"64 MiB, C = {c}", shaped(c, 64 * MIB), (OURS, *ROOFS), small) for c in WIDE if c not in compared),
-        *(
-            Case(f"64 MiB, C = {c}", shaped(c, 64 * MIB), (OURS, FRESH, *ROOFS, *PEERS, NUMPY), (*small, Faster(5)))
-            for c in compared
-        ),
+        Case(f"llm/{classes}-{short}", (tokens, classes), contestants, dtype=dtype, about=about)
+        for dtype, short, contestants in (("float32", "f32", ROWS), ("bfloat16", "bf16", HALVES))
+        for classes, tokens, about in VOCABULARIES
     ]
 
 
-def sweep() -> list[Case]:
-    """Odd, prime and power-of-two numbers of classes: most rows start within a cache line."""
-    return [Case(f"C = {c}", shaped(c, 64 * MIB), (OURS,)) for c in SWEEP]
+def images() -> list[Case]:
+    return [Case(f"images/{c}", (rows, c), ROWS, about=about) for c, rows, about in IMAGES]
 
 
-def short() -> list[Case]:
-    goals = (AtMost(2, COPY), Faster(6))
+def segmentation() -> list[Case]:
     return [
-        *(Case(f"C = {c}", shaped(c, 16 * MIB), (OURS, *ROOFS, *PEERS), goals) for c in SHORT),
-        Case("digits", (65536, 10), (OURS, *ROOFS, *PEERS, NUMPY), goals),
+        Case("segmentation/21x512x512", (8, 21, 512, 512), STRIDED, axis=1, about="Pascal VOC"),
+        Case("segmentation/150x128x128", (8, 150, 128, 128), STRIDED, axis=1, about="ADE20K at a quarter"),
     ]
 
 
-def strided() -> list[Case]:
-    contestants, goals = (OURS, *ROOFS, *TORCH), (AtMost(1.3, COPY), Faster(5, TORCH))
+def boosting() -> list[Case]:
     return [
-        Case("segmentation", (16, 21, 512, 512), contestants, goals, axis=1),
-        Case("segmentation, few images", (4, 21, 512, 512), contestants, goals, axis=1),
-        Case("classes first", (1000, 65536), contestants, goals, axis=0),
-        Case("Fortran order", (65536, 1000), contestants, goals, order="F"),
+        Case(f"boosting/{c}", (1_000_000, c), BOOSTING, computes=HESSIAN, about="a million rows, one boosting round")
+        for c in (3, 10, 50)
     ]
 
 
-def dtypes() -> list[Case]:
+def extreme() -> list[Case]:
+    return [Case("extreme/670091", (64, 670091), ROWS, about="Amazon-670K")]
+
+
+def multilabel() -> list[Case]:
     return [
-        *(
-            Case(
-                f"{dtype}, C = {c}",
-                shaped(c, 64 * MIB, 2),
-                (OURS, *ROOFS, *TORCH),
-                (AtMost(1.5, COPY), Faster(5, TORCH)),
-                dtype=dtype,
-            )
-            for dtype in ("bfloat16", "float16")
-            for c in (1024, 32768)
-        ),
-        *(
-            Case(f"float64, C = {c}", shaped(c, 128 * MIB, 8), (OURS, *ROOFS), (AtMost(1.3, COPY),), dtype="float64")
-            for c in (1024, 32768)
-        ),
+        Case("multilabel/80", (65536, 80), MULTILABEL, target="binary", about="COCO's objects"),
+        Case("multilabel/10000", (1024, 10000), MULTILABEL, target="binary", about="tags"),
     ]
 
 
-def options() -> list[Case]:
-    numbers = (("label_smoothing", 0.1), ("z_loss", 1e-4), ("logit_scale", 0.7))
-    wide, few = shaped(1024, 64 * MIB), shaped(10, 16 * MIB)
-    beside_plain, roofs = (OURS, PLAIN, COPY), (OURS, COPY, COPY_BOTH)
-    return [
-        *(
-            Case(f"all, C = {s[1]}", s, beside_plain, (AtMost(1.15, PLAIN),), options=numbers, weighted=True)
-            for s in (wide, few)
-        ),
-        *(
-            Case(f"softcap, C = {s[1]}", s, beside_plain, (AtMost(2, PLAIN),), options=(("softcap", 30.0),))
-            for s in (wide, few)
-        ),
-        Case("probabilities", wide, roofs, (AtMost(1.2, COPY_BOTH),), target="probabilities"),
-        Case("binary", wide, (*roofs, *TORCH), (AtMost(1.3, COPY), Faster(4, TORCH)), target="binary"),
-    ]
+def tiny() -> list[Case]:
+    shapes = [(1, 10), (32, 10), (1, 1000)]
+    return [Case(f"tiny/{n}x{c}", (n, c), TINY, repeat=200, about="one call's own time") for n, c in shapes]
 
 
-def fresh() -> list[Case]:
-    goals = (Faster(4, who=FRESH), AtMost(1.2, READ, who=LOSS))
-    return [
-        Case(f"{size} MiB, C = {c}", shaped(c, size * MIB), (FRESH, LOSS, COPY, READ, *PEERS), goals)
-        for size in (64, 256)
-        for c in (1024, 32768)
-    ]
+def machine_roofs(quick: bool = False) -> Case:
+    """What the machine can do, measured before and after all cases."""
+    size = (64 if quick else 256) * MIB
+    return Case(f"roofs/{size // MIB}MiB", goal_cases.shaped(8192, size), ROOFS, about="the machine")
 
 
-def latency() -> list[Case]:
-    contestants = (OURS, FRESH, EAGER, JAX, SKLEARN, NUMPY)
-    goals = (Within(10e-6), Within(10e-6, who=FRESH))
-    return [Case(f"N = {n}", (n, 10), contestants, goals, repeat=1000) for n in (1, 32)]
+def workloads() -> list[Case]:
+    return [case for group in (llm, images, segmentation, boosting, extreme, multilabel, tiny) for case in group()]
 
 
-def targets() -> list[Case]:
-    """What is measured again for other instruction sets."""
-    return [Case(f"C = {c}", shaped(c, 64 * MIB), (OURS, *ROOFS, EAGER)) for c in (256, 1024, 8192, 131072)]
+def catalogue() -> list[Case]:
+    """All there is; names are unique."""
+    return [*workloads(), *goal_cases.all_groups()]
 
 
-MAIN = [case for case in (*short(), *rows()) if NUMPY in case.contestants]  # those of pytest bench/
+# --quick: one of each kind, so many rows, and no more who than are needed to see that all is well
+QUICK = {
+    "llm/32000-f32": 128,
+    "llm/32000-bf16": 128,
+    "images/1000": 2048,
+    "segmentation/21x512x512": 1,
+    "boosting/10": 100_000,
+    "multilabel/80": 16384,
+    "tiny/1x10": 1,
+}
+COMPILED_QUICK = "llm/32000-f32"  # torch.compile takes seconds a case: only here
+
+
+def quick(selected: Iterable[Case]) -> list[Case]:
+    """Of the selected cases those that --quick has, smaller; all of them, smaller, if it has none."""
+    selected = list(selected)
+    chosen = [case for case in selected if case.name in QUICK] or selected
+    return [smaller(case) for case in chosen]
+
+
+def smaller(case: Case) -> Case:
+    if case.name != COMPILED_QUICK:
+        case = case._replace(contestants=tuple(name for name in case.contestants if name != COMPILED))
+    rows = QUICK.get(case.name)
+    share = rows / case.shape[0] if rows else 32 * MIB / case.bytes
+    return fewer_rows(case, share)._replace(asked=0) if share < 1 else case
+
+
+class NoSuchCase(ValueError):
+    """A glob that fits no name."""
+
+
+def select(globs: Iterable[str]) -> list[Case]:
+    """The cases whose name, or whose group, fits one of the globs, in the catalogue's order; the workloads if none is
+    given.
+    """
+    globs = list(globs)
+    if not globs:
+        return workloads()
+    everything = catalogue()
+    for glob in globs:
+        if not any(fits(case, glob) for case in everything):
+            groups = ", ".join(dict.fromkeys(case.group for case in everything))
+            raise NoSuchCase(f"no case is called {glob!r}; the groups are {groups}, and --list names all cases")
+    return [case for case in everything if any(fits(case, glob) for glob in globs)]
+
+
+def fits(case: Case, glob: str) -> bool:
+    return fnmatchcase(case.name, glob) or fnmatchcase(case.group, glob)
+
+
+def fitted(case: Case, memory: int, share: float) -> Case:
+    """The case with as many rows as fit: inputs and outputs of all contestants at once in a share of the memory."""
+    allowed, needed = share * memory, footprint(case)
+    return case if needed <= allowed else fewer_rows(case, allowed / needed)
+
+
+def footprint(case: Case) -> int:
+    """Bytes: logits, JAX's and optax's copies of them, target, given outputs, and what the hungriest contestant makes,
+    in float32 at least: torch's log-probabilities, gradient and one temporary. Only one runs at a time.
+    """
+    if case.group == "sweep":
+        return (len(goal_cases.SWEEP) + 1) * case.bytes  # all batches at once, and one gradient
+    given = case.bytes * (5 if case.computes == HESSIAN else 4) + case.target_bytes
+    return given + 3 * max(case.bytes, 4 * case.rows * case.classes)

@@ -6,11 +6,14 @@ import statistics
 from collections.abc import Iterable
 from typing import NamedTuple
 
-OURS, FRESH, LOSS, PLAIN = "fastsce, out=", "fastsce, fresh", "fastsce, loss only", "fastsce, no options"
+OURS, FRESH, IN_PLACE = "fastsce, out=", "fastsce, fresh", "fastsce, in place"
+AGAIN = "fastsce, out= again"  # the same once more: what differs between the two is noise
+LOSS, PLAIN = "fastsce, loss only", "fastsce, no options"
 COPY, STREAM, READ, COPY_BOTH = "copy", "stream copy", "read", "copy, reading targets too"
-EAGER, COMPILED, JAX, SKLEARN, NUMPY = "torch eager", "torch.compile", "JAX jit", "scikit-learn", "NumPy"
+EAGER, COMPILED, JAX, OPTAX = "torch eager", "torch.compile", "JAX jit", "optax jit"
+SKLEARN, NUMPY = "scikit-learn", "NumPy"
 TORCH = (EAGER, COMPILED)
-PEERS = (*TORCH, JAX, SKLEARN)
+PEERS = (*TORCH, JAX, SKLEARN)  # of the goals
 
 
 class AtMost(NamedTuple):

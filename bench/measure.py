@@ -1,101 +1,162 @@
-"""Interleaved times and peak memory of contestants."""
+"""Measures cases: the truth, then each contestant prepared and checked, then turns in a new order every round.
+
+A turn empties the caches first, outside the clock; the first call is cold, the one right after it warm. Short calls are
+timed many at a time and are warm only.
+"""
 
 from __future__ import annotations
 
 import random
-import statistics
 import time
-from pathlib import Path
+from collections.abc import Callable
+from typing import NamedTuple
 
-from bench import cases, providers
-from bench.batches import Check, batch
-from bench.goals import COPY, OURS, PLAIN, Steady, judge
+from bench import noise
+from bench.batches import Batch, batch
+from bench.caches import Flusher
+from bench.case import Case
+from bench.crew import Crew
+from bench.goals import PLAIN, judge
+from bench.providers import PROVIDERS
+from bench.rates import rates
+from bench.shared import Arena
+from bench.truth import Truth, truth_of
+from bench.worker import Failed, Prepared
 
-PAUSE = 0.01  # seconds: threads of the one before may still be spinning
-
-
-def each(cases):
-    """A group whose cases are measured one after the other."""
-    return lambda rounds, with_peers: (measure(case, rounds, with_peers) for case in cases())
-
-
-def measure(case, rounds: int, with_peers: bool) -> dict:
-    """One case, each result checked before it is timed."""
-    given = batch(case)
-    runners = checked(given, providers.available(case, with_peers))
-    times = interleave(runners, rounds, case.repeat)
-    memory = {name: peak(run) for name, run in runners.items()}
-    return result(case.name, str(case), times, case.goals, memory)
+PAUSE = 0.01  # seconds before a turn: threads of the one before may still be spinning
+COLD, WARM = "cold", "warm"
 
 
-def sweep(rounds: int, with_peers: bool):
-    """One number of classes against the next: all batches take turns, writing into one buffer."""
-    runners, out = {}, None
-    for case in cases.sweep():
-        given = batch(case)
-        out = given.out.reshape(-1) if out is None else out
-        given = given._replace(out=out[: given.out.size].reshape(case.shape))
-        runners[case.name] = checked(given, [OURS])[OURS]
-    names = list(runners)
-    goals = [Steady(0.8, name, (*names[max(i - 1, 0) : i], *names[i + 1 : i + 2])) for i, name in enumerate(names)]
-    runners[COPY] = providers.PROVIDERS[COPY][0](given)
-    yield result("sweep", "float32, 64 MiB of logits", interleave(runners, rounds), goals)
+class Effort(NamedTuple):
+    """How often is measured: so many seconds of turns for a case, and rounds within these limits."""
+
+    seconds: float = 8
+    least: int = 5
+    most: int = 31
+
+    def rounds(self, one: float) -> int:
+        """That so much time allows, if one round takes so much."""
+        return max(self.least, min(self.most, int(self.seconds / one)))
 
 
-def result(name: str, batch: str, times: dict[str, list[float]], goals, memory=None) -> dict:
-    found = {who: dict(zip(("low", "median", "high"), quartiles(t), strict=True)) for who, t in times.items()}
-    judged = judge(goals, {who: f["median"] for who, f in found.items()})
-    return {"name": name, "batch": batch, "seconds": found, "goals": judged, "peak": memory or {}}
+class Entrant(NamedTuple):
+    """Who takes part in a case under which name, and on which batch."""
+
+    label: str
+    provider: str
+    given: Batch
+    truth: Truth
 
 
-def quartiles(times: list[float]) -> list[float]:
-    return statistics.quantiles(times, n=4, method="inclusive") if len(times) > 1 else times * 3
+Progress = Callable[[str, int, int], None]  # who has a turn, round, of how many
 
 
-def checked(given, names) -> dict:
-    """The contestants by name, compiled and found right."""
-    check, runners = Check(given), {}
-    for name in names:
-        its = providers.given_to(name, given)
-        runners[name] = run = providers.PROVIDERS[name][0](its)
-        if name not in providers.ROOFS:
-            (Check(its) if name == PLAIN else check)(name, *run())
-        run()
-    return runners
+class Bench:
+    """Worker processes and empty caches for all cases of a run."""
 
+    def __init__(self, cpus: list[int]):
+        self.crew, self.flush, self.arena = Crew(cpus), Flusher(cpus), Arena()
 
-def interleave(runners: dict, rounds: int, repeat: int = 1) -> dict[str, list[float]]:
-    """Seconds a call. All take turns, so that a slow minute hits all; in a new order each round, for each finds the
-    caches as the one before left them.
-    """
-    order, shuffle = list(runners), random.Random(0).shuffle
-    times: dict[str, list[float]] = {name: [] for name in runners}
-    for _ in range(rounds):
-        shuffle(order)
-        for name in order:
-            run = runners[name]
-            time.sleep(PAUSE)
+    def __enter__(self) -> Bench:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.crew.__exit__()
+        self.flush.close()
+        self.arena.close()
+
+    def measure(self, case: Case, effort: Effort, progress: Progress) -> dict:
+        """One case as it goes into a result."""
+        progress("its batch, and the truth in float64", 0, 0)
+        return self.contest(case, entered(case, batch(case, self.empty())), effort, progress)
+
+    def empty(self) -> Callable:
+        """Makes arrays that all processes see, after giving back those of the case before."""
+        self.arena.close()
+        return self.arena.empty
+
+    def contest(self, case: Case, entrants: list[Entrant], effort: Effort, progress: Progress) -> dict:
+        found = {e.label: self.prepare(case, e, progress) for e in entrants}
+        fit = [e for e in entrants if isinstance(found[e.label], Prepared)]
+        times = self.rounds(case, fit, effort, progress, found)
+        self.crew.drop()
+        return result(case, entrants, found, times)
+
+    def prepare(self, case: Case, entrant: Entrant, progress: Progress) -> Prepared | Failed:
+        progress(f"{entrant.label}: prepared and checked", 0, 0)
+        worker = self.crew.of(entrant.provider, case.environment)
+        return worker.ask("prepare", entrant.label, entrant.provider, entrant.given.sent(self.arena), entrant.truth)
+
+    def rounds(self, case: Case, fit: list[Entrant], effort: Effort, progress: Progress, found: dict) -> dict:
+        """Seconds of all turns, by label and by the state of the caches. Who fails is told in `found`, and is out."""
+        times: dict[str, dict[str, list[float]]] = {e.label: {COLD: [], WARM: []} for e in fit}
+        shuffle, planned, done = random.Random(0).shuffle, effort.least, 0
+        while done < planned:
+            shuffle(fit)
             began = time.perf_counter()
-            for _ in range(repeat):
-                run()
-            times[name].append((time.perf_counter() - began) / repeat)
-    return times
+            for entrant in list(fit):
+                progress(entrant.label, done + 1, planned)
+                taken = self.turn(case, entrant)
+                if isinstance(taken, Failed):
+                    found[entrant.label] = taken
+                    fit.remove(entrant)
+                    continue
+                for state, seconds in zip((COLD, WARM), taken):
+                    if seconds is not None:
+                        times[entrant.label][state].append(seconds)
+            if done == 0:
+                planned = effort.rounds(time.perf_counter() - began)
+            done += 1
+        return times
+
+    def turn(self, case: Case, entrant: Entrant) -> tuple | Failed:
+        worker = self.crew.of(entrant.provider, case.environment)
+        ready = worker.ask("ready", entrant.label)
+        if isinstance(ready, Failed):
+            return ready
+        if case.repeat == 1:
+            self.flush()
+        time.sleep(PAUSE)
+        return worker.ask("turn", entrant.label, case.repeat)
 
 
-def peak(run) -> int | None:
-    """Bytes of memory in use during a call beyond what was in use before it; Linux only."""
-    reset = Path("/proc/self/clear_refs")
-    try:
-        reset.write_text("5")
-    except OSError:
-        return None
-    before = status("VmRSS")
-    result = run()
-    used = status("VmHWM") - before
-    del result
-    return max(used, 0)
+def entered(case: Case, given: Batch) -> list[Entrant]:
+    """The case's contestants; the one without options has a batch and a truth of its own."""
+    truth = truth_of(given)
+    plain = given.without_options() if PLAIN in case.contestants else given
+    of_plain = truth_of(plain) if PLAIN in case.contestants else truth
+    return [Entrant(n, n, plain, of_plain) if n == PLAIN else Entrant(n, n, given, truth) for n in case.contestants]
 
 
-def status(key: str) -> int:
-    line = next(s for s in Path("/proc/self/status").read_text().splitlines() if s.startswith(key))
-    return int(line.split()[1]) * 1024
+def result(case: Case, entrants: list[Entrant], found: dict, times: dict) -> dict:
+    contestants = {e.label: row(e, found[e.label], times.get(e.label)) for e in entrants}
+    rates(contestants)
+    medians = {label: line[WARM]["median"] for label, line in contestants.items() if WARM in line}
+    return {
+        "name": case.name,
+        "group": case.group,
+        "about": case.about,
+        "batch": str(case),
+        "shape": case.shape,
+        "classes": case.classes,
+        "dtype": case.dtype,
+        "logits": case.bytes,
+        "computes": case.computes,
+        "repeat": case.repeat,
+        "cut": f"{case.rows:,} of {case.asked:,} rows, for they fit the memory" if case.asked else "",
+        "rounds": max((len(t[WARM]) for t in times.values()), default=0),
+        "same code": {state: noise.same_code(contestants, state) for state in (COLD, WARM)},
+        "contestants": contestants,
+        "goals": judge(case.goals, medians),
+    }
+
+
+def row(entrant: Entrant, prepared: Prepared | Failed, times: dict | None) -> dict:
+    """A contestant of a case: bytes, errors, memory and times; or why there is none of them."""
+    provider, case = PROVIDERS[entrant.provider], entrant.given.case
+    line = {"provider": entrant.provider, "bytes": provider.moved(case), "formula": provider.formula(case)}
+    if isinstance(prepared, Failed):
+        return line | {"failed": prepared.reason, "wrong": prepared.wrong}
+    errors = prepared.errors._asdict() if prepared.errors else {}
+    states = {state: noise.spread(seconds) for state, seconds in times.items() if seconds}
+    return line | {"errors": errors, "peak": prepared.peak} | states

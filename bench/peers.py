@@ -1,9 +1,10 @@
-"""torch and JAX as contestants."""
+"""torch as a contestant, as `ours.py` has them."""
 
 from __future__ import annotations
 
-import numba
 import numpy as np
+
+from bench.case import HESSIAN
 
 
 def torch_eager(given):
@@ -24,13 +25,16 @@ def torch_compile(given):
     """Loss and gradient as one graph, never slower than a compiled loss whose gradient is left to autograd."""
     import torch
 
+    torch._dynamo.reset()  # else it finds shapes of earlier cases and compiles for any shape
     function, logits, target, scale, back = torch_form(given)
+    if given.case.computes == HESSIAN:
+        step = torch.compile(grad_and_hess)
+        return lambda: step(logits, target)
 
     def scaled(logits, target):
         loss = function(logits, target)
         return loss if scale is None else loss * scale, loss
 
-    torch._dynamo.reset()  # else it finds shapes of earlier cases and compiles for any shape
     step = torch.compile(torch.func.grad(scaled, has_aux=True))
 
     def run():
@@ -40,12 +44,18 @@ def torch_compile(given):
     return run
 
 
+def grad_and_hess(logits, target):
+    import torch
+
+    p = torch.softmax(logits, 1)
+    return p - torch.nn.functional.one_hot(target, logits.shape[1]), p * (1 - p)
+
+
 def torch_form(given):
     """What torch is called with in its best form, and the way back: classes that are not last are its second axis."""
     import torch
     from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy
 
-    torch.set_num_threads(numba.get_num_threads())
     function = binary_cross_entropy_with_logits if given.case.target == "binary" else cross_entropy
     if np.dtype(given.case.dtype).itemsize == 2:  # its own mean sums in 16 bits, and overflows in float16
         function = mean_in_float32
@@ -68,16 +78,3 @@ def as_tensor(a):
     import torch
 
     return torch.from_numpy(a.view(np.int16)).view(torch.bfloat16) if a.dtype == "bfloat16" else torch.from_numpy(a)
-
-
-def jax_jit(given):
-    import jax
-    import jax.numpy as jnp
-
-    def loss_of(logits, target):
-        rows = jnp.arange(logits.shape[0])
-        return -jax.nn.log_softmax(logits)[rows, target].mean()
-
-    step = jax.jit(jax.value_and_grad(loss_of))
-    logits, target = jnp.asarray(given.logits), jnp.asarray(given.target.astype(np.int32))
-    return lambda: jax.block_until_ready(step(logits, target))

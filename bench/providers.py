@@ -1,28 +1,30 @@
-"""The contestants: mean loss and its gradient, each in its best form, on the same threads.
+"""Who takes part, each in its best form: what it computes, what it allocates, how many bytes its task must move.
 
-A provider takes a batch and returns a function of no arguments that gives (loss, gradient); one whose library cannot be
-imported is left out. What is converted, compiled or allocated beforehand is not timed.
+A provider's function takes a batch and returns a function of no arguments, which is timed and gives (loss, gradient),
+or (gradient, Hessian) for boosting. What is converted, compiled or allocated beforehand is not timed; what it allocates
+itself, and gives back, is. Nothing here imports a library: functions are found by name, in the process that runs them.
 """
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
-import os
+from collections.abc import Callable
+from typing import NamedTuple
 
-import numba
-import numpy as np
-
-import fastsce
-from bench import peers, roofs
+from bench.case import Case
 from bench.goals import (
+    AGAIN,
     COMPILED,
     COPY,
     COPY_BOTH,
     EAGER,
     FRESH,
+    IN_PLACE,
     JAX,
     LOSS,
     NUMPY,
+    OPTAX,
     OURS,
     PLAIN,
     READ,
@@ -31,112 +33,170 @@ from bench.goals import (
 )
 
 
-def ours(given):
-    """The gradient into memory that the caller keeps, as a training loop does."""
-    return value_and_grad(given, {**given.options, "out": given.out})
+class Provider(NamedTuple):
+    name: str
+    library: str  # whose process runs it
+    module: str  # what must be importable
+    function: str  # module of bench, and name
+    computes: str
+    allocates: str
+    in_place: bool = False
+    moved: Callable[[Case], int] = lambda case: case.moved
+    formula: Callable[[Case], str] = lambda case: case.formula
+
+    @property
+    def is_roof(self) -> bool:
+        return self.name in ROOFS
+
+    @property
+    def is_ours(self) -> bool:
+        return self.name.startswith("fastsce")
+
+    @property
+    def is_peer(self) -> bool:
+        return not self.is_roof and not self.is_ours
+
+    def make(self, given) -> Callable[[], tuple]:
+        module, _, name = self.function.partition(".")
+        return getattr(importlib.import_module(f"bench.{module}"), name)(given)
 
 
-def ours_fresh(given):
-    """The gradient in new memory."""
-    return value_and_grad(given, given.options)
+def two(case: Case) -> int:
+    return 2 * case.bytes
 
 
-def value_and_grad(given, options):
-    binary = given.case.target == "binary"
-    function = fastsce.binary_cross_entropy_value_and_grad if binary else fastsce.cross_entropy_value_and_grad
-    if not binary:
-        options = {**options, "axis": given.case.axis}
-    if given.scale is not None:
-        options = {**options, "grad_output": given.scale}
-    logits, target = given.logits, given.target
-
-    def run():
-        result = function(logits, target, **options)
-        return result.loss, result.grad
-
-    return run
-
-
-def ours_loss(given):
-    logits, target, axis, options = given.logits, given.target, given.case.axis, given.options
-    return lambda: (fastsce.cross_entropy(logits, target, axis=axis, **options), None)
-
-
-def scikit_learn(given):
-    """HalfMultinomialLoss, which sums; its two outputs are given, so that it allocates nothing."""
-    from sklearn._loss.loss import HalfMultinomialLoss
-
-    loss_function = HalfMultinomialLoss(n_classes=given.case.classes)
-    target = given.target.astype(np.float32)
-    weight = np.full(len(target), 1 / len(target), np.float32)
-    losses = np.empty(len(target), np.float32)
-    threads = numba.get_num_threads() if len(target) >= 256 else 1  # more would only wait for each other
-
-    def run():
-        loss_function.loss_gradient(
-            y_true=target,
-            raw_prediction=given.logits,
-            sample_weight=weight,
-            loss_out=losses,
-            gradient_out=given.out,
-            n_threads=threads,
-        )
-        return losses.sum(dtype=np.float64), given.out
-
-    return run
-
-
-def numpy_best(given):
-    """In place on one buffer, no temporary of the logits' size."""
-    logits, target, out = given.logits, given.target, given.out
-    rows = np.arange(len(target))
-
-    def run():
-        np.subtract(logits, logits.max(1, keepdims=True), out=out)
-        shifted = out[rows, target]
-        np.exp(out, out=out)
-        sums = out.sum(1, keepdims=True)
-        loss = (np.log(sums[:, 0]) - shifted).mean()
-        np.multiply(out, (1 / len(rows)) / sums, out=out)
-        out[rows, target] -= np.float32(1 / len(rows))
-        return loss, out
-
-    return run
-
-
+BOTH = "loss and gradient; in boosting cases gradient and Hessian's diagonal"
+NOTHING = "nothing: outputs are given"
+GIVEN = "a few numbers a row; the gradient's memory is given"
+FASTSCE, ROOF = ("fastsce", "numba"), "nothing: the logits' bytes only"
 PROVIDERS = {
-    OURS: (ours, "numba"),
-    FRESH: (ours_fresh, "numba"),
-    LOSS: (ours_loss, "numba"),
-    PLAIN: (ours, "numba"),
-    COPY: (lambda given: lambda: roofs.copy(given.logits, given.out), "numba"),
-    STREAM: (lambda given: lambda: roofs.stream_copy(given.logits, given.out), "numba"),
-    COPY_BOTH: (lambda given: lambda: roofs.copy_reading_both(given.logits, given.target, given.out), "numba"),
-    READ: (lambda given: lambda: roofs.read(given.logits), "numba"),
-    EAGER: (peers.torch_eager, "torch"),
-    COMPILED: (peers.torch_compile, "torch"),
-    JAX: (peers.jax_jit, "jax"),
-    SKLEARN: (scikit_learn, "sklearn"),
-    NUMPY: (numpy_best, "numpy"),
+    provider.name: provider
+    for provider in (
+        Provider(OURS, *FASTSCE, "ours.into_out", BOTH, GIVEN),
+        Provider(AGAIN, *FASTSCE, "ours.into_out", "the same once more: what differs is noise (A/A)", GIVEN),
+        Provider(FRESH, *FASTSCE, "ours.fresh", BOTH, "the gradient, and a few numbers a row"),
+        Provider(
+            IN_PLACE,
+            *FASTSCE,
+            "ours.in_place",
+            "loss and gradient; the logits are copied in again before each turn, outside the clock",
+            "a few numbers a row; the logits' own memory becomes the gradient",
+            in_place=True,
+        ),
+        Provider(
+            LOSS,
+            *FASTSCE,
+            "ours.loss_only",
+            "the loss",
+            "a few numbers a row",
+            moved=lambda case: case.bytes + case.target_bytes,
+            formula=lambda case: "read logits + labels",
+        ),
+        Provider(PLAIN, *FASTSCE, "ours.into_out", "loss and gradient without the case's options", GIVEN),
+        Provider(
+            READ,
+            *FASTSCE,
+            "roofs.reading",
+            ROOF,
+            NOTHING,
+            moved=lambda case: case.bytes,
+            formula=lambda case: "read logits",
+        ),
+        Provider(
+            COPY,
+            *FASTSCE,
+            "roofs.copying",
+            ROOF,
+            NOTHING,
+            moved=two,
+            formula=lambda case: "read logits, write as many bytes, ordinary stores",
+        ),
+        Provider(
+            STREAM,
+            *FASTSCE,
+            "roofs.copying_past_caches",
+            ROOF,
+            NOTHING,
+            moved=two,
+            formula=lambda case: "read logits, write as many bytes past the caches",
+        ),
+        Provider(
+            COPY_BOTH,
+            *FASTSCE,
+            "roofs.copying_with_targets",
+            "nothing: the bytes of logits and targets only",
+            NOTHING,
+            moved=lambda case: 3 * case.bytes,
+            formula=lambda case: "read 2 x logits, write as many bytes as one",
+        ),
+        Provider(
+            EAGER,
+            "torch",
+            "torch",
+            "peers.torch_eager",
+            "loss, then the gradient of autograd; 16 bits: the mean in float32",
+            "log-probabilities, the gradient, and temporaries of the logits' size",
+        ),
+        Provider(
+            COMPILED,
+            "torch",
+            "torch",
+            "peers.torch_compile",
+            f"{BOTH}; one graph, compiled for this shape",
+            "the gradient, and whatever the graph keeps",
+        ),
+        Provider(
+            JAX,
+            "jax",
+            "jax",
+            "jax_peers.jax_jit",
+            f"{BOTH}; value_and_grad of logsumexp(x) - x_y under jit; 16 bits in float32",
+            "the gradient, and whatever XLA keeps",
+        ),
+        Provider(
+            OPTAX,
+            "jax",
+            "optax",
+            "jax_peers.optax_jit",
+            "loss and gradient; value_and_grad of softmax_cross_entropy_with_integer_labels, or of "
+            "sigmoid_binary_cross_entropy, under jit; 16 bits in float32",
+            "the gradient, and whatever XLA keeps",
+        ),
+        Provider(
+            SKLEARN,
+            "scikit-learn",
+            "sklearn",
+            "numpy_peers.scikit_learn",
+            f"{BOTH}; HalfMultinomialLoss and HalfBinomialLoss, threaded by OpenMP",
+            NOTHING,
+        ),
+        Provider(
+            NUMPY,
+            "NumPy",
+            "numpy",
+            "numpy_peers.numpy_best",
+            f"{BOTH}; on one thread, as NumPy is",
+            "a few numbers a row; for sigmoids two temporaries",
+        ),
+    )
 }
-ROOFS = (COPY, STREAM, COPY_BOTH, READ)
+ROOFS = (READ, COPY, STREAM, COPY_BOTH)
+
+# Not timed here, and why; so that nobody has to ask.
+ABSENT = {
+    "XGBoost": "its objectives run inside XGBoosterUpdateOneIter and no function of its C or Python interface returns "
+    "their gradients (dmlc/xgboost#4818); its Hessian is 2 p (1 - p), another quantity",
+    "LightGBM": "its objectives run inside LGBM_BoosterUpdateOneIter; a wrapper of ObjectiveFunction is asked for and "
+    "not merged (lightgbm-org/LightGBM#6585, #6586); its Hessian is scaled by K / (K - 1)",
+    "Liger": "its kernel is Triton's and needs a GPU: python -m bench.gpu times it there",
+    "CuPy": "needs a GPU, where it is a library of arrays and has no such loss: fastsce takes its arrays",
+}
 
 
-def given_to(name, given):
-    """The same batch without options where that is what the contestant is for; labels to be ignored count then."""
-    if name != PLAIN:
-        return given
-    case = given.case._replace(options=(), weighted=False)
-    return given._replace(case=case, options={}, target=np.maximum(given.target, 0))
+def available(names) -> list[str]:
+    """Those whose library is installed."""
+    return [name for name in names if importlib.util.find_spec(PROVIDERS[name].module)]
 
 
-def available(case, with_peers=True) -> list[str]:
-    """The case's contestants whose library is installed."""
-    names = [name for name in case.contestants if importlib.util.find_spec(PROVIDERS[name][1])]
-    return [name for name in names if with_peers or name.startswith("fastsce") or name in ROOFS]
-
-
-def pin_threads() -> None:
-    """As many threads for everyone; to be called before any library starts its own."""
-    for variable in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
-        os.environ.setdefault(variable, str(len(os.sched_getaffinity(0))))
+def without_peers(names) -> list[str]:
+    return [name for name in names if not PROVIDERS[name].is_peer]

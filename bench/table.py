@@ -1,75 +1,128 @@
-"""Put a result into README.md: python -m bench.table bench/results/FILE.json."""
+"""Puts results into the documents: python -m bench.table bench/results/FILE.json [...].
+
+README.md gets the workloads, between its two marks, and the plot beside the result; `bench/results/contestants.md` who
+takes part; `bench/results/goals.md` the goals, of results that have any. Nothing of it is written by hand, and a test
+holds the documents against the results.
+"""
 
 from __future__ import annotations
 
-import json
-import sys
+import argparse
 from pathlib import Path
 
-from bench.goals import COPY, PEERS, STREAM, seconds
+from bench import compare, lines, rates
+from bench.cases import GROUPS, workloads
+from bench.goals import COPY, OURS, seconds
+from bench.providers import ABSENT, PROVIDERS
 
-README = Path(__file__).parents[1] / "README.md"
+ROOT = Path(__file__).parents[1]
+README, RESULTS = ROOT / "README.md", ROOT / "bench" / "results"
 START, END = "<!-- figures: made by bench/table.py -->", "<!-- end of figures -->"
-SHOWN = {
-    "rows": ["256 MiB, C = 32768", "64 MiB, C = 1024", "64 MiB, C = 8192", "64 MiB, C = 131072"],
-    "short": ["C = 2", "C = 10", "C = 100"],
-    "strided": ["segmentation", "classes first"],
-    "dtypes": ["bfloat16, C = 32768"],
-    "options": ["binary"],
-    "latency": ["N = 1"],
-}
+WORKLOADS = frozenset(case.group for case in workloads())
 
 
-def table(content: dict, source: str) -> str:
-    machine = content["machine"]
-    lines = [
-        f"{machine['cpu']}, {machine['threads']} threads; "
-        + ", ".join(f"{name} {version}" for name, version in content["versions"].items())
-        + f". Medians, from `{source}`.",
-        "",
-        "| case | batch | fastsce | copy | stream copy | fastest peer | × copy | × fastest peer |",
-        "|---|---|---|---|---|---|---|---|",
-    ]
-    for group, names in SHOWN.items():
-        cases = {case["name"]: case for case in content["groups"].get(group, [])}
-        lines += [line(cases[name]) for name in names if name in cases]
-    return "\n".join([*lines, "", *map(goals, content["groups"], content["groups"].values())])
+def is_of_goals(content: dict) -> bool:
+    return all(case["group"] not in WORKLOADS for case in content["cases"])
 
 
-def line(case: dict) -> str:
-    medians = {name: f["median"] for name, f in case["seconds"].items()}
-    ours = next(t for name, t in medians.items() if name.startswith("fastsce"))
-    best = min((name for name in PEERS if name in medians), key=medians.__getitem__, default=None)
-    cells = [
-        case["name"],
-        case["batch"].replace(" x ", " × "),
-        seconds(ours),
-        *(seconds(medians[roof]) if roof in medians else "" for roof in (COPY, STREAM)),
-        f"{seconds(medians[best])}, {best}" if best else "",
-        f"{ours / medians[COPY]:.2f}" if COPY in medians else "",
-        f"{medians[best] / ours:.1f}" if best else "",
-    ]
-    return f"| {' | '.join(cells)} |"
-
-
-def goals(group: str, cases: list[dict]) -> str:
-    judged = [(case["name"], goal) for case in cases for goal in case["goals"]]
-    missed = [
-        f"{name}: {goal['who']} {goal['goal']}, measured {goal['figure']}" for name, goal in judged if not goal["met"]
-    ]
-    return "; ".join([f"- {group}: {len(judged) - len(missed)} of {len(judged)} goals met", *missed])
+def between(document: str, text: str, start: str, end: str) -> str:
+    """A document with another text between two marks."""
+    before, rest = document.split(start)
+    after = rest.split(end)[1]
+    return f"{before}{start}\n\n{text}\n\n{end}{after}"
 
 
 def insert(text: str, start: str, end: str) -> None:
     """Put it into README between two marks."""
-    before, rest = README.read_text().split(start)
-    after = rest.split(end)[1]
-    README.write_text(f"{before}{start}\n\n{text}\n\n{end}{after}")
+    README.write_text(between(README.read_text(encoding="utf-8"), text, start, end), encoding="utf-8")
+
+
+def figures(content: dict, source: str) -> str:
+    versions = ", ".join(f"{name} {version}" for name, version in content["versions"].items() if name != "fastsce")
+    return "\n".join(
+        [
+            f"{lines.machine(content)}; {versions}; {content['date'][:10]}. From `{source}`.",
+            *(f"**{warning}**" for warning in lines.warnings(content)),
+            "",
+            "| workload | batch | fastsce, `out=` | copy | fastest peer | × copy | × fastest peer |",
+            "|---|---|--:|--:|--:|--:|--:|",
+            *(workload(case) for case in content["cases"] if case["group"] in WORKLOADS and timed(case, OURS)),
+            "",
+            f"![Throughput of fastsce and its fastest peer, in % of a copy's]({Path(source).with_suffix('.png')})",
+        ]
+    )
+
+
+def timed(case: dict, name: str) -> bool:
+    return "warm" in case["contestants"].get(name, {})
+
+
+def workload(case: dict) -> str:
+    best = rates.fastest_peer(case["contestants"], "warm")
+    warm = {name: seconds(line["warm"]["median"]) for name, line in case["contestants"].items() if "warm" in line}
+    shape = " × ".join(map(str, case["shape"]))
+    cells = [
+        f"`{case['name']}`",
+        f"{shape} {case['dtype']}",
+        warm[OURS],
+        warm.get(COPY, ""),
+        f"{warm[best]}, {best}" if best else "",
+        rates.times_copy(case, OURS, "warm"),
+        rates.times_fastest_peer(case, OURS, "warm"),
+    ]
+    return f"| {' | '.join(cells)} |"
+
+
+def goals(contents: dict[str, dict]) -> str:
+    """The page of goals, of results by the name of their file."""
+    found = [
+        "# Goals, and what was measured",
+        "",
+        "Made by `python -m bench.table`; judged by the medians of one run.",
+    ]
+    for source, content in contents.items():
+        found += ["", f"{lines.machine(content)}; commit {content['commit']}; {content['date'][:10]}. From `{source}`."]
+        for group in dict.fromkeys(case["group"] for case in content["cases"]):
+            judged = [(c["name"], goal) for c in content["cases"] if c["group"] == group for goal in c["goals"]]
+            met = sum(goal["met"] for _, goal in judged)
+            found += ["", f"## {group}: {met} of {len(judged)} met", "", GROUPS[group], ""]
+            found += ["| case | contestant | goal | measured | |", "|---|---|---|--:|---|"]
+            found += [goal_line(name, goal) for name, goal in judged]
+    return "\n".join(found) + "\n"
+
+
+def goal_line(name: str, goal: dict) -> str:
+    met = "met" if goal["met"] else "**not met**"
+    return f"| `{name}` | {goal['who']} | {goal['goal']} | {goal['figure']} | {met} |"
+
+
+def contestants() -> str:
+    """The page of who takes part."""
+    found = ["# Contestants", "", "Made by `python -m bench.table` from `bench/providers.py`.", ""]
+    found += ["| name | process | computes | allocates | in place |", "|---|---|---|---|---|"]
+    for p in PROVIDERS.values():
+        place = "yes" if p.in_place else ""
+        found.append(f"| {p.name} | {p.library} | {p.computes} | {p.allocates} | {place} |")
+    found += ["", "Not timed on a CPU, and why:", ""]
+    found += [f"- **{name}**: {reason}." for name, reason in ABSENT.items()]
+    return "\n".join(found) + "\n"
 
 
 def main() -> None:
-    path = Path(sys.argv[1])
-    insert(table(json.loads(path.read_text()), path.as_posix()), START, END)
+    parser = argparse.ArgumentParser(prog="python -m bench.table", description=__doc__)
+    parser.add_argument("results", type=Path, nargs="+", metavar="FILE.json")
+    found = {path.resolve().relative_to(ROOT).as_posix(): compare.read(path) for path in parser.parse_args().results}
+    of_goals = {source: content for source, content in found.items() if is_of_goals(content)}
+    (RESULTS / "contestants.md").write_text(contestants(), encoding="utf-8")
+    if of_goals:
+        (RESULTS / "goals.md").write_text(goals(of_goals), encoding="utf-8")
+    for source, content in found.items():
+        if source not in of_goals:
+            from bench import plots  # with matplotlib
+
+            insert(figures(content, source), START, END)
+            if picture := plots.overview(content["cases"]):
+                (ROOT / source).with_suffix(".png").write_bytes(picture)
 
 
 if __name__ == "__main__":

@@ -1,10 +1,11 @@
-"""The command line: python -m fastsce demo | info | warmup."""
+"""The command line: python -m fastsce demo | info | warmup | bench."""
 
 from __future__ import annotations
 
 import argparse
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 from fastsce import __version__, dispatch, system
 
@@ -50,6 +51,10 @@ def parser() -> argparse.ArgumentParser:
     )
     backend_option(warmup)
     warmup.set_defaults(run=run_warmup)
+
+    commands.add_parser(  # its options are the benchmark's own, which is no part of the package
+        "bench", help="measure beside other libraries; needs a checkout", add_help=False
+    ).set_defaults(run=run_bench)
     return top
 
 
@@ -75,14 +80,29 @@ def run_warmup(options: argparse.Namespace) -> None:
     system.warmup(options.dtypes, backend=options.backend, progress=lambda line: print(line, flush=True))
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    options = parser().parse_args(arguments)
+def run_bench(options: argparse.Namespace) -> int:
+    root = Path(__file__).parents[1]
+    if not (root / "bench" / "command.py").is_file():
+        raise RuntimeError("the benchmark is in the repository, not in the package: run this in a checkout of it")
+    sys.path.insert(0, str(root))
     try:
-        options.run(options)
+        from bench import command
+    except ImportError as error:
+        raise ImportError(f"{error}; pip install -e '.[bench]', with '.[bench,peers]' for torch and JAX too") from error
+    return command.main(options.rest, prog="python -m fastsce bench")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    top = parser()
+    options, rest = top.parse_known_args(arguments)
+    if rest and options.command != "bench":
+        top.error(f"unrecognized arguments: {' '.join(rest)}")
+    options.rest = rest
+    try:
+        return options.run(options) or 0
     except (ImportError, RuntimeError, ValueError) as error:
         print(f"fastsce {options.command}: {error}", file=sys.stderr)
         return 1
-    return 0
 
 
 if __name__ == "__main__":

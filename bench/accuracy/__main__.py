@@ -9,12 +9,11 @@ from pathlib import Path
 
 import mpmath
 
-from bench.__main__ import versions
 from bench.accuracy.cases import CASES
 from bench.accuracy.contestants import PEERS, installed
 from bench.accuracy.measure import measure
 from bench.accuracy.show import show, summary
-from bench.gpu.machine import commit
+from bench.machine import commit, versions
 from bench.show import console
 from fastsce.system import cpu_name
 
