@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import datetime
+import sys
 import time
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -33,6 +34,7 @@ def parser(prog: str) -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
         epilog="Exit code: 0; 1 if fastsce was wrong or failed, or with --compare is slower; 2 for bad options.",
     )
+    top.add_argument("--gpu", action="store_true", help="the benchmark of a GPU; see --gpu --help")
     top.add_argument("names", nargs="*", metavar="NAME", help="of cases or groups, or globs such as 'llm/*-bf16'")
     top.add_argument("--list", action="store_true", help="only name the cases and the contestants")
     top.add_argument("--quick", action="store_true", help="one case of each kind, small, a few rounds: under a minute")
@@ -69,6 +71,11 @@ def share(text: str) -> float:
 
 
 def main(arguments: Sequence[str] | None = None, prog: str = "python -m bench") -> int:
+    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    if "--gpu" in arguments:  # with cases and options of its own
+        from bench.gpu.__main__ import main as gpu
+
+        return gpu([argument for argument in arguments if argument != "--gpu"])
     top = parser(prog)
     options = top.parse_args(arguments)
     try:

@@ -188,7 +188,7 @@ ABSENT = {
     "their gradients (dmlc/xgboost#4818); its Hessian is 2 p (1 - p), another quantity",
     "LightGBM": "its objectives run inside LGBM_BoosterUpdateOneIter; a wrapper of ObjectiveFunction is asked for and "
     "not merged (lightgbm-org/LightGBM#6585, #6586); its Hessian is scaled by K / (K - 1)",
-    "Liger": "its kernel is Triton's and needs a GPU: python -m bench.gpu times it there",
+    "Liger": "its kernel is Triton's and needs a GPU: python -m fastsce bench --gpu times it there",
     "CuPy": "needs a GPU, where it is a library of arrays and has no such loss: fastsce takes its arrays",
 }
 

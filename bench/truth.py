@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from functools import cache
 from typing import Any, NamedTuple
 
 import ml_dtypes
@@ -11,7 +13,7 @@ import fastsce
 from bench.batches import Batch
 from bench.case import HESSIAN
 
-ENDS, WITHIN = 16, 32  # rows whose gradients are checked: at either end of a batch, and anywhere
+ENDS, WITHIN = 16, 32  # rows whose gradients are checked number by number: at either end of a batch, and anywhere
 ELEMENTS = 1 << 22  # of them at most
 BLOCK = 1 << 16  # logits in float64 at a time, so that they stay in the cache
 
@@ -30,24 +32,63 @@ class Errors(NamedTuple):
     hessian: float | None = None
 
 
+class Part(NamedTuple):
+    """The true gradient, or Hessian's diagonal: a few rows in full, of every row its product with `direction`."""
+
+    some: np.ndarray  # the class axis last
+    products: np.ndarray
+    sizes: np.ndarray  # of every row the sum of what its product adds up, each without its sign
+
+
 class Truth(NamedTuple):
     """Of a batch, found once for all contestants, with the reference that shares no code with any of them."""
 
-    rows: np.ndarray  # numbers of those that are checked
+    rows: np.ndarray  # numbers of those that are checked in full
     loss: float | None
-    gradient: np.ndarray  # of these rows, the class axis last
-    hessian: np.ndarray | None
+    gradient: Part
+    hessian: Part | None
 
 
 def truth_of(given: Batch) -> Truth:
     rows = sampled(given)
-    at = places(given, rows)
+    some = reference(given, places(given, rows))
+    towards, losses, projected = direction(given.case.classes), 0.0, []
+    for block in blocks(given.by_rows(given.logits)):
+        loss, *parts = reference(given, block)
+        losses += loss
+        projected.append([(project(a, towards), project(np.abs(a), np.abs(towards))) for a in parts])
+    gradient, *hessian = (
+        Part(a, *map(np.concatenate, zip(*(block[i] for block in projected)))) for i, a in enumerate(some[1:])
+    )
+    return Truth(rows, None if hessian else losses / given.normaliser, gradient, hessian[0] if hessian else None)
+
+
+def reference(given: Batch, at) -> tuple:
+    """The loss, summed, and the gradient in the batch's own unit; or nought, gradient and Hessian."""
     if given.case.computes == HESSIAN:
-        found = fastsce.cross_entropy_grad_and_hess(**some(given, at))
-        return Truth(rows, None, found.grad, found.hess)
+        return (0.0, *fastsce.cross_entropy_grad_and_hess(**some(given, at)))
     binary = given.case.target == "binary"
     function = fastsce.binary_cross_entropy_value_and_grad if binary else fastsce.cross_entropy_value_and_grad
-    return Truth(rows, true_loss(given), function(**some(given, at), grad_output=given.unit).grad, None)
+    found = function(**some(given, at), grad_output=given.unit)
+    return float(found.loss), found.grad
+
+
+def blocks(by_row: np.ndarray) -> Iterator[slice]:
+    """All rows, a few at a time."""
+    rows = by_row.shape[0]
+    each = max(1, BLOCK * rows // by_row.size)
+    return (slice(i, i + each) for i in range(0, rows, each))
+
+
+def project(rows: np.ndarray, towards: np.ndarray) -> np.ndarray:
+    return np.einsum("...c,c->...", rows.astype(np.float64, copy=False), towards).reshape(-1)
+
+
+@cache
+def direction(classes: int) -> np.ndarray:
+    """At random, none of its numbers small: the product of a row with it shows if any of the row's is wrong."""
+    random = np.random.default_rng(2)
+    return random.uniform(0.5, 1, classes) * random.choice((-1, 1), classes)
 
 
 def sampled(given: Batch) -> np.ndarray:
@@ -72,17 +113,9 @@ def some(given: Batch, at) -> dict[str, Any]:
     return {"logits": given.by_rows(given.logits)[at].astype(np.float64), "target": target, **options}
 
 
-def true_loss(given: Batch) -> float:
-    """The mean, which `ignore_index` and the weights of the labels have a part in."""
-    function = fastsce.binary_cross_entropy if given.case.target == "binary" else fastsce.cross_entropy
-    rows = given.by_rows(given.logits).shape[0]
-    each = max(1, BLOCK * rows // given.logits.size)
-    blocks = (slice(i, i + each) for i in range(0, rows, each))
-    return sum(float(function(**some(given, at))) for at in blocks) / given.normaliser
-
-
 def check(name: str, given: Batch, truth: Truth, result: tuple) -> Errors:
-    """The errors of (loss, gradient) or (gradient, Hessian).
+    """The errors of (loss, gradient) or (gradient, Hessian): of the loss, of every row's product with a direction, of
+    every number of some rows.
 
     Ours may have a relative error of 1e-5 in the loss and in every element of the gradient. Peers, which lose confident
     rows, an absolute one of 1e-5 in the loss and of 1e-4 of a row's largest possible gradient. With 16 bits a few
@@ -104,7 +137,7 @@ def check(name: str, given: Batch, truth: Truth, result: tuple) -> Errors:
     )
 
 
-def by_part(result, truth: Truth):
+def by_part(result, truth: Truth) -> tuple:
     return ("gradient", (result[0], truth.gradient)), ("Hessian", (result[1], truth.hessian))
 
 
@@ -116,24 +149,41 @@ def loss_error(name: str, given: Batch, truth: Truth, loss: float, ours: bool) -
     return abs(loss - truth.loss) / abs(truth.loss)
 
 
-def compare(name: str, part: str, given: Batch, truth: Truth, found, true: np.ndarray, ours: bool) -> float:
+def compare(name: str, part: str, given: Batch, truth: Truth, found, true: Part, ours: bool) -> float:
     found = as_numpy(found)
     if found.shape != given.case.shape:
         raise Wrong(f"{name}: {part} of shape {found.shape}, the logits have {given.case.shape}")
-    found = given.by_rows(found)[places(given, truth.rows)].astype(np.float64)
+    by_row = given.by_rows(found)
+    relative, absolute, smallest = allowances(given, ours)
+    products = np.concatenate([project(by_row[block], direction(given.case.classes)) for block in blocks(by_row)])
+    error = np.abs(products - true.products)
+    if (row := worst(error, relative * true.sizes + absolute + given.case.classes * smallest)) is not None:
+        pair = f"{products[row]:.9g}, in float64 {true.products[row]:.9g}"
+        raise Wrong(f"{name}: {part} at row {row}, multiplied by a known direction, is {pair}")
+    some = by_row[places(given, truth.rows)].astype(np.float64)
+    error = np.abs(some - true.some)
+    if (at := worst(error, relative * np.abs(true.some) + absolute + smallest)) is not None:
+        row, column = np.unravel_index(at, error.shape)
+        where = f"row {truth.rows[row]}, class {column}"
+        raise Wrong(f"{name}: {part} at {where} is {some[row, column]:.6g}, in float64 {true.some[row, column]:.6g}")
+    return float(error.max() / given.unit)
+
+
+def allowances(given: Batch, ours: bool) -> tuple[float, float, float]:
+    """How far off a number may be: relative to itself, in any case, and because of what its dtype can hold."""
     limits = ml_dtypes.finfo(given.case.dtype)
     eps, smallest = float(limits.eps), float(limits.smallest_subnormal)
-    if ours:
-        cancels = 1e-7 * given.unit if given.options or given.case.target != "labels" else 0
-        allowed = max(1e-5, eps) * np.abs(true) + cancels + max(smallest, 1e-36)
-    else:
-        allowed = max(1e-4, 4 * eps) * given.unit + smallest
-    error = np.abs(found - true)
-    if not np.all(error <= allowed):
-        row, column = np.unravel_index(np.argmax(np.where(np.isnan(error), np.inf, error - allowed)), error.shape)
-        where = f"row {truth.rows[row]}, class {column}"
-        raise Wrong(f"{name}: {part} at {where} is {found[row, column]:.6g}, in float64 {true[row, column]:.6g}")
-    return float(error.max() / given.unit)
+    if not ours:
+        return 4 * eps, max(1e-4, 4 * eps) * given.unit, smallest
+    cancels = 1e-7 * given.unit if given.options or given.case.target != "labels" else 0.0
+    return max(1e-5, eps), cancels, max(smallest, 1e-36)
+
+
+def worst(error: np.ndarray, allowed: np.ndarray) -> int | None:
+    """Where an error is furthest beyond what is allowed."""
+    if np.all(error <= allowed):
+        return None
+    return int(np.argmax(np.where(np.isnan(error), np.inf, error - allowed)))
 
 
 def as_numpy(a) -> np.ndarray:

@@ -119,6 +119,18 @@ def test_a_wrong_gradient_is_refused(kind, where):
             check(name, given, truth, tuple(result))
 
 
+@pytest.mark.parametrize("name", [OURS, EAGER])
+@pytest.mark.parametrize("case", [Case("a", (5000, 24), ()), Case("a", (24, 5000), (), axis=0)], ids=["last", "first"])
+def test_one_wrong_number_in_any_row_is_refused(name, case):
+    given = batch(case)
+    truth = truth_of(given)
+    loss, grad = providers.PROVIDERS[OURS].make(given)()
+    row = next(r for r in range(1000, case.rows) if r not in truth.rows)
+    given.by_rows(grad)[row, 7] += 0.01 * given.unit
+    with pytest.raises(Wrong, match=f"gradient at row {row}, multiplied by a known direction, is"):
+        check(name, given, truth, (loss, grad))
+
+
 def test_a_wrong_loss_and_a_wrong_shape_are_refused():
     given = batch(KINDS["labels"])
     truth = truth_of(given)
@@ -357,6 +369,21 @@ def test_a_run_from_end_to_end(tmp_path):
     for case in content["cases"]:
         assert not any("failed" in line for line in case["contestants"].values())
     assert OURS in done.stdout and (tmp_path / "report.html").is_file()
+
+
+def test_pytest_benchmark_saves_draws_and_compares(tmp_path):
+    suite = [sys.executable, "-m", "pytest", "-q", "bench/", "-k", "tiny/1x10- and NumPy"]
+    suite += [f"--benchmark-storage={tmp_path}", f"--benchmark-histogram={tmp_path}/plot"]
+    for more in ("--benchmark-autosave", "--benchmark-compare"):
+        done = subprocess.run([*suite, more], cwd=ROOT, capture_output=True, text=True)
+        assert done.returncode == 0, done.stdout + done.stderr
+    assert "benchmark 'tiny/1x10': 2 tests" in done.stdout  # the one before and this one
+    assert list(tmp_path.glob("plot*.svg"))
+
+
+def test_the_benchmark_of_a_gpu_is_asked_for_with_an_option():
+    done = run("--gpu", "--help")
+    assert done.returncode == 0 and "bench.gpu" in done.stdout
 
 
 def test_list_names_cases_and_contestants():
