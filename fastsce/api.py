@@ -108,7 +108,8 @@ def cross_entropy(
     """
     spec = check.spec(ignore_index, label_smoothing, z_loss, softcap, logit_scale, reduction, denominator)
     problem = prepare(spec, logits, target, weight, sample_weight, axis, backend, check_targets)
-    loss, _ = problem.forward_backward(problem.row_scale())
+    loss, lse = problem.forward_backward(problem.row_scale(), loss=not problem.reduced, lse=False)
+    problem.forget(lse)
     return problem.reduce(loss)
 
 
@@ -166,7 +167,7 @@ denominator, axis, backend, check_targets
     problem = prepare(spec, logits, target, weight, sample_weight, axis, backend, check_targets)
     row_scale = problem.row_scale(grad_output)
     grad = problem.gradient_buffer("out", out)
-    loss, lse = problem.forward_backward(row_scale, grad)
+    loss, lse = problem.forward_backward(row_scale, grad, loss=not problem.reduced, lse=True)
     return ValueAndGrad(problem.reduce(loss), problem.wrap(grad, out), problem.wrap(lse))
 
 
@@ -298,6 +299,5 @@ backend, check_targets, grad_output
     outs = check.pair("out", out)
     grad, hess = (problem.gradient_buffer(f"out[{i}]", given) for i, given in enumerate(outs))
     check.apart(grad, hess)
-    loss, _ = problem.forward_backward(row_scale, grad, hess)
-    problem.forget(loss)
+    problem.forget(*problem.forward_backward(row_scale, grad, hess, loss=False, lse=False))
     return GradAndHess(problem.wrap(grad, outs[0]), problem.wrap(hess, outs[1]))

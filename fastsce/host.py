@@ -5,6 +5,8 @@ Every backend of the CPU offers these; a backend of another device has its own o
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 
 from fastsce import scratch
@@ -29,14 +31,14 @@ def number(x, a):
     return a
 
 
-def borrow(x, shape, reduced):
-    """Float64 memory for losses; they are not seen by the caller if they are reduced."""
-    return scratch.floats(shape) if reduced and 8 * x.size >= scratch.SMALL else np.empty(shape)
+def borrow(x, shape):
+    """Float64 memory for numbers that the caller does not see."""
+    return scratch.floats(shape) if 8 * math.prod(shape) >= scratch.SMALL else np.empty(shape)
 
 
-def give_back(losses):
-    if losses.base is not None:
-        scratch.give_back(losses.base)
+def give_back(numbers):
+    if numbers.base is not None:
+        scratch.give_back(numbers.base)
 
 
 def numbers(a):

@@ -124,10 +124,11 @@ class Problem(Call):
     def gradient_buffer(self, name: str, out: Any) -> np.ndarray:
         return self.buffer(name, out, target=self.target)
 
-    def forward_backward(self, row_scale, grad=None, hess=None) -> tuple[np.ndarray, np.ndarray]:
-        """Run the backend; loss (without sample_weight) and lse of every row."""
-        lse = self.backend.chores.empty(self.x, self.rows, FLOAT64)
-        loss = self.backend.chores.borrow(lse, self.rows, self.reduced)
+    def forward_backward(self, row_scale, grad=None, hess=None, *, loss, lse) -> tuple[np.ndarray, np.ndarray]:
+        """Run the backend; loss (without sample_weight) and lse of every row, and whether the caller will see them.
+        Those that nobody sees are to be forgotten.
+        """
+        loss, lse = self.row_numbers(loss), self.row_numbers(lse)
         if self.x.size:  # no backend is asked to work on nothing
             self.backend.forward_backward(
                 self.spec,
@@ -153,9 +154,14 @@ class Problem(Call):
         self.forget(loss)
         return result
 
-    def forget(self, loss: np.ndarray) -> None:
-        """Nobody asks for these losses any more."""
-        self.backend.chores.give_back(loss)
+    def row_numbers(self, seen: bool) -> np.ndarray:
+        chores = self.backend.chores
+        return chores.empty(self.x, self.rows, FLOAT64) if seen else chores.borrow(self.x, self.rows)
+
+    def forget(self, *numbers: np.ndarray) -> None:
+        """Nobody asks for these any more."""
+        for a in numbers:
+            self.backend.chores.give_back(a)
 
 
 def locate(logits: Any, backend: str | None, name: str = "logits") -> tuple[Any, np.ndarray, Any, str, ModuleType]:

@@ -11,7 +11,7 @@ import numpy as np
 
 SMALL = 1 << 17  # bytes: malloc has less at hand, without fresh pages
 LARGEST = 1 << 25  # bytes of a piece that is kept
-PIECES = 2  # kept at most: a call needs as many
+PIECES = 3  # kept at most: a call needs as many
 
 BYTE = np.dtype(np.uint8)
 

@@ -37,7 +37,7 @@ from fastsce.backends.cpu.coefficients import (
     shift,
 )
 from fastsce.backends.cpu.jit import device, kernel
-from fastsce.backends.cpu.memory import fence, gather, load, moved, past_boundary, store, workspace
+from fastsce.backends.cpu.memory import fence, gather, load, moved, past_boundary, spare, store, workspace
 from fastsce.backends.cpu.parts import hand_out
 from fastsce.backends.cpu.plan import (
     HESSIAN,
@@ -49,7 +49,7 @@ from fastsce.backends.cpu.plan import (
     softness,
 )
 from fastsce.backends.cpu.reductions import first
-from fastsce.backends.cpu.tiles import Part, ask, bring, bring_columns, stride, take, tile_bytes
+from fastsce.backends.cpu.tiles import Part, ask, bring, bring_columns, desk_bytes, lines_of, stride, take, tile_bytes
 from fastsce.backends.cpu.tuning import COLUMN_BYTES, GROUP, LANES, ROW_BYTES, STEP, TILE_LANES
 from fastsce.backends.cpu.vectors import lane_numbers, narrow, same_integer, splat, widen
 
@@ -61,7 +61,7 @@ def tile_lanes(classes, samples, itemsize, side_by_side):
 
 
 def scratch_bytes(classes, lanes):
-    return FACTS_BYTES + 4 * tile_bytes(classes, lanes)
+    return FACTS_BYTES + 4 * tile_bytes(classes, lanes) + desk_bytes(classes)
 
 
 @kernel
@@ -122,21 +122,38 @@ def tile(here, after, job, soft, softcap, scratch):
     q = workspace(scratch, FACTS_BYTES + 3 * size, x)
     if soft is not None:
         bring(job.soft, Part(q, here.a, here.b, here.n), width)
+    desk = spare(scratch, FACTS_BYTES + 4 * size, job.logits.data)
     facts = facts_at(scratch, job)
     strips = -(-here.n // LANES)
     for lane in range(0, here.n, GROUP):
-        group(here.a, here.b + lane, min(GROUP, here.n - lane), lane, x, e, q, after, strips, facts, job, soft, softcap)
+        group(
+            here.a,
+            here.b + lane,
+            min(GROUP, here.n - lane),
+            lane,
+            x,
+            e,
+            q,
+            desk,
+            after,
+            strips,
+            facts,
+            job,
+            soft,
+            softcap,
+        )
 
 
 @device
-def group(a, b, n, lane, x, e, q, after, strips, facts, job, soft, softcap):
+def group(a, b, n, lane, x, e, q, desk, after, strips, facts, job, soft, softcap):
     """n samples from b on, in a tile's lanes from `lane` on. The gradient is left in x, the Hessian in e."""
     i = a * job.logits.shape[1] + b
     for j in range(0, n, LANES):
-        read_strip(i + j, min(LANES, n - j), lane + j, j, x, e, q, after, strips, facts, job, soft, softcap)
-        ask(job.logits, a, b + j + job.plan.lanes)
-        if job.plan.write != NOTHING and not job.plan.stream:
-            ask(job.grad, a, b + j)
+        later = lines_of(job.logits, a, b + j + job.plan.lanes, True)
+        soon = lines_of(job.grad, a, b + j, job.plan.write != NOTHING and not job.plan.stream)
+        read_strip(
+            i + j, min(LANES, n - j), lane + j, j, x, e, q, after, later, soon, strips, facts, job, soft, softcap
+        )
         ask_rows(job.labels, i + j + GROUP)
         ask_rows(Line(job.lse, 1), i + j + GROUP)
         ask_rows(Line(job.loss, 1), i + j + GROUP)
@@ -144,13 +161,13 @@ def group(a, b, n, lane, x, e, q, after, strips, facts, job, soft, softcap):
     if job.plan.write != NOTHING:
         for j in range(0, n, LANES):
             write_strip(lane + j, j, x, e, q, facts, job, soft, softcap)
-        take(moved(x, lane), stride(job.plan.lanes), n, job.grad, a, b, job.plan.stream)
+        take(moved(x, lane), stride(job.plan.lanes), n, job.grad, a, b, job.plan.stream, desk)
     if job.plan.write == HESSIAN:
-        take(moved(e, lane), stride(job.plan.lanes), n, job.hess, a, b, job.plan.stream)
+        take(moved(e, lane), stride(job.plan.lanes), n, job.hess, a, b, job.plan.stream, desk)
 
 
 @device
-def read_strip(i, n, lane, j, x, e, q, after, strips, facts, job, soft, softcap):
+def read_strip(i, n, lane, j, x, e, q, after, later, soon, strips, facts, job, soft, softcap):
     """x[c·width + lane …]: class c of these rows; facts[… + j …]: theirs."""
     law, plan, w, classes, width = job.law, job.plan, job.weight, job.logits.shape[2], stride(job.plan.lanes)
     y = begin(i, n, j, facts, job)
@@ -171,7 +188,7 @@ def read_strip(i, n, lane, j, x, e, q, after, strips, facts, job, soft, softcap)
     m = maths.where(y == IGNORED, 0.0, m)  # an lse that is given may be anything there
     if soft is not None or law.off > 0.0:
         weigh(x, q, w, lane, j, width, classes, m, facts, law, soft, softcap)
-    terms(x, e, lane, j, width, classes, x_top, m, after, strips, facts, job, softcap)
+    terms(x, e, lane, j, width, classes, x_top, m, after, later, soon, strips, facts, job, softcap)
 
 
 @device
@@ -207,7 +224,7 @@ def first_largest(x, lane, width, classes, x_top):
 
 
 @device
-def terms(x, e, lane, j, width, classes, x_top, m, after, strips, facts, job, softcap):
+def terms(x, e, lane, j, width, classes, x_top, m, after, later, soon, strips, facts, job, softcap):
     """Leave 2^power·(the term of z) in e; note the sum of all but the largest, and how many are the largest."""
     law = job.law
     power = load(facts.numbers, POWER + j, LANES) - maths.octaves(m, law.near)
@@ -226,6 +243,10 @@ def terms(x, e, lane, j, width, classes, x_top, m, after, strips, facts, job, so
             v2, ties = term(x, e, (c + 2) * width + lane, x_top, m, power, ties, law, softcap)
             v3, ties = term(x, e, (c + 3) * width + lane, x_top, m, power, ties, law, softcap)
             part = part + widen((v0 + v1) + (v2 + v3))
+            ask(later, c)
+            ask(soon, c)
+        ask(later, whole)
+        ask(soon, whole)
         for c in range(whole, stop):
             v0, ties = term(x, e, c * width + lane, x_top, m, power, ties, law, softcap)
             part = part + widen(v0)

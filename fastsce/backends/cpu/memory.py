@@ -203,6 +203,30 @@ def store_part(typing, p, index, n, value):
     return types.void(p, types.int64, types.int64, value), build
 
 
+def define_line_copy(doc, align, nontemporal=False):
+    line = ir.VectorType(I64, 8)
+
+    @intrinsic
+    def copy(typing, source, target, index):
+        def build(context, b, signature, args):
+            start, end = (b.bitcast(place(b, p, args[2]), line.as_pointer()) for p in args[:2])
+            instruction = b.store(b.load(start, align=1), end, align=align)
+            if nontemporal:
+                instruction.set_metadata("nontemporal", b.module.add_metadata([I32(1)]))
+            return context.get_dummy_value()
+
+        return types.void(source, target, types.int64), build
+
+    copy.__doc__ = doc
+    return copy
+
+
+copy_line = define_line_copy("Copy the 64 bytes that begin at source[index] to target[index].", align=1)
+stream_line = define_line_copy(
+    "The same past the caches; target + index must be 64-byte aligned.", 64, nontemporal=True
+)
+
+
 def put(p, index, n, value, streaming):
     """p[index : index + n] = the first n lanes of value, or all of WIDE ones, past the caches if so wished."""
 

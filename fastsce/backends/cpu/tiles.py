@@ -7,12 +7,13 @@ from typing import Any, NamedTuple
 from fastsce.backends.cpu.jit import device
 from fastsce.backends.cpu.memory import (
     QUAD,
+    View,
     at,
+    copy_line,
     load,
     load_apart,
     load_part,
     moved,
-    moved_bytes,
     past_boundary,
     prefetch,
     quads_in,
@@ -21,8 +22,9 @@ from fastsce.backends.cpu.memory import (
     store_apart,
     store_part,
     stream,
+    stream_line,
 )
-from fastsce.backends.cpu.tuning import CLASSES_AHEAD, LANES
+from fastsce.backends.cpu.tuning import CLASSES_AHEAD, GROUP, LANES, SHORT, WIDE
 
 
 @device
@@ -34,6 +36,12 @@ def stride(lanes):
 @device
 def tile_bytes(classes, lanes):
     return 8 * classes * stride(lanes) + 64
+
+
+@device
+def desk_bytes(classes):
+    """For the rows of a group, as they are stored."""
+    return 8 * GROUP * min(classes, SHORT) + 64
 
 
 class Part(NamedTuple):
@@ -80,18 +88,35 @@ def bring(v, part, width):
             store(x, c * width + j, load(at(v, a, b + j, c), 0, 0))
 
 
-@device
-def ask(v, a, b):
-    """Ask memory for the rows of the LANES samples from b on, while others are worked on."""
-    if b + LANES <= v.shape[1] and v.strides[1] == v.item * v.shape[2]:
-        start = at(v, a, b, 0)
-        for offset in range(0, LANES * v.strides[1], 64):
-            prefetch(moved_bytes(start, offset), 0, 1)
+class Lines(NamedTuple):
+    """LANES rows that will be needed soon, and by how much to go on with each class: 0 where nothing is to be done."""
+
+    rows: Any
+    step: Any
 
 
 @device
-def take(x, width, n, v, a, b, streaming):
-    """The way back."""
+def lines_of(v, a, b, wanted):
+    return Lines(at(v, a, b, 0), LANES if wanted and adjoin(v) and b + LANES <= v.shape[1] else 0)
+
+
+@device
+def ask(lines, c):
+    """Ask memory for as much of them as four classes take up. All at once they would have to wait for each other; some
+    between four terms and the next are there in time. There is no branch, for it would cost the loop its constants.
+    """
+    prefetch(lines.rows, c * lines.step, WIDE)
+
+
+@device
+def adjoin(v):
+    """Whether rows are contiguous, and one begins where the one before ends."""
+    return v.strides[2] == v.item and v.strides[1] == v.item * v.shape[2]
+
+
+@device
+def take(x, width, n, v, a, b, streaming, desk):
+    """The way back; rows that adjoin are put together at a desk, so that they leave in whole lines."""
     classes, whole = v.shape[2], n // LANES * LANES
     if v.strides[1] == v.item:
         for c in range(classes):
@@ -105,6 +130,17 @@ def take(x, width, n, v, a, b, streaming):
             if whole < n:
                 store_part(p, whole, n - whole, load(x, c * width + whole, LANES))
         return
+    if adjoin(v) and classes < SHORT:
+        put_apart(x, width, n, View(desk, v.shape, v.strides, v.item), 0, 0)
+        send(desk, at(v, a, b, 0), n * classes, v.item, streaming)
+    else:
+        put_apart(x, width, n, v, a, b)
+
+
+@device
+def put_apart(x, width, n, v, a, b):
+    """Samples that do not lie side by side."""
+    classes, whole = v.shape[2], n // LANES * LANES
     quads = v.strides[2] == v.item and classes >= QUAD
     for j in range(0, whole, LANES):
         for c in range(0, classes, QUAD if quads else 1):
@@ -116,3 +152,21 @@ def take(x, width, n, v, a, b, streaming):
     for c in range(classes):
         for j in range(whole, n):
             store(at(v, a, b + j, c), 0, load(x, c * width + j, 0))
+
+
+@device
+def send(source, target, n, item, streaming):
+    """n numbers, in whole cache lines but for the first and the last."""
+    line = 64 // item
+    head = min(past_boundary(target, 0), n)
+    whole = head + (n - head) // line * line
+    for i in range(head):
+        target[i] = source[i]
+    if streaming:
+        for i in range(head, whole, line):
+            stream_line(source, target, i)
+    else:
+        for i in range(head, whole, line):
+            copy_line(source, target, i)
+    for i in range(whole, n):
+        target[i] = source[i]

@@ -77,11 +77,11 @@ def number(x: Any, a: Any) -> Any:
     return out
 
 
-def borrow(x: Any, shape: tuple[int, ...], reduced: bool) -> Any:
+def borrow(x: Any, shape: tuple[int, ...]) -> Any:
     return empty(x, shape, FLOAT64)
 
 
-def give_back(losses: Any) -> None:
+def give_back(numbers: Any) -> None:
     """The library that made it takes it back when nobody has it any more, in the order of the stream."""
 
 
