@@ -14,7 +14,7 @@ from fastsce.backends.cpu import columns, elementwise, rows, threads
 from fastsce.backends.cpu.labels import scan_labels, sum_up
 from fastsce.backends.cpu.plan import GRADIENT, HESSIAN, LOG_SOFTMAX, NOTHING, Plan
 from fastsce.backends.cpu.threads import cache_directory, parts_of, thread_count, threading_layer
-from fastsce.backends.cpu.tuning import COPIES, KEEP, LONGEST_COLUMN, SHORT, STREAM_BYTES
+from fastsce.backends.cpu.tuning import COPIES, KEEP_BYTES, LONGEST_COLUMN, SHORT, STREAM_BYTES
 from fastsce.layout import STORAGE, blocks, compute_dtype, contiguous, pieces, runs, stored
 from fastsce.maths import law_of
 from fastsce.spec import BFLOAT16, Spec
@@ -130,11 +130,12 @@ def plan_of(shape, itemsize, side_by_side, either, parts, write, saved, stream, 
         lanes = columns.tile_lanes(classes, b, itemsize, side_by_side)
         parts = min(parts, a * -(-b // lanes))
         return columns.columns, Plan(parts, write, *given, lanes=lanes), columns.scratch_bytes(classes, lanes)
-    keep = classes <= KEEP or write == HESSIAN  # gradient and Hessian are both written, one may be on the logits
+    keep = write == GRADIENT and not saved and classes * itemsize <= KEEP_BYTES
+    keep = keep or write == HESSIAN  # gradient and Hessian are both written, one may be on the logits
     copies = not side_by_side
     if copies and parts > 1:
         parts = min(COPIES * parts, a * b)
-    group = rows.group_rows(classes, keep, copies)
+    group = rows.group_rows(classes, copies)
     scratch = rows.scratch_bytes(classes, keep, group, copies)
     given = (saved, stream and not copies, weighted, untargeted, ignore_index)
     return rows.rows, Plan(parts, write, *given, keep=keep, copies=copies, group=group), scratch

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 from fastsce import maths
 from fastsce.backends.cpu.jit import device
-from fastsce.backends.cpu.memory import gather, integers, load, load_part, prefetch, store, store_part, workspace
+from fastsce.backends.cpu.memory import gather, integers, load, load_part, store, store_part, workspace
 from fastsce.backends.cpu.plan import HESSIAN, IGNORED, NO_TARGET, NOTHING, SOFT
 from fastsce.backends.cpu.tuning import GROUP, LANES
 from fastsce.backends.cpu.vectors import frozen, lane_numbers, narrow, splat, widen
@@ -74,13 +74,6 @@ def labels_at(labels, i, n, classes, plan):
     y = frozen(values(labels, i, n, IGNORED))
     y = maths.where(y == plan.ignore_index, IGNORED, y)
     return maths.where(y < 0, IGNORED, maths.where(y < classes, y, IGNORED))
-
-
-@device
-def ask_rows(line, i):
-    """Ask memory for the numbers of LANES rows."""
-    if line is not None:
-        prefetch(line.data, i * line.step, LANES)
 
 
 @device

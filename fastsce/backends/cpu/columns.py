@@ -10,6 +10,7 @@ from __future__ import annotations
 import numpy as np
 
 from fastsce import maths
+from fastsce.backends.cpu.ahead import ask, ask_numbers, lines_of
 from fastsce.backends.cpu.coefficients import (
     BEND,
     CURVE,
@@ -30,7 +31,6 @@ from fastsce.backends.cpu.coefficients import (
     X_K,
     X_TOP,
     M,
-    ask_rows,
     begin,
     facts_at,
     settle,
@@ -49,7 +49,7 @@ from fastsce.backends.cpu.plan import (
     softness,
 )
 from fastsce.backends.cpu.reductions import first
-from fastsce.backends.cpu.tiles import Part, ask, bring, bring_columns, desk_bytes, lines_of, stride, take, tile_bytes
+from fastsce.backends.cpu.tiles import Part, bring, bring_columns, desk_bytes, stride, take, tile_bytes
 from fastsce.backends.cpu.tuning import COLUMN_BYTES, GROUP, LANES, ROW_BYTES, STEP, TILE_LANES
 from fastsce.backends.cpu.vectors import lane_numbers, narrow, same_integer, splat, widen
 
@@ -154,9 +154,9 @@ def group(a, b, n, lane, x, e, q, desk, after, strips, facts, job, soft, softcap
         read_strip(
             i + j, min(LANES, n - j), lane + j, j, x, e, q, after, later, soon, strips, facts, job, soft, softcap
         )
-        ask_rows(job.labels, i + j + GROUP)
-        ask_rows(Line(job.lse, 1), i + j + GROUP)
-        ask_rows(Line(job.loss, 1), i + j + GROUP)
+        ask_numbers(job.labels, i + j + GROUP)
+        ask_numbers(Line(job.lse, 1), i + j + GROUP)
+        ask_numbers(Line(job.loss, 1), i + j + GROUP)
     settle(i, n, facts, job, soft, softcap)
     if job.plan.write != NOTHING:
         for j in range(0, n, LANES):

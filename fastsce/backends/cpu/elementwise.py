@@ -10,6 +10,7 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 from fastsce import logistic, maths
+from fastsce.backends.cpu.ahead import prefetch
 from fastsce.backends.cpu.jit import device, kernel
 from fastsce.backends.cpu.memory import (
     View,
@@ -19,7 +20,6 @@ from fastsce.backends.cpu.memory import (
     load_part,
     past_boundary,
     pointer,
-    prefetch,
     spare,
     store,
     store_part,

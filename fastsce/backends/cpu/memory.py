@@ -38,6 +38,12 @@ def at(v, a, b, c):
     return moved_bytes(v.data, a * v.strides[0] + b * v.strides[1] + c * v.strides[2])
 
 
+@device
+def adjoin(v):
+    """Whether rows are contiguous, and one begins where the one before ends."""
+    return v.strides[2] == v.item and v.strides[1] == v.item * v.shape[2]
+
+
 @intrinsic
 def pointer(typing, array):
     """The first element of an array."""
@@ -255,19 +261,6 @@ def fence(typing):
         return context.get_dummy_value()
 
     return types.void(), build
-
-
-@intrinsic(prefer_literal=True)
-def prefetch(typing, p, index, lanes):
-    """Ask for the cache lines of p[index : index + lanes]; any address will do."""
-
-    def build(context, b, signature, args):
-        for i in range(0, lanes.literal_value, max(64 // size_of(p), 1)):
-            address = b.bitcast(place(b, args[0], b.add(args[1], I64(i))), I8.as_pointer())
-            call(b, "llvm.prefetch.p0", ir.VoidType(), [address, I32(0), I32(3), I32(1)])
-        return context.get_dummy_value()
-
-    return types.void(p, types.int64, lanes), build
 
 
 @intrinsic

@@ -8,11 +8,13 @@ from __future__ import annotations
 import numpy as np
 
 from fastsce import maths
+from fastsce.backends.cpu.ahead import ask, prefetch
 from fastsce.backends.cpu.jit import device
-from fastsce.backends.cpu.memory import fetch, load, past_boundary, prefetch, put, store
+from fastsce.backends.cpu.memory import fetch, load, past_boundary, put, store
+from fastsce.backends.cpu.plan import NOTHING
 from fastsce.backends.cpu.reductions import first, fold_largest, fold_sum, largest
 from fastsce.backends.cpu.tuning import AHEAD, BLOCK, LANES, WIDE
-from fastsce.backends.cpu.vectors import narrow, splat, widen
+from fastsce.backends.cpu.vectors import lane_numbers, narrow, splat, widen
 
 FAR = 2.0**-20  # of the largest term: what multiplies smaller blocks is not kept beside them
 
@@ -47,7 +49,7 @@ def find(x, classes, value):
 
 
 @device
-def terms(x, t, start, stop, m, edge, power, rest, ties, law, softcap):
+def terms(x, t, soon, start, stop, m, edge, power, rest, ties, law, softcap):
     """Leave 2^power·(the term of z) in t. To `rest` add all but those where x = edge; to `ties`, how many those are."""
     whole = start + (stop - start) // WIDE * WIDE
     power, m = power - maths.octaves(m, law.near), maths.offset(m, law.near)
@@ -62,6 +64,7 @@ def terms(x, t, start, stop, m, edge, power, rest, ties, law, softcap):
         for j in range(start, whole, WIDE):
             many, number = step_terms(x, t, j, WIDE, m, edge, power, many, number, law, softcap)
             prefetch(x, j + AHEAD, WIDE)
+            ask(soon, j)
         rest, ties = rest + fold_sum(widen(many)), ties + widen(fold_sum(number))
     return rest, ties
 
@@ -114,22 +117,26 @@ def target_share(w, q, j, n, like, law, soft):
 
 
 @device
-def write_gradient(x, q, w, t, maxima, g, classes, kept, m, power, push, pull, place, law, soft, softcap, plan):
+def write_gradient(x, q, w, t, maxima, g, classes, m, power, push, pull, place, law, soft, softcap, plan):
     """(mass + 2ζ·lse)·p − q, times scale and the slope of the softcap."""
     wide, some = splat(m, WIDE), splat(m, LANES)
+    j, head = 0, aligned_after(g, classes, plan)
     for start in range(0, classes, BLOCK):
         stop = min(start + BLOCK, classes)
-        push_block = narrow(push * block_factor(maxima, classes, start, m, kept, law.near), m)
-        j, head = start, start + aligned_after(g, start, stop, plan)
+        factor = narrow(push * block_factor(maxima, classes, start, m, plan.keep, law.near), m)
         while j < stop:
-            if j >= head and j + WIDE <= stop:
-                v = step_gradient(x, q, w, t, j, WIDE, kept, m, power, push_block, pull, wide, law, soft, softcap)
+            if j >= head and j + WIDE <= classes:
+                factors = splat(factor, WIDE)
+                if j + WIDE > stop:
+                    following = narrow(push * block_factor(maxima, classes, stop, m, plan.keep, law.near), m)
+                    factors = maths.where(lane_numbers(WIDE) < stop - j, factors, splat(following, WIDE))
+                v = step_gradient(x, q, w, t, j, WIDE, plan.keep, m, power, factors, pull, wide, law, soft, softcap)
                 elsewhere = place < j or place >= j + WIDE  # a number that is stored there soon wants its line cached
                 put(g, j, WIDE, v, plan.stream and elsewhere)
                 j += WIDE
             else:
                 n = min(LANES, (head if j < head else stop) - j)
-                u = step_gradient(x, q, w, t, j, n, kept, m, power, push_block, pull, some, law, soft, softcap)
+                u = step_gradient(x, q, w, t, j, n, plan.keep, m, power, factor, pull, some, law, soft, softcap)
                 put(g, j, n, u, False)
                 j += n
 
@@ -193,6 +200,17 @@ def block_factor(maxima, classes, start, m, kept, near):
 
 
 @device
-def aligned_after(g, start, stop, plan):
+def aligned_after(g, classes, plan):
     """How many classes come before the first that can be streamed."""
-    return min(past_boundary(g, start), stop - start) if plan.stream else 0
+    return min(past_boundary(g, 0), classes) if plan.stream else 0
+
+
+@device
+def ask_ordinary(g, classes, place, plan):
+    """Where a streamed gradient is written through the caches after all: about its ends, and about the label."""
+    if plan.stream and plan.write != NOTHING:
+        prefetch(g, 0, LANES)
+        prefetch(g, classes - 1, LANES)
+        head = aligned_after(g, classes, plan)
+        if place >= head:
+            prefetch(g, head + (place - head) // WIDE * WIDE, WIDE)

@@ -13,6 +13,7 @@ from __future__ import annotations
 import numpy as np
 
 from fastsce import maths
+from fastsce.backends.cpu.ahead import Lines
 from fastsce.backends.cpu.coefficients import (
     BEND,
     CURVE,
@@ -49,6 +50,7 @@ from fastsce.backends.cpu.memory import (
 )
 from fastsce.backends.cpu.parts import hand_out
 from fastsce.backends.cpu.passes import (
+    ask_ordinary,
     block_largest,
     find,
     rebase,
@@ -71,19 +73,25 @@ from fastsce.backends.cpu.tuning import BLOCK, GROUP, GROUP_CLASSES, LANES, WIDE
 from fastsce.backends.cpu.vectors import narrow, splat
 
 
-def group_rows(classes, keep, copies):
+def group_rows(classes, copies):
     """How many rows are worked on together."""
-    return 1 if copies or not keep else max(1, min(GROUP, GROUP_CLASSES // classes))
+    return 1 if copies else max(1, min(GROUP, GROUP_CLASSES // classes))
 
 
 def scratch_bytes(classes, keep, group, copies):
     """Facts of a group, its rows' terms, the m of each of their blocks, and copies of rows that are not contiguous."""
-    return FACTS_BYTES + group * row_bytes(classes, keep) + (4 * slot_bytes(classes) if copies else 0)
+    return FACTS_BYTES + kept_rows(group, keep) * row_bytes(classes, keep) + (4 * slot_bytes(classes) if copies else 0)
 
 
 @device
 def slot_bytes(classes):
     return 8 * (classes + WIDE) + 64
+
+
+@device
+def kept_rows(group, keep):
+    """Rows whose terms stay until they are written; those of the others take each other's place, in L1."""
+    return group if keep else 1
 
 
 @device
@@ -138,11 +146,12 @@ def read_row(i, r, facts, job, soft, softcap, scratch):
     t, maxima, copies = row_scratch(r, classes, plan, scratch, job)
     x = input_row(job.logits, a, b, scratch, copies, plan.copies)
     q = input_row(job.soft, a, b, scratch, copies + slot_bytes(classes), plan.copies and soft is not None)
+    ask_ordinary(at(job.grad, a, b, 0), classes, k, plan)
     x_top, rest, ties, mass, distance = load(x, 0, 0), 0.0, 1.0, 0.0, 0.0
     if soft is not None or not plan.saved:
         power = load(facts.numbers, POWER + r, 0)
         x_top, rest, ties, mass, distance = statistics(
-            x, q, job.weight, t, maxima, classes, plan.keep, power, law, soft, softcap
+            x, q, job.weight, t, maxima, grad_row(a, b, job), classes, plan.keep, power, law, soft, softcap
         )
     if soft is not None or plan.write == HESSIAN:
         top_place = max(find(x, classes, x_top), 0)
@@ -160,7 +169,7 @@ def read_row(i, r, facts, job, soft, softcap, scratch):
 
 
 @device
-def statistics(x, q, w, t, maxima, classes, keep, power, law, soft, softcap):
+def statistics(x, q, w, t, maxima, soon, classes, keep, power, law, soft, softcap):
     """Of a row: the largest logit, and the sums of `Facts`. The terms are left in t, relative to the largest z so far,
     which is noted in `maxima` for each block.
     """
@@ -181,7 +190,8 @@ def statistics(x, q, w, t, maxima, classes, keep, power, law, soft, softcap):
             edge = narrow(np.inf, x_top)  # no term of this block is kept out of its sum
         store(maxima, start // BLOCK, m)
         safe = narrow(0.0, m) if m == -np.inf else m  # −∞ − (−∞) would be NaN
-        rest, ties = terms(x, moved(t, 0 if keep else -start), start, stop, safe, edge, power, rest, ties, law, softcap)
+        here = moved(t, 0 if keep else -start)
+        rest, ties = terms(x, here, soon, start, stop, safe, edge, power, rest, ties, law, softcap)
         if soft is not None or law.off > 0.0:
             mass, distance = weigh(x, q, w, start, stop, safe, mass, distance, law, soft, softcap)
     return x_top, total(rest), total(ties), total(mass), total(distance)
@@ -216,8 +226,7 @@ def write_row(i, r, facts, job, soft, softcap, scratch):
         write_log_softmax(x, g, classes, m, load(f, LOG_S + r, 0))
         finish_row(job.grad, a, b, g, plan)
         return
-    kept = plan.keep and not plan.saved
-    if kept and classes > BLOCK:
+    if plan.keep and classes > BLOCK:
         rebase(t, maxima, classes, m, law.near)
     power = load(f, POWER + r, 0)
     if plan.write == HESSIAN:
@@ -227,7 +236,7 @@ def write_row(i, r, facts, job, soft, softcap, scratch):
         store(h, facts.places[TOP_PLACE + r], load(f, BEND + r, 0))
         finish_row(job.hess, a, b, h, plan)
     push, pull = load(f, PUSH + r, 0), load(f, PULL + r, 0)
-    write_gradient(x, q, job.weight, t, maxima, g, classes, kept, m, power, push, pull, place, law, soft, softcap, plan)
+    write_gradient(x, q, job.weight, t, maxima, g, classes, m, power, push, pull, place, law, soft, softcap, plan)
     if place >= 0:
         store(g, place, load(f, SPECIAL + r, 0))
     finish_row(job.grad, a, b, g, plan)
@@ -245,9 +254,9 @@ def place_of(i, v):
 @device
 def row_scratch(r, classes, plan, scratch, job):
     """Of row r of a group: its terms, the m of its blocks; and where copies begin."""
-    start = FACTS_BYTES + r * row_bytes(classes, plan.keep)
+    start = FACTS_BYTES + (r if plan.keep else 0) * row_bytes(classes, plan.keep)
     terms_end = start + slot_bytes(classes if plan.keep else BLOCK)
-    copies = FACTS_BYTES + plan.group * row_bytes(classes, plan.keep)
+    copies = FACTS_BYTES + kept_rows(plan.group, plan.keep) * row_bytes(classes, plan.keep)
     return workspace(scratch, start, job.logits.data), workspace(scratch, terms_end, job.logits.data), copies
 
 
@@ -259,6 +268,14 @@ def input_row(v, a, b, scratch, offset, copy):
     for c in range(v.shape[2]):
         p[c] = at(v, a, b, c)[0]
     return p
+
+
+@device
+def grad_row(a, b, job):
+    """The row that is going to be written, if it is to be in the caches then."""
+    plan = job.plan
+    wanted = plan.write != NOTHING and not plan.stream and not plan.copies
+    return Lines(at(job.grad, a, b, 0), 1 if wanted else 0)
 
 
 @device

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
+from fastsce.backends.cpu.ahead import prefetch
 from fastsce.backends.cpu.jit import device
 from fastsce.backends.cpu.memory import (
     QUAD,
     View,
+    adjoin,
     at,
     copy_line,
     load,
@@ -15,7 +17,6 @@ from fastsce.backends.cpu.memory import (
     load_part,
     moved,
     past_boundary,
-    prefetch,
     quads_in,
     quads_out,
     store,
@@ -24,7 +25,7 @@ from fastsce.backends.cpu.memory import (
     stream,
     stream_line,
 )
-from fastsce.backends.cpu.tuning import CLASSES_AHEAD, GROUP, LANES, SHORT, WIDE
+from fastsce.backends.cpu.tuning import CLASSES_AHEAD, GROUP, LANES, SHORT
 
 
 @device
@@ -86,32 +87,6 @@ def bring(v, part, width):
     for c in range(classes):
         for j in range(whole, n):
             store(x, c * width + j, load(at(v, a, b + j, c), 0, 0))
-
-
-class Lines(NamedTuple):
-    """LANES rows that will be needed soon, and by how much to go on with each class: 0 where nothing is to be done."""
-
-    rows: Any
-    step: Any
-
-
-@device
-def lines_of(v, a, b, wanted):
-    return Lines(at(v, a, b, 0), LANES if wanted and adjoin(v) and b + LANES <= v.shape[1] else 0)
-
-
-@device
-def ask(lines, c):
-    """Ask memory for as much of them as four classes take up. All at once they would have to wait for each other; some
-    between four terms and the next are there in time. There is no branch, for it would cost the loop its constants.
-    """
-    prefetch(lines.rows, c * lines.step, WIDE)
-
-
-@device
-def adjoin(v):
-    """Whether rows are contiguous, and one begins where the one before ends."""
-    return v.strides[2] == v.item and v.strides[1] == v.item * v.shape[2]
 
 
 @device

@@ -9,7 +9,10 @@ GROUP = 64  # rows worked on together: 192 classes 142 ns a row one by one, 84 w
 # rows.py
 BLOCK = 2048  # classes read, raised and summed while they are in L1: 16 KB with their terms
 AHEAD = 4096  # classes: so far ahead memory is asked for; without, 64 MB take 1.0 to 1.45 times as long (two cores)
-KEEP = 65536  # classes of a row whose terms are kept, 256 KB beside the row's own, for an L2 of 1 MB; not compared
+KEEP_BYTES = (
+    3 << 20
+)  # of terms that wait for their row to be written: 32000 … 262144 bfloat16 classes take 7.1 ns for 16,
+# 11.3 if they are worked out twice (float32 9.3, 9.8); from some 1M classes on it is the other way round (Zen 4)
 GROUP_CLASSES = 16384  # classes of all rows in a group: 64 KB of terms; not compared
 STREAM_BYTES = 32 << 20  # of logits: the gradient is written past the caches where they could not hold it anyway
 

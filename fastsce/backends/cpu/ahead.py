@@ -1,0 +1,57 @@
+"""Asking memory for what will be needed, while others are worked on.
+
+All at once, what is asked for has to wait for each other; some of it between the terms of one class and of the next is
+there in time. Nothing here branches: in a loop over terms that would cost the constants of exp their registers.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+from llvmlite import ir
+from numba import types
+from numba.extending import intrinsic
+
+from fastsce.backends.cpu.jit import device
+from fastsce.backends.cpu.memory import adjoin, at, place, size_of
+from fastsce.backends.cpu.tuning import LANES, WIDE
+from fastsce.backends.cpu.vectors import I8, I32, I64, call
+
+
+@intrinsic(prefer_literal=True)
+def prefetch(typing, p, index, lanes):
+    """Ask for the cache lines of p[index : index + lanes]; any address will do."""
+
+    def build(context, b, signature, args):
+        for i in range(0, lanes.literal_value, max(64 // size_of(p), 1)):
+            address = b.bitcast(place(b, args[0], b.add(args[1], I64(i))), I8.as_pointer())
+            call(b, "llvm.prefetch.p0", ir.VoidType(), [address, I32(0), I32(3), I32(1)])
+        return context.get_dummy_value()
+
+    return types.void(p, types.int64, lanes), build
+
+
+class Lines(NamedTuple):
+    """Memory that will be needed soon, and how many numbers to go on by at each step: 0 where it will not be."""
+
+    start: Any
+    step: Any
+
+
+@device
+def lines_of(v, a, b, wanted):
+    """LANES contiguous rows; a step for each class."""
+    return Lines(at(v, a, b, 0), LANES if wanted and adjoin(v) and b + LANES <= v.shape[1] else 0)
+
+
+@device
+def ask(lines, i):
+    """Ask for WIDE numbers after i steps: what four classes of LANES rows take up, or as many classes of one."""
+    prefetch(lines.start, i * lines.step, WIDE)
+
+
+@device
+def ask_numbers(line, i):
+    """Ask for what LANES rows have one of each."""
+    if line is not None:
+        prefetch(line.data, i * line.step, LANES)
