@@ -23,7 +23,34 @@ BINARY = {
 OTHERS = {"softmax": 4, "log_softmax": 4, "logsumexp": 4, "softmax_vjp": 4, "softmax_jacobian": 3}
 SMALL = {"backend_for": 1, "warmup": 0.5}
 FUNCTIONS = {**LOSSES, **BINARY, **OTHERS, **SMALL}
-CLASSES = (1, 2, 3, 5, 7, 10, 15, 16, 17, 31, 32, 33, 63, 65, 100, 128, 159, 160, 161, 200, 257, 300, 513, 1003)
+CLASSES = (
+    1,
+    2,
+    3,
+    5,
+    7,
+    10,
+    15,
+    16,
+    17,
+    31,
+    32,
+    33,
+    63,
+    65,
+    100,
+    128,
+    159,
+    160,
+    161,
+    200,
+    300,
+    319,
+    320,
+    321,
+    513,
+    1003,
+)
 MANY = (2047, 2049, 4097, 16384, 16385)
 DEFAULTS = {"ignore_index": IGNORE, "label_smoothing": 0.0, "z_loss": 0.0, "softcap": None, "logit_scale": 1.0}
 

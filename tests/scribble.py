@@ -30,7 +30,7 @@ import fastsce
 from fastsce.backends import cpu
 
 SHAPES = {  # of the logits, and the axis of the classes; both kinds of kernel, one thread and several
-    "rows": ((300, 160), -1),
+    "rows": ((300, 320), -1),
     "rows, several threads": ((600, 257), -1),
     "long rows": ((24, 5000), -1),
     "short rows": ((3000, 10), -1),

@@ -13,17 +13,19 @@ def both(*args, **options):
 
 
 @pytest.mark.parametrize("offset", [1, 2, 4, 61, 63])
-def test_streamed_columns_at_any_address(offset, monkeypatch):
+@pytest.mark.parametrize(("shape", "axis"), [((21, 512), 0), ((70, 21), 1), ((70, 333), 1), ((9, 5003), 1)])
+def test_streamed_at_any_address(shape, axis, offset, monkeypatch):
     from fastsce.backends import cpu
 
     monkeypatch.setattr(cpu, "STREAM_BYTES", 0)
-    logits = np.random.default_rng(0).standard_normal((21, 512), np.float32)
+    logits = np.random.default_rng(0).standard_normal(shape, np.float32)
     memory = np.zeros(logits.nbytes + 128, np.uint8)
     start = -memory.ctypes.data % 64 + offset
     out = memory[start : start + logits.nbytes].view(np.float32).reshape(logits.shape)
-    target = np.zeros(512, np.int64)
-    cross_entropy_value_and_grad(logits, target, axis=0, out=out, backend="cpu")
-    expected = cross_entropy_value_and_grad(logits, target, axis=0, backend="cpu").grad
+    target = np.zeros(shape[1 - axis], np.int64)
+    cross_entropy_value_and_grad(logits, target, axis=axis, out=out, backend="cpu")
+    monkeypatch.setattr(cpu, "STREAM_BYTES", 1 << 30)
+    expected = cross_entropy_value_and_grad(logits, target, axis=axis, backend="cpu").grad
     np.testing.assert_array_equal(out, expected)
     assert not memory[:start].any() and not memory[start + logits.nbytes :].any()
 

@@ -12,9 +12,10 @@ from law import Law, stored
 from ulp import assert_within
 
 import fastsce
+from fastsce.backends import cpu
 
 # Rows side by side, in groups, one by one with their terms kept and not kept; (rows, classes).
-SHAPES = {"columns": (301, 7), "wide columns": (70, 100), "groups": (150, 170), "rows": (37, 5003), "long": (3, 70_001)}
+SHAPES = {"columns": (301, 7), "wide columns": (70, 300), "groups": (150, 330), "rows": (37, 5003), "long": (3, 70_001)}
 LAYOUTS = {"classes last": np.ascontiguousarray, "classes first": class_first, "every second class": every_second_class}
 
 
@@ -44,6 +45,7 @@ FUNCTIONS = {
 THREADS = "fastsce.backends.cpu.threads"
 WORKING = {
     "again": {},
+    "past the caches": {"fastsce.backends.cpu.STREAM_BYTES": 0},
     "1 thread": {f"{THREADS}.thread_count": lambda: 1, f"{THREADS}.ALONE": 0},
     "3 threads": {f"{THREADS}.thread_count": lambda: 3, f"{THREADS}.ALONE": 0},
     "many rounds": {f"{THREADS}.thread_count": lambda: 2, f"{THREADS}.ALONE": 0, f"{THREADS}.ROUND": 3000},
@@ -59,6 +61,11 @@ WORKING = {
 @pytest.fixture(autouse=True, scope="module")
 def started():
     numba.get_num_threads()  # which starts them; `thread_count` is replaced below
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(cpu, "KEEP_BYTES", 4 * 70_000)  # the terms of "long" are worked out twice
+        cpu.plan_of.cache_clear()
+        yield
+    cpu.plan_of.cache_clear()
 
 
 def at_offset(a, offset):
@@ -91,6 +98,9 @@ def test_grid(shape, dtype, function, monkeypatch):
     for offset in (x.itemsize, 5 * x.itemsize, 32, 1):
         assert all_the_same(call(at_offset(x, offset), y, at_offset(t, offset), np.empty_like(x)), expected), offset
         assert all_the_same(call(x, y, t, at_offset(x, offset)), expected), f"out at {offset}"
+        with monkeypatch.context() as patch:
+            patch.setattr(cpu, "STREAM_BYTES", 0)
+            assert all_the_same(call(x, y, t, at_offset(x, offset)), expected), f"streamed to {offset}"
     copy = x.copy()
     assert all_the_same(call(copy, y, t, copy), expected), "in place"
 

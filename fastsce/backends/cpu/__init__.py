@@ -100,6 +100,7 @@ def run(spec, logits, target, weight, row_scale, loss, lse, grad, hess, *, write
             write,
             saved,
             stream and all(a is None or a.flags.aligned for a in block),
+            stream and g is not None and g.flags.c_contiguous,
             weight is not None,
             target is None,
             spec.ignore_index,
@@ -122,11 +123,13 @@ def run(spec, logits, target, weight, row_scale, loss, lse, grad, hess, *, write
 
 
 @lru_cache(maxsize=64)
-def plan_of(shape, itemsize, side_by_side, either, parts, write, saved, stream, weighted, untargeted, ignore_index):
+def plan_of(
+    shape, itemsize, side_by_side, either, parts, write, saved, stream, adjoin, weighted, untargeted, ignore_index
+):
     """The kernel for a block of rows, its plan, and the bytes of memory that each part needs to itself."""
     a, b, classes = shape
     given = (saved, stream, weighted, untargeted, ignore_index)
-    if classes < SHORT or (either and not side_by_side and classes <= LONGEST_COLUMN):
+    if classes * itemsize < 4 * SHORT or (either and not side_by_side and classes <= LONGEST_COLUMN):
         lanes = columns.tile_lanes(classes, b, itemsize, side_by_side)
         parts = min(parts, a * -(-b // lanes))
         return columns.columns, Plan(parts, write, *given, lanes=lanes), columns.scratch_bytes(classes, lanes)
@@ -136,9 +139,10 @@ def plan_of(shape, itemsize, side_by_side, either, parts, write, saved, stream, 
     if copies and parts > 1:
         parts = min(COPIES * parts, a * b)
     group = rows.group_rows(classes, copies)
-    scratch = rows.scratch_bytes(classes, keep, group, copies)
-    given = (saved, stream and not copies, weighted, untargeted, ignore_index)
-    return rows.rows, Plan(parts, write, *given, keep=keep, copies=copies, group=group), scratch
+    desk = rows.desk_rows(classes) if stream and adjoin and write == GRADIENT else 0
+    given = (saved, stream and not copies and not desk, weighted, untargeted, ignore_index)
+    plan = Plan(parts, write, *given, keep=keep, copies=copies, group=group, desk=desk)
+    return rows.rows, plan, rows.scratch_bytes(classes, plan)
 
 
 @cache
@@ -150,8 +154,9 @@ def nothing(dtype, ndim):
 def softmax_vjp(p, v, *, out):
     if p.size:
         parts = parts_of(2 * p.nbytes, p.size // p.shape[-1])
-        streams = p.nbytes >= STREAM_BYTES and out.flags.aligned
-        for views, _ in blocks([stored(a) for a in (p, v, out)], []):
+        arrays = [stored(a) for a in (p, v, out)]
+        streams = p.nbytes >= STREAM_BYTES and arrays[2].flags.aligned
+        for views, _ in blocks(arrays, []):
             args = (*views, streams, parts)
             threads.run(elementwise.softmax_vjp, views[0].dtype.char, args, parts, elementwise.SCRATCH)
 
@@ -172,10 +177,10 @@ def binary(logits, target, weight, sample_weight, pos_weight, upstream, *, loss=
     operands = [broadcast_as(a, dtype) if isinstance(a, np.ndarray) else np.array(a, dtype, ndmin=3) for a in factors]
     kinds = ((loss, dtype), (grad, logits.dtype), (hess, logits.dtype))
     results = [nothing(kind, 3) if a is None else a for a, kind in kinds]
-    streams = logits.nbytes >= STREAM_BYTES and all(a.flags.aligned for a in results)
     arrays = [logits, target, *operands, *results]
     if logits.dtype in STORAGE:
         arrays = [stored(a) for a in arrays]
+    streams = logits.nbytes >= STREAM_BYTES and all(a.flags.aligned for a in arrays[-len(results) :])
     form = (logits.dtype.char, target.dtype.char)
     total = np.zeros(1)
     for views in runs(arrays):

@@ -46,6 +46,7 @@ from fastsce.backends.cpu.memory import (
     moved,
     spare,
     store,
+    store_part,
     workspace,
 )
 from fastsce.backends.cpu.parts import hand_out
@@ -69,7 +70,8 @@ from fastsce.backends.cpu.plan import (
     softness,
 )
 from fastsce.backends.cpu.reductions import largest, total
-from fastsce.backends.cpu.tuning import BLOCK, GROUP, GROUP_CLASSES, LANES, WIDE
+from fastsce.backends.cpu.tiles import send
+from fastsce.backends.cpu.tuning import BLOCK, DESK_CLASSES, GROUP, GROUP_CLASSES, LANES, WIDE
 from fastsce.backends.cpu.vectors import narrow, splat
 
 
@@ -78,9 +80,20 @@ def group_rows(classes, copies):
     return 1 if copies else max(1, min(GROUP, GROUP_CLASSES // classes))
 
 
-def scratch_bytes(classes, keep, group, copies):
-    """Facts of a group, its rows' terms, the m of each of their blocks, and copies of rows that are not contiguous."""
-    return FACTS_BYTES + kept_rows(group, keep) * row_bytes(classes, keep) + (4 * slot_bytes(classes) if copies else 0)
+def desk_rows(classes):
+    """How many rows are put together before they are streamed, so that lines which two of them share leave whole."""
+    return DESK_CLASSES // classes
+
+
+def scratch_bytes(classes, plan):
+    """Facts of a group, its rows' terms and the m of their blocks; copies of rows, or those that wait at the desk."""
+    copies = 4 * slot_bytes(classes) if plan.copies else slot_bytes(plan.desk * classes)
+    return copies_start(classes, plan) + copies
+
+
+@device
+def copies_start(classes, plan):
+    return FACTS_BYTES + kept_rows(plan.group, plan.keep) * row_bytes(classes, plan.keep)
 
 
 @device
@@ -129,8 +142,13 @@ def some_rows(i, n, job, soft, softcap, scratch):
         read_row(i + r, r, facts, job, soft, softcap, scratch)
     settle(i, n, facts, job, soft, softcap)
     if job.plan.write != NOTHING:
-        for r in range(n):
-            write_row(i + r, r, facts, job, soft, softcap, scratch)
+        at_once = job.plan.desk if job.plan.desk > 0 else n
+        for first in range(0, n, at_once):
+            stop = min(first + at_once, n)
+            for r in range(first, stop):
+                write_row(i + r, r, r - first, facts, job, soft, softcap, scratch)
+            if job.plan.desk > 0:
+                send_rows(i + first, stop - first, job, scratch)
 
 
 # --- the pass that reads ----------------------------------------------------------------------------------------------
@@ -207,20 +225,26 @@ def one_logit(x, law, softcap):
 
 
 @device
-def write_row(i, r, facts, job, soft, softcap, scratch):
+def write_row(i, r, place_at_desk, facts, job, soft, softcap, scratch):
     law, plan, classes, f = job.law, job.plan, job.logits.shape[2], facts.numbers
     a, b = place_of(i, job.logits)
     place = facts.places[PLACE + r]
-    if place == IGNORED:
-        write_zeros(job.grad, a, b)
-        write_zeros(job.hess, a, b)
-        return
     t, maxima, copies = row_scratch(r, classes, plan, scratch, job)
+    g = output_row(job.grad, a, b, scratch, copies + 2 * slot_bytes(classes), plan)
+    h = output_row(job.hess, a, b, scratch, copies + 3 * slot_bytes(classes), plan)
+    if plan.desk > 0:
+        g = moved(spare(scratch, copies, job.grad.data), place_at_desk * classes)
+    if place == IGNORED:
+        clear(g, classes, load(f, M + r, 0))
+        finish_row(job.grad, a, b, g, plan)
+        if plan.write == HESSIAN:
+            clear(h, classes, load(f, M + r, 0))
+            finish_row(job.hess, a, b, h, plan)
+        return
     x = at(job.logits, a, b, 0)
     q = at(job.soft, a, b, 0)
     if plan.copies:  # made by read_row
         x, q = spare(scratch, copies, job.logits.data), spare(scratch, copies + slot_bytes(classes), job.soft.data)
-    g = output_row(job.grad, a, b, scratch, copies + 2 * slot_bytes(classes), plan)
     m = load(f, M + r, 0)
     if plan.write == LOG_SOFTMAX:
         write_log_softmax(x, g, classes, m, load(f, LOG_S + r, 0))
@@ -230,7 +254,6 @@ def write_row(i, r, facts, job, soft, softcap, scratch):
         rebase(t, maxima, classes, m, law.near)
     power = load(f, POWER + r, 0)
     if plan.write == HESSIAN:
-        h = output_row(job.hess, a, b, scratch, copies + 3 * slot_bytes(classes), plan)
         to_p, curve = load(f, TO_P + r, 0), load(f, CURVE + r, 0)
         write_hessian(t, maxima, h, classes, m, to_p, curve, law.near)
         store(h, facts.places[TOP_PLACE + r], load(f, BEND + r, 0))
@@ -256,8 +279,8 @@ def row_scratch(r, classes, plan, scratch, job):
     """Of row r of a group: its terms, the m of its blocks; and where copies begin."""
     start = FACTS_BYTES + (r if plan.keep else 0) * row_bytes(classes, plan.keep)
     terms_end = start + slot_bytes(classes if plan.keep else BLOCK)
-    copies = FACTS_BYTES + kept_rows(plan.group, plan.keep) * row_bytes(classes, plan.keep)
-    return workspace(scratch, start, job.logits.data), workspace(scratch, terms_end, job.logits.data), copies
+    terms, maxima = workspace(scratch, start, job.logits.data), workspace(scratch, terms_end, job.logits.data)
+    return terms, maxima, copies_start(classes, plan)
 
 
 @device
@@ -274,7 +297,7 @@ def input_row(v, a, b, scratch, offset, copy):
 def grad_row(a, b, job):
     """The row that is going to be written, if it is to be in the caches then."""
     plan = job.plan
-    wanted = plan.write != NOTHING and not plan.stream and not plan.copies
+    wanted = plan.write != NOTHING and not plan.stream and not plan.copies and plan.desk == 0
     return Lines(at(job.grad, a, b, 0), 1 if wanted else 0)
 
 
@@ -291,6 +314,16 @@ def finish_row(v, a, b, p, plan):
 
 
 @device
-def write_zeros(v, a, b):
-    for c in range(v.shape[2]):
-        at(v, a, b, c)[0] = 0
+def clear(p, n, like):
+    zeros = splat(narrow(0.0, like), LANES)
+    for j in range(0, n, LANES):
+        store_part(p, j, n - j, zeros)
+
+
+@device
+def send_rows(i, n, job, scratch):
+    """n rows from i on leave the desk."""
+    classes = job.logits.shape[2]
+    a, b = place_of(i, job.grad)
+    desk = spare(scratch, copies_start(classes, job.plan), job.grad.data)
+    send(desk, at(job.grad, a, b, 0), n * classes, job.grad.item, True)

@@ -14,10 +14,14 @@ KEEP_BYTES = (
 )  # of terms that wait for their row to be written: 32000 … 262144 bfloat16 classes take 7.1 ns for 16,
 # 11.3 if they are worked out twice (float32 9.3, 9.8); from some 1M classes on it is the other way round (Zen 4)
 GROUP_CLASSES = 16384  # classes of all rows in a group: 64 KB of terms; not compared
+DESK_CLASSES = 2048  # of rows that are put together before they are streamed: 8 KB; shorter rows cross too many lines
 STREAM_BYTES = 32 << 20  # of logits: the gradient is written past the caches where they could not hold it anyway
 
 # columns.py
-SHORT = 160  # classes: rows with fewer are worked on side by side; at 128 51 ns a row against 60, at 192 76 against 73
+SHORT = (
+    320  # float32 classes, half as many float64: shorter rows are worked on side by side; at 256 229 ns a row against
+)
+# 290, at 400 380 and 381, at 512 574 and 461 (64 MB, two cores, Zen 4); in cache and with Zen 5 equal at 192
 LONGEST_COLUMN = 16384  # classes: a tile of 16 samples has 1 MB there; longer columns are copied, row by row
 ROW_BYTES = 8 << 10  # of a tile of rows: what is asked for ahead needs L1 too; 4 and 16 KB: within the noise
 COLUMN_BYTES = 256 << 10  # of a tile of columns, in L2: at 1000 classes 6.8 ms, with 128 KB 8.9 (two cores)
