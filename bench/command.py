@@ -43,7 +43,10 @@ def parser(prog: str) -> argparse.ArgumentParser:
     top.add_argument("--no-peers", action="store_true", help="only fastsce and what the machine can do")
     top.add_argument("--threads", type=count, metavar="N", help="for everyone; as many CPUs are used (default: all)")
     top.add_argument(
-        "--seconds", type=float, metavar="S", help=f"of turns, for each case (default: {Effort().seconds:g})"
+        "--seconds",
+        type=float,
+        metavar="S",
+        help=f"for each case, after rounds with everyone (default: {Effort().seconds:g})",
     )
     top.add_argument("--rounds", type=count, metavar="N", help="just so many for each case")
     top.add_argument(

@@ -15,7 +15,7 @@ import json
 import math
 from pathlib import Path
 
-from bench import noise, rates
+from bench import lines, noise, rates
 from bench.machine import SAME
 from bench.providers import PROVIDERS
 
@@ -107,7 +107,7 @@ def show(news: dict) -> None:
     from bench.show import console
 
     if not news["same machine"]:
-        machines = " and ".join(f"{m['cpu']}, {m['threads']} threads" for m in news["machines"])
+        machines = " and ".join(lines.machine({"machine": m}) for m in news["machines"])
         console.print(f"[bold red]TWO DIFFERENT MACHINES[/]: {machines}. Ratios only, and nothing fails by them.")
     for name, (old, new) in news["versions"].items():
         console.print(f"[yellow]{name} {old} before, {new} now")

@@ -77,7 +77,7 @@ def title(case: dict) -> str:
 
 def machine(content: dict) -> str:
     here = content["machine"]
-    return f"{here['cpu']}, {here['threads']} thread{'s' * (here['threads'] > 1)}"
+    return f"{here['cpu']} ({here['model']}), {here['threads']} thread{'s' * (here['threads'] > 1)}"
 
 
 def warnings(content: dict) -> list[str]:

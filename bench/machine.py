@@ -7,17 +7,20 @@ import os
 import platform
 import re
 
+from llvmlite import binding
+
 from bench import caches, memory
 from bench.gpu.machine import commit  # noqa: F401  in one place with the others
 from fastsce.system import cpu_name
 
 PACKAGES = ("numpy", "numba", "torch", "jax", "optax", "scikit-learn")
-SAME = ("cpu", "threads")  # what must agree for two runs to be of one machine
+SAME = ("cpu", "model", "threads")  # what must agree for two runs to be of one machine
 
 
 def describe(cpus: list[int]) -> dict:
     return {
         "cpu": cpu_name(),
+        "model": binding.get_host_cpu_name(),  # tells generations apart where the name does not
         "threads": len(cpus),
         "cpus": cpus,
         "last-level cache": caches.last_level(),

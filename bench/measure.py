@@ -7,6 +7,7 @@ timed many at a time and are warm only.
 from __future__ import annotations
 
 import random
+import statistics
 import time
 from collections.abc import Callable
 from typing import NamedTuple
@@ -24,19 +25,20 @@ from bench.truth import Truth, truth_of
 from bench.worker import Failed, Prepared
 
 PAUSE = 0.01  # seconds before a turn: threads of the one before may still be spinning
+BEHIND = 2  # times the fastest peer's time, after the rounds that all take part in
 COLD, WARM = "cold", "warm"
 
 
 class Effort(NamedTuple):
-    """How often is measured: so many seconds of turns for a case, and rounds within these limits."""
+    """How often is measured: a few rounds with everyone, then so many seconds more, up to so many rounds in all."""
 
     seconds: float = 8
     least: int = 5
     most: int = 31
 
     def rounds(self, one: float) -> int:
-        """That so much time allows, if one round takes so much."""
-        return max(self.least, min(self.most, int(self.seconds / one)))
+        """In all, if each of the further ones takes so much."""
+        return min(self.most, self.least + int(self.seconds / one))
 
 
 class Entrant(NamedTuple):
@@ -90,13 +92,14 @@ class Bench:
     def rounds(self, case: Case, fit: list[Entrant], effort: Effort, progress: Progress, found: dict) -> dict:
         """Seconds of all turns, by label and by the state of the caches. Who fails is told in `found`, and is out."""
         times: dict[str, dict[str, list[float]]] = {e.label: {COLD: [], WARM: []} for e in fit}
-        shuffle, planned, done = random.Random(0).shuffle, effort.least, 0
+        shuffle, planned, done, lasted = random.Random(0).shuffle, effort.least, 0, {}
         while done < planned:
             shuffle(fit)
-            began = time.perf_counter()
             for entrant in list(fit):
                 progress(entrant.label, done + 1, planned)
+                began = time.perf_counter()
                 taken = self.turn(case, entrant)
+                lasted[entrant.label] = time.perf_counter() - began
                 if isinstance(taken, Failed):
                     found[entrant.label] = taken
                     fit.remove(entrant)
@@ -104,9 +107,10 @@ class Bench:
                 for state, seconds in zip((COLD, WARM), taken):
                     if seconds is not None:
                         times[entrant.label][state].append(seconds)
-            if done == 0:
-                planned = effort.rounds(time.perf_counter() - began)
             done += 1
+            if done == effort.least:
+                fit = in_contention(fit, times)
+                planned = effort.rounds(sum(lasted[e.label] for e in fit))
         return times
 
     def turn(self, case: Case, entrant: Entrant) -> tuple | Failed:
@@ -118,6 +122,13 @@ class Bench:
             self.flush()
         time.sleep(PAUSE)
         return worker.ask("turn", entrant.label, case.repeat)
+
+
+def in_contention(fit: list[Entrant], times: dict) -> list[Entrant]:
+    """All but the peers that are far behind the fastest one: more of their turns would tell nobody anything."""
+    medians = {e.label: statistics.median(times[e.label][WARM]) for e in fit}
+    best = min((medians[e.label] for e in fit if PROVIDERS[e.provider].is_peer), default=0.0)
+    return [e for e in fit if not PROVIDERS[e.provider].is_peer or medians[e.label] <= BEHIND * best]
 
 
 def entered(case: Case, given: Batch) -> list[Entrant]:

@@ -239,12 +239,14 @@ def overview(cases: list[dict]) -> bytes | None:
         return None
     with pyplot.rc_context(STYLE):
         figure, axes = pyplot.subplots(figsize=(WIDE, 1.3 + 0.33 * len(drawn)), layout="constrained")
+        longest = max(100 * c["contestants"][OURS]["warm"]["roof"] for c in drawn)
+        furthest = min(FURTHEST, max(108, 1.25 * longest))
         for place, case in enumerate(reversed(drawn)):
-            pair(axes, place, case)
+            pair(axes, place, case, 0.8 * furthest)
         axes.axvline(100, color="black", linewidth=1.4, label="roof: the faster copy")
         axes.set_yticks(range(len(drawn)), [c["name"] for c in reversed(drawn)])
         axes.set_ylim(-0.7, len(drawn) - 0.3)
-        axes.set_xlim(0, FURTHEST)
+        axes.set_xlim(0, furthest)
         axes.set_xlabel("% of the throughput of a copy of the same bytes, warm; longer is faster")
         axes.grid(axis="y", visible=False)
         figure.legend(loc="outside upper center", ncols=3)
@@ -254,11 +256,11 @@ def overview(cases: list[dict]) -> bytes | None:
 FURTHEST = 180  # %: what is longer, as it can be in caches, would make all others short
 
 
-def pair(axes, place: int, case: dict) -> None:
+def pair(axes, place: int, case: dict, most: float) -> None:
     best = rates.fastest_peer(case["contestants"], "warm")
     for shift, name, colour, label in ((0.2, OURS, BLUE, OURS), (-0.2, best, ORANGE, "its fastest peer")):
         share = 100 * case["contestants"][name]["warm"]["roof"]
-        drawn = min(share, 0.8 * FURTHEST)
+        drawn = min(share, most)
         axes.barh(place + shift, drawn, 0.38, color=colour, label=label if place == 0 else None)
         said = rates.said(case, best, OURS, "warm")
         words = f"{said}× as fast" if name == OURS and said != "≈" else "≈, within noise" if name == OURS else best

@@ -14,6 +14,7 @@ import jinja2
 from bench import csvfile, lines, plots, rates
 from bench.cases import GROUPS
 from bench.goals import OURS
+from bench.measure import BEHIND, Effort
 from bench.noise import is_difference
 from bench.providers import PROVIDERS
 
@@ -24,6 +25,8 @@ METHOD = (
     "Before it is timed, each result is compared with float64; who is wrong is refused, and says so in the table.",
     "In every round each contestant has one turn, in a new order; roofs (read, copy, stream copy of the same bytes) "
     "take part too. A turn empties the caches of all CPUs, then times a call (cold) and the next one (warm).",
+    f"After {Effort().least} rounds, peers that take more than {BEHIND} times as long as the fastest one sit out; the "
+    "others and fastsce go on while time allows.",
     "Medians of all rounds are shown. How far off they may be is found from the rounds, and fastsce, entered twice, "
     "shows how far the same code differs from itself; a ratio within that is written as ≈ and is no difference.",
     "A peer is given its best form; the fastest of them is what fastsce is held against.",
@@ -157,6 +160,6 @@ def facts(content: dict) -> dict[str, str]:
         "system": here["system"],
         f"{content['roofs']['before']['name']}, warm": "; ".join(roofs),
         "versions": ", ".join(f"{name} {version}" for name, version in content["versions"].items()),
-        "rounds": f"{content['effort']['least']} to {content['effort']['most']} for each case, as many as "
-        f"{content['effort']['seconds']:g} s allow",
+        "rounds": f"{content['effort']['least']} with everyone, up to {content['effort']['most']} in all for those in "
+        f"contention, as many as {content['effort']['seconds']:g} s allow",
     }

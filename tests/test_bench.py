@@ -207,7 +207,15 @@ PLAUSIBLE = {READ: 0.005, COPY: 0.010, STREAM: 0.008, OURS: 0.011, FRESH: 0.015,
 
 
 def content_of(*cases_, **machine):
-    here = {"cpu": "A CPU", "threads": 2, "cpus": [0, 1], "last-level cache": 2**25, "memory": GIB, "load": 0.0}
+    here = {
+        "cpu": "A CPU",
+        "model": "znver9",
+        "threads": 2,
+        "cpus": [0, 1],
+        "last-level cache": 2**25,
+        "memory": GIB,
+        "load": 0.0,
+    }
     roofs = case_of({READ: 0.01, COPY: 0.02, STREAM: 0.02, OURS: 1}, "roofs/256MiB")
     return json.loads(
         json.dumps(
@@ -263,6 +271,21 @@ def test_the_bound_holds_for_chance_alone():
             one, other = (noise.spread(list(random.lognormal(0, 0.1, rounds))) for _ in range(2))
             seen += noise.is_difference(one["median"] / other["median"], noise.of_ratio(one, other, 0))
         assert seen <= 6, rounds
+
+
+def test_peers_far_behind_sit_out():
+    seconds = PLAUSIBLE | {"JAX jit": 0.05, NUMPY: 0.101}
+    case = Case("a", (8, 8), tuple(seconds))
+    fit = [measure.Entrant(n, n, None, None) for n in case.contestants]
+    times = {n: {"cold": [1.0], "warm": [t] * 3} for n, t in seconds.items()}
+    left = {e.label for e in measure.in_contention(fit, times)}
+    assert left == set(seconds) - {NUMPY}  # 2.02 times the fastest peer's time; ours and roofs stay whatever they take
+    assert measure.in_contention(fit[:4], times) == fit[:4]
+
+
+def test_effort_is_bounded():
+    effort = measure.Effort(seconds=8, least=5, most=31)
+    assert [effort.rounds(one) for one in (0.01, 1, 100)] == [31, 13, 5]
 
 
 def test_one_round_knows_nothing():
