@@ -10,6 +10,8 @@ import hashlib
 import inspect
 import os
 import pickle
+import signal
+import threading
 from functools import partial
 from pathlib import Path
 
@@ -40,6 +42,23 @@ def hold_compiler():
 if hasattr(os, "register_at_fork"):
     released = global_compiler_lock.release
     os.register_at_fork(before=hold_compiler, after_in_parent=released, after_in_child=released)
+
+
+@contextlib.contextmanager
+def holding_ctrl_c():
+    """Ctrl-C waits for what is done here: numba, if it is interrupted, no longer knows what arrays are."""
+    handler = signal.getsignal(signal.SIGINT)
+    if not callable(handler) or threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    typed = []
+    signal.signal(signal.SIGINT, lambda *what: typed.append(what))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, handler)
+        if typed:
+            handler(*typed[0])
 
 
 class Code(JITCodeLibrary):
@@ -106,7 +125,8 @@ class Kernel:
 
     def compile(self, form, args):
         self.enable_cache()
-        entry = self.entries[form] = self.dispatcher.compile(tuple(map(numba_type, args)))
+        with holding_ctrl_c():
+            entry = self.entries[form] = self.dispatcher.compile(tuple(map(numba_type, args)))
         return entry
 
     def enable_cache(self):
