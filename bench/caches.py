@@ -22,11 +22,17 @@ def last_level() -> int:
     return max((int(size[1]) * UNITS[size[2]] for size in found if size), default=0)
 
 
+def last_levels(cpus: list[int]) -> int:
+    """How many caches of the last level these CPUs have between them; 1 if the system does not tell."""
+    files = [Path(f"/sys/devices/system/cpu/cpu{cpu}/cache/index3/shared_cpu_list") for cpu in cpus]
+    return len({file.read_text() for file in files if file.exists()}) or 1
+
+
 class Flusher:
     """Its threads stay on a CPU each, so that the caches of all are emptied, not only those of one."""
 
     def __init__(self, cpus: list[int]):
-        self.size = min(max(2 * last_level(), LEAST), MOST)
+        self.size = min(max(2 * last_level(), LEAST), MOST) * last_levels(cpus)
         buffer = np.zeros(self.size // 8, np.uint64)
         self.parts = list(zip(cpus, np.array_split(buffer, len(cpus))))
         self.pools = [ThreadPoolExecutor(1, initializer=threads.pin, initargs=([cpu],)) for cpu, _ in self.parts]

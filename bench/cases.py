@@ -41,8 +41,8 @@ TINY = (OURS, AGAIN, FRESH, EAGER, COMPILED, JAX, OPTAX, SKLEARN, NUMPY)
 
 # classes, tokens in a step, whose vocabulary
 VOCABULARIES = [
-    (32000, 2048, "Llama 2, Mistral"),
-    (50257, 1024, "GPT-2, GPT-3"),
+    (32000, 8192, "Llama 2, Mistral"),
+    (50257, 2048, "GPT-2, GPT-3"),
     (128256, 1024, "Llama 3"),
     (152064, 1024, "Qwen 2.5"),
     (262144, 1024, "Gemma 3"),

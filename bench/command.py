@@ -21,7 +21,6 @@ from bench.measure import Bench, Effort
 from bench.providers import ABSENT, PROVIDERS, available, without_peers
 from bench.special import SPECIAL
 
-FORMAT = 2  # of the JSON
 INTERRUPTED = 130  # the exit code, as shells have it
 SHARE = 0.5  # of the available memory, for the inputs and outputs of a case
 QUICK = Effort(seconds=0.8, least=4, most=7)
@@ -136,7 +135,7 @@ def measure(chosen: list[Case], options: argparse.Namespace, keep: Callable[[dic
     threads.pin(cpus)
     how = effort(options)
     content = {
-        "format": FORMAT,
+        "format": compare.FORMAT,
         "quick": options.quick,
         "date": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
         "commit": machine.commit(),

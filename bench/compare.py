@@ -19,7 +19,9 @@ from bench import lines, noise, rates
 from bench.machine import SAME
 from bench.providers import PROVIDERS
 
+FORMAT = 3  # of results that can be compared
 FLOOR = 0.10
+MANY = 4 / 3  # some 250 ratios are looked at: what 3 standard errors are for one, 4 are for all of them
 
 
 def read(path: Path) -> dict:
@@ -34,7 +36,7 @@ def read(path: Path) -> dict:
         content = json.loads(path.read_text())
     except json.JSONDecodeError as error:
         raise ValueError(f"{path} is no JSON: {error}") from None
-    if not isinstance(content, dict) or content.get("format") != 2:
+    if not isinstance(content, dict) or content.get("format") != FORMAT:
         raise ValueError(f"{path} is no result of this benchmark, or one of an older kind")
     return content
 
@@ -99,7 +101,7 @@ def change(old: dict, new: dict, who: str, by: str, state: str) -> dict:
         "old": before,
         "new": after,
         "change": after / before,
-        "noise": max(math.hypot(one, other), FLOOR),
+        "noise": max(MANY * math.hypot(one, other), FLOOR),
     }
 
 

@@ -7,8 +7,14 @@ from pathlib import Path
 
 from bench.rates import STATES
 
-FACTS = ("name", "group", "batch", "computes", "dtype", "classes", "rounds")
-TIMES = {"median": "median [s]", "low": "1st quartile [s]", "high": "3rd quartile [s]", "off": "median off by"}
+FACTS = ("name", "group", "batch", "computes", "dtype", "classes")
+TIMES = {
+    "median": "median [s]",
+    "low": "1st quartile [s]",
+    "high": "3rd quartile [s]",
+    "off": "median off by",
+    "rounds": "rounds",
+}
 RATES = {"GB/s": "throughput [GB/s]", "roof": "share of roof"}
 ERRORS = ("loss", "gradient", "hessian")
 

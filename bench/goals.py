@@ -27,7 +27,7 @@ class AtMost(NamedTuple):
         return f"<= {self.limit:g} x {self.of}"
 
     def measured(self, medians: dict[str, float]) -> float | None:
-        return medians[self.who] / medians[self.of] if self.of in medians else None
+        return medians[self.who] / medians[self.of] if {self.who, self.of} <= medians.keys() else None
 
     def met(self, ratio: float) -> bool:
         return ratio <= self.limit
@@ -44,11 +44,11 @@ class Faster(NamedTuple):
     who: str = OURS
 
     def __str__(self) -> str:
-        return f">= {self.limit:g} x as fast as {'the fastest peer' if self.than == PEERS else ' and '.join(self.than)}"
+        return f">= {self.limit:g} x as fast as {' and '.join(self.than)}"
 
     def measured(self, medians: dict[str, float]) -> float | None:
         peers = [medians[name] for name in self.than if name in medians]
-        return min(peers) / medians[self.who] if peers else None
+        return min(peers) / medians[self.who] if peers and self.who in medians else None
 
     def met(self, ratio: float) -> bool:
         return ratio >= self.limit
@@ -86,7 +86,9 @@ class Steady(NamedTuple):
     def __str__(self) -> str:
         return f">= {self.limit:g} x the throughput of its neighbours"
 
-    def measured(self, medians: dict[str, float]) -> float:
+    def measured(self, medians: dict[str, float]) -> float | None:
+        if not {self.who, *self.neighbours} <= medians.keys():
+            return None
         return 1 / medians[self.who] / statistics.mean(1 / medians[name] for name in self.neighbours)
 
     def met(self, ratio: float) -> bool:

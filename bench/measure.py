@@ -17,7 +17,7 @@ from bench.batches import Batch, batch
 from bench.caches import Flusher
 from bench.case import Case
 from bench.crew import Crew
-from bench.goals import PLAIN, judge
+from bench.goals import NUMPY, PLAIN, judge
 from bench.providers import PROVIDERS
 from bench.rates import rates
 from bench.shared import Arena
@@ -93,7 +93,7 @@ class Bench:
         """Seconds of all turns, by label and by the state of the caches. Who fails is told in `found`, and is out."""
         times: dict[str, dict[str, list[float]]] = {e.label: {COLD: [], WARM: []} for e in fit}
         shuffle, planned, done, lasted = random.Random(0).shuffle, effort.least, 0, {}
-        while done < planned:
+        while fit and done < planned:
             shuffle(fit)
             for entrant in list(fit):
                 progress(entrant.label, done + 1, planned)
@@ -108,7 +108,7 @@ class Bench:
                     if seconds is not None:
                         times[entrant.label][state].append(seconds)
             done += 1
-            if done == effort.least:
+            if fit and done == effort.least:
                 fit = in_contention(fit, times)
                 planned = effort.rounds(sum(lasted[e.label] for e in fit))
         return times
@@ -126,9 +126,13 @@ class Bench:
 
 def in_contention(fit: list[Entrant], times: dict) -> list[Entrant]:
     """All but the peers that are far behind the fastest one: more of their turns would tell nobody anything."""
-    medians = {e.label: statistics.median(times[e.label][WARM]) for e in fit}
-    best = min((medians[e.label] for e in fit if PROVIDERS[e.provider].is_peer), default=0.0)
-    return [e for e in fit if not PROVIDERS[e.provider].is_peer or medians[e.label] <= BEHIND * best]
+    peers = [e for e in fit if PROVIDERS[e.provider].is_peer and e.provider != NUMPY]  # which is a yardstick
+    behind = {e.label for e in peers}
+    for state in (COLD, WARM):
+        medians = {e.label: statistics.median(times[e.label][state]) for e in peers if times[e.label][state]}
+        best = min(medians.values(), default=0.0)
+        behind -= {label for label, median in medians.items() if median <= BEHIND * best}
+    return [e for e in fit if e.label not in behind]
 
 
 def entered(case: Case, given: Batch) -> list[Entrant]:

@@ -10,8 +10,9 @@ error, relative to the median; three of these, more by Student's law where round
   what rounds cannot, such as who follows whom;
 - `LEAST`, for neither of these sees less than a handful of rounds can show.
 
-Everything else is written as "≈". Contestants take turns within each round, in a new order each, so a slow minute of
-the machine widens the error of all and favours none.
+Everything else is marked "≈". Contestants take turns within each round, in a new order each, so a slow minute of the
+machine widens the error of all that take part in it. Peers far behind sit out after a few rounds; the fewer these are,
+the wider is their error.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ RESAMPLED = 400
 def spread(times: list[float]) -> dict[str, float]:
     """Median and quartiles in seconds, and how far off the median may be, as a share of it."""
     low, middle, high = statistics.quantiles(times, n=4, method="inclusive") if len(times) > 1 else times * 3
-    return {"median": middle, "low": low, "high": high, "off": off(times)}
+    return {"median": middle, "low": low, "high": high, "off": off(times), "rounds": len(times)}
 
 
 def off(times: list[float]) -> float:
@@ -62,7 +63,6 @@ def is_difference(ratio: float, noise: float) -> bool:
 
 
 def said(ratio: float, noise: float) -> str:
-    """A ratio for people: "3.42", or "≈" where it is no difference."""
-    if not is_difference(ratio, noise):
-        return "≈"
-    return f"{ratio:.2f}" if ratio < 10 else f"{ratio:.3g}"
+    """A ratio for people: "3.42", or "≈ 3.42" where it is no difference."""
+    words = f"{ratio:.2f}" if ratio < 10 else f"{ratio:.3g}"
+    return words if is_difference(ratio, noise) else f"≈ {words}"

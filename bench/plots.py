@@ -263,7 +263,7 @@ def pair(axes, place: int, case: dict, most: float) -> None:
         drawn = min(share, most)
         axes.barh(place + shift, drawn, 0.38, color=colour, label=label if place == 0 else None)
         said = rates.said(case, best, OURS, "warm")
-        words = f"{said}× as fast" if name == OURS and said != "≈" else "≈, within noise" if name == OURS else best
+        words = f"{said}× as fast" if name == OURS else best
         if drawn < share:
             words = f"→ {share:.0f} %, {words}"
         axes.text(drawn + 1.2, place + shift, words, va="center", fontsize=7.5, **HALO)

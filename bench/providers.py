@@ -175,8 +175,8 @@ PROVIDERS = {
             "NumPy",
             "numpy",
             "numpy_peers.numpy_best",
-            f"{BOTH}; on one thread, as NumPy is",
-            "a few numbers a row; for sigmoids two temporaries",
+            f"{BOTH}; in pieces that stay in the caches, on all threads",
+            "a few numbers a row; for sigmoids two temporaries of a piece",
         ),
     )
 }

@@ -13,24 +13,12 @@ import jinja2
 
 from bench import csvfile, lines, plots, rates
 from bench.cases import GROUPS
-from bench.goals import OURS
-from bench.measure import BEHIND, Effort
+from bench.goals import FRESH, OURS
+from bench.measure import BEHIND
 from bench.noise import is_difference
 from bench.providers import PROVIDERS
 
 TEMPLATE = "report.html.jinja"
-METHOD = (
-    "Every library works in a process of its own, all on the same CPUs with as many threads, only one at a time, on "
-    "the same arrays in shared memory. What is compiled, converted or warmed up beforehand is not timed.",
-    "Before it is timed, each result is compared with float64; who is wrong is refused, and says so in the table.",
-    "In every round each contestant has one turn, in a new order; roofs (read, copy, stream copy of the same bytes) "
-    "take part too. A turn empties the caches of all CPUs, then times a call (cold) and the next one (warm).",
-    f"After {Effort().least} rounds, peers that take more than {BEHIND} times as long as the fastest one sit out; the "
-    "others and fastsce go on while time allows.",
-    "Medians of all rounds are shown. How far off they may be is found from the rounds, and fastsce, entered twice, "
-    "shows how far the same code differs from itself; a ratio within that is written as ≈ and is no difference.",
-    "A peer is given its best form; the fastest of them is what fastsce is held against.",
-)
 
 
 def write(content: dict, folder: Path) -> None:
@@ -40,6 +28,24 @@ def write(content: dict, folder: Path) -> None:
     for name, png in pictures.items():
         (folder / f"{name}.png").write_bytes(png)
     (folder / "report.html").write_text(page(content, pictures), encoding="utf-8")
+
+
+def method(content: dict) -> list[str]:
+    least = content["effort"]["least"]
+    return [
+        "Every library works in a process of its own, all on the same CPUs with as many threads, only one at a time, on "
+        "the same arrays in shared memory (JAX on copies of its own). What is compiled, converted or warmed up beforehand "
+        "is not timed. All ask for huge pages, as NumPy does.",
+        "Before it is timed, each result is compared with float64: the loss, each row's gradient in one random direction, "
+        "each number of some rows. Who is wrong is refused, and says so in the table.",
+        "In every round each contestant has one turn, in a new order; roofs (read, copy, stream copy of the same bytes) "
+        "take part too. A turn empties the caches of all CPUs, then times a call (cold) and the next one (warm).",
+        f"After {least} rounds, peers that take more than {BEHIND} times as long as the fastest one sit out; the others "
+        "and fastsce go on while time allows.",
+        "Medians are shown. How far off they may be is found from the rounds, and fastsce, entered twice, shows how far "
+        "the same code differs from itself; a ratio within that is marked ≈ and is no difference.",
+        "A peer is given its best form; the fastest of them is what fastsce is held against.",
+    ]
 
 
 def write_json(content: dict, folder: Path) -> None:
@@ -68,7 +74,7 @@ def page(content: dict, pictures: dict[str, bytes]) -> str:
         machine=lines.machine(content),
         warnings=lines.warnings(content),
         cards=cards(content["cases"]),
-        method=METHOD,
+        method=method(content),
         legend=lines.LEGEND,
         headings=lines.HEADINGS,
         compared=content.get("compared"),
@@ -107,7 +113,7 @@ def row(case: dict, name: str) -> dict:
     if "failed" in line:
         return {"name": name, "kind": "failed", "failure": lines.failure(line)}
     kind = "ours" if provider.is_ours else "roof" if provider.is_roof else ""
-    return {"name": name, "kind": kind, "cells": lines.cells(case, name)}
+    return {"name": name, "kind": kind, "formula": formula(line), "cells": lines.cells(case, name)}
 
 
 def cards(cases: list[dict]) -> list[dict]:
@@ -124,6 +130,8 @@ def cards(cases: list[dict]) -> list[dict]:
     shares = {c["name"]: c["contestants"].get(OURS, {}).get("warm", {}).get("roof") for c in cases}
     shares = {name: share for name, share in shares.items() if share}
     worst = min(ratios, key=lambda name: ratios[name][0])
+    new = [fresh_ratio(case) for case in cases]
+    new = [ratio for ratio in new if ratio]
     found = [
         (f"{len(faster)} of {len(ratios)}", "cases where fastsce, out= is faster than its fastest peer"),
         (f"{len(slower)}", f"where it is slower; {len(ratios) - len(faster) - len(slower)} without a difference"),
@@ -133,11 +141,25 @@ def cards(cases: list[dict]) -> list[dict]:
         ),
         (f"{ratios[worst][0]:.2g}×", f"as fast at worst: {worst}"),
     ]
+    if new:
+        found.append((f"{statistics.geometric_mean(new):.1f}×", "as fast with its gradient in new memory, likewise"))
     if shares:
         lowest = min(shares, key=lambda name: shares[name])
         words = f"of the throughput of a copy, the median; {shares[lowest]:.0%} at worst: {lowest}"
         found.append((f"{statistics.median(shares.values()):.0%}", words))
     return [{"figure": figure, "says": says} for figure, says in found]
+
+
+def formula(line: dict) -> str:
+    return f"{line['formula']} = {line['bytes'] / 1e6:,.4g} MB" if "formula" in line else ""
+
+
+def fresh_ratio(case: dict) -> float | None:
+    """How many times as fast as the fastest peer, where the gradient is new memory each time."""
+    best = rates.fastest_peer(case["contestants"], "warm")
+    if best is None or "warm" not in case["contestants"].get(FRESH, {}):
+        return None
+    return rates.ratio(case, best, FRESH, "warm")[0]
 
 
 def facts(content: dict) -> dict[str, str]:
@@ -151,7 +173,7 @@ def facts(content: dict) -> dict[str, str]:
     ]
     return {
         "CPU": here["cpu"],
-        "threads": f"{here['threads']}, on CPUs {', '.join(map(str, here['cpus']))}; in use by each library: "
+        "threads": f"{here['threads']}, on CPUs {', '.join(map(str, here['cpus']))}; each library's, as far as it tells: "
         + ", ".join(f"{library} {number}" for library, number in content.get("threads", {}).items()),
         "last-level cache": f"{here['last-level cache'] / 2**20:.0f} MiB; {content['flushed'] / 2**20:.0f} MiB are "
         "rewritten to empty it",

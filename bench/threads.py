@@ -15,7 +15,12 @@ VARIABLES = (
     "NPROC",  # XLA's pool on a CPU
     "PJRT_NPROC",
 )
-SETTINGS = {"JAX_PLATFORMS": "cpu", "TORCHINDUCTOR_COMPILE_THREADS": "1"}  # no GPU here; no compiler left running
+SETTINGS = {
+    "JAX_PLATFORMS": "cpu",  # no GPU here
+    "TORCHINDUCTOR_COMPILE_THREADS": "1",  # no compiler left running
+    "GLIBC_TUNABLES": "glibc.malloc.hugetlb=1",  # huge pages for new memory, as NumPy asks for them, for everyone
+    "THP_MEM_ALLOC_ENABLE": "1",  # torch's own switch for them
+}
 
 
 def cpus() -> list[int]:
@@ -66,4 +71,8 @@ def in_use(library: str) -> int:
         import torch
 
         return torch.get_num_threads()
-    return count()
+    if library == "scikit-learn":
+        from sklearn.utils._openmp_helpers import _openmp_effective_n_threads
+
+        return _openmp_effective_n_threads()
+    return count()  # as many as were asked for; neither XLA nor a pool of Python's threads tells

@@ -22,7 +22,24 @@ pytest.importorskip("matplotlib")
 from bench import caches, cases, command, compare, measure, noise, providers, rates, table, worker  # noqa: E402
 from bench.batches import batch  # noqa: E402
 from bench.case import HESSIAN, Case, fewer_rows  # noqa: E402
-from bench.goals import AGAIN, COPY, EAGER, FRESH, IN_PLACE, NUMPY, OURS, PEERS, READ, STREAM, AtMost  # noqa: E402
+from bench.goals import (  # noqa: E402
+    AGAIN,
+    COMPILED,
+    COPY,
+    EAGER,
+    FRESH,
+    IN_PLACE,
+    NUMPY,
+    OURS,
+    PEERS,
+    READ,
+    STREAM,
+    AtMost,
+    Faster,
+    Steady,
+    Within,
+    judge,
+)
 from bench.shared import Arena  # noqa: E402
 from bench.truth import Wrong, check, truth_of  # noqa: E402
 
@@ -220,7 +237,7 @@ def content_of(*cases_, **machine):
     return json.loads(
         json.dumps(
             {
-                "format": 2,
+                "format": compare.FORMAT,
                 "quick": False,
                 "interrupted": False,
                 "date": "2000-01-01T00:00:00+00:00",
@@ -259,7 +276,7 @@ def test_a_ratio_within_noise_is_no_difference(ratio, scatter, again, difference
     value, bound = rates.ratio(case, OURS, COPY, "warm")
     assert value == pytest.approx(ratio)
     assert noise.is_difference(value, bound) is difference
-    assert rates.times_copy(case, OURS, "warm") == (f"{ratio:.2f}" if difference else "≈")
+    assert rates.times_copy(case, OURS, "warm") == (f"{ratio:.2f}" if difference else f"≈ {ratio:.2f}")
 
 
 def test_the_bound_holds_for_chance_alone():
@@ -274,13 +291,21 @@ def test_the_bound_holds_for_chance_alone():
 
 
 def test_peers_far_behind_sit_out():
-    seconds = PLAUSIBLE | {"JAX jit": 0.05, NUMPY: 0.101}
-    case = Case("a", (8, 8), tuple(seconds))
-    fit = [measure.Entrant(n, n, None, None) for n in case.contestants]
-    times = {n: {"cold": [1.0], "warm": [t] * 3} for n, t in seconds.items()}
+    warm = PLAUSIBLE | {OURS: 9, "JAX jit": 0.05, EAGER: 0.101, COMPILED: 0.2, NUMPY: 0.3}
+    cold = warm | {"JAX jit": 0.5, COMPILED: 0.9}
+    fit = [measure.Entrant(n, n, None, None) for n in warm]
+    times = {n: {"cold": [cold[n]], "warm": [t] * 3} for n, t in warm.items()}
     left = {e.label for e in measure.in_contention(fit, times)}
-    assert left == set(seconds) - {NUMPY}  # 2.02 times the fastest peer's time; ours and roofs stay whatever they take
+    assert left == set(warm) - {
+        COMPILED
+    }  # eager is the fastest when cold; ours, roofs and NumPy stay whatever they take
     assert measure.in_contention(fit[:4], times) == fit[:4]
+
+
+def test_goals_of_who_failed_are_not_judged():
+    neighbours = Steady(0.8, "C = 2", ("C = 1", "C = 3"))
+    medians = {"copy": 1.0, EAGER: 1.0, "C = 1": 1.0, "C = 2": 1.0}
+    assert judge([AtMost(1.5, COPY), Faster(5), Within(1), neighbours], medians) == []
 
 
 def test_effort_is_bounded():
@@ -329,7 +354,7 @@ def test_a_regression_is_an_exit_code(monkeypatch, tmp_path, factor, threads, co
 
 def test_a_file_that_is_no_result_is_refused(tmp_path, capsys):
     other = tmp_path / "other.json"
-    for text in ("{", "[]", '{"format": 1}'):
+    for text in ("{", "[]", '{"format": 1}', '{"format": 2}'):
         other.write_text(text)
         with pytest.raises(SystemExit):
             command.main(["tiny", "--compare", str(other)])
@@ -396,7 +421,7 @@ def test_a_run_from_end_to_end(tmp_path):
 
 def test_pytest_benchmark_saves_draws_and_compares(tmp_path):
     suite = [sys.executable, "-m", "pytest", "-q", "bench/", "-k", "tiny/1x10- and NumPy"]
-    suite += [f"--benchmark-storage={tmp_path}", f"--benchmark-histogram={tmp_path}/plot"]
+    suite += ["-p", "no:xdist", f"--benchmark-storage={tmp_path}", f"--benchmark-histogram={tmp_path}/plot"]
     for more in ("--benchmark-autosave", "--benchmark-compare"):
         done = subprocess.run([*suite, more], cwd=ROOT, capture_output=True, text=True)
         assert done.returncode == 0, done.stdout + done.stderr

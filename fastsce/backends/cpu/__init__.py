@@ -139,7 +139,7 @@ def plan_of(
     if copies and parts > 1:
         parts = min(COPIES * parts, a * b)
     group = rows.group_rows(classes, copies)
-    desk = rows.desk_rows(classes) if stream and adjoin and write == GRADIENT else 0
+    desk = rows.desk_rows(classes) if stream and adjoin and not copies and write == GRADIENT else 0
     given = (saved, stream and not copies and not desk, weighted, untargeted, ignore_index)
     plan = Plan(parts, write, *given, keep=keep, copies=copies, group=group, desk=desk)
     return rows.rows, plan, rows.scratch_bytes(classes, plan)

@@ -39,9 +39,11 @@ class Lines(NamedTuple):
 
 
 @device
-def lines_of(v, a, b, wanted):
-    """LANES contiguous rows; a step for each class."""
-    return Lines(at(v, a, b, 0), LANES if wanted and adjoin(v) and b + LANES <= v.shape[1] else 0)
+def lines_of(v, a, b, wanted, at_hand):
+    """LANES contiguous rows, a step for each class; or what is in the caches anyway, again and again."""
+    if wanted and adjoin(v) and b + LANES <= v.shape[1]:
+        return Lines(at(v, a, b, 0), LANES)
+    return Lines(at_hand, 0)
 
 
 @device

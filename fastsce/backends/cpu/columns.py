@@ -37,7 +37,7 @@ from fastsce.backends.cpu.coefficients import (
     shift,
 )
 from fastsce.backends.cpu.jit import device, kernel
-from fastsce.backends.cpu.memory import fence, gather, load, moved, past_boundary, spare, store, workspace
+from fastsce.backends.cpu.memory import at, fence, gather, load, moved, past_boundary, spare, store, workspace
 from fastsce.backends.cpu.parts import hand_out
 from fastsce.backends.cpu.plan import (
     HESSIAN,
@@ -149,8 +149,9 @@ def group(a, b, n, lane, x, e, q, desk, after, strips, facts, job, soft, softcap
     """n samples from b on, in a tile's lanes from `lane` on. The gradient is left in x, the Hessian in e."""
     i = a * job.logits.shape[1] + b
     for j in range(0, n, LANES):
-        later = lines_of(job.logits, a, b + j + job.plan.lanes, True)
-        soon = lines_of(job.grad, a, b + j, job.plan.write != NOTHING and not job.plan.stream)
+        at_hand = at(job.logits, a, b + j, 0)
+        later = lines_of(job.logits, a, b + j + job.plan.lanes, True, at_hand)
+        soon = lines_of(job.grad, a, b + j, job.plan.write != NOTHING and not job.plan.stream, at_hand)
         read_strip(
             i + j, min(LANES, n - j), lane + j, j, x, e, q, after, later, soon, strips, facts, job, soft, softcap
         )
@@ -245,8 +246,6 @@ def terms(x, e, lane, j, width, classes, x_top, m, after, later, soon, strips, f
             part = part + widen((v0 + v1) + (v2 + v3))
             ask(later, c)
             ask(soon, c)
-        ask(later, whole)
-        ask(soon, whole)
         for c in range(whole, stop):
             v0, ties = term(x, e, c * width + lane, x_top, m, power, ties, law, softcap)
             part = part + widen(v0)
@@ -254,6 +253,8 @@ def terms(x, e, lane, j, width, classes, x_top, m, after, later, soon, strips, f
         if after.n > 0:
             some_more = (lane // LANES * steps + step) * some
             bring_columns(job.logits, after, width, some_more, some_more + some)
+    ask(later, classes // 4 * 4)
+    ask(soon, classes // 4 * 4)
     store(facts.sums, REST + j, rest)
     store(facts.sums, TIES + j, widen(ties))
 

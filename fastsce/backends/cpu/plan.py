@@ -27,9 +27,7 @@ class Plan(NamedTuple):
     keep: bool = False  # rows.py: the terms of a row are kept until it is written
     copies: bool = False  # rows.py: rows are not contiguous, and are worked on in copies
     group: int = 1  # rows.py: rows that are worked on together
-    desk: int = (
-        0  # rows.py: rows that are put together before they are streamed; 0 if they are written where they belong
-    )
+    desk: int = 0  # rows.py: rows that are put together before they are streamed; 0: each is written where it belongs
     lanes: int = 0  # columns.py: samples in a tile
 
 

@@ -2,8 +2,8 @@
 
 A row is read from main memory once, in blocks that stay in the L1 cache: the block's largest logit, then its terms
 e = exp(z − m) and their sum, where m is the largest z so far. Then the gradient is written once. Terms are kept for it
-where they fit the L2 cache beside the row, and computed again where they do not. Between the two, what there is once
-a row is worked out for a group of rows at a time.
+where they fit the caches, and computed again where they do not. Between the two, what there is once a row is worked out
+for a group of rows at a time.
 
 Rows laid out in any other way are copied, one at a time.
 """
@@ -298,7 +298,9 @@ def grad_row(a, b, job):
     """The row that is going to be written, if it is to be in the caches then."""
     plan = job.plan
     wanted = plan.write != NOTHING and not plan.stream and not plan.copies and plan.desk == 0
-    return Lines(at(job.grad, a, b, 0), 1 if wanted else 0)
+    if wanted:
+        return Lines(at(job.grad, a, b, 0), 1)
+    return Lines(at(job.logits, a, b, 0), 0)
 
 
 @device

@@ -1,5 +1,5 @@
-"""What is tuned, and what it was compared with, if it was: one core of an EPYC (Zen 5: 48 KB L1, 1 MB L2) unless two
-are named. bench/diary/ tells the whole story.
+"""What is tuned, and what it was compared with, if it was: one core of an EPYC (Zen 5: 48 KB L1, 1 MB L2) unless two,
+or another CPU, are named. bench/diary/ tells the whole story.
 """
 
 LANES = 16  # rows whose coefficients go side by side, samples in a strip; 32: 10 classes −8 %, 100 classes +20 %
@@ -9,19 +9,17 @@ GROUP = 64  # rows worked on together: 192 classes 142 ns a row one by one, 84 w
 # rows.py
 BLOCK = 2048  # classes read, raised and summed while they are in L1: 16 KB with their terms
 AHEAD = 4096  # classes: so far ahead memory is asked for; without, 64 MB take 1.0 to 1.45 times as long (two cores)
-KEEP_BYTES = (
-    3 << 20
-)  # of terms that wait for their row to be written: 32000 … 262144 bfloat16 classes take 7.1 ns for 16,
-# 11.3 if they are worked out twice (float32 9.3, 9.8); from some 1M classes on it is the other way round (Zen 4)
+# Terms of a row that wait for it to be written: 70000 to 262144 bfloat16 classes take 7.1 ns for 16, and 11.3 if they
+# are worked out twice (float32 9.3, 9.8); from 2M classes on it is the other way round (two cores, Zen 4).
+KEEP_BYTES = 3 << 20
 GROUP_CLASSES = 16384  # classes of all rows in a group: 64 KB of terms; not compared
 DESK_CLASSES = 2048  # of rows that are put together before they are streamed: 8 KB; shorter rows cross too many lines
 STREAM_BYTES = 32 << 20  # of logits: the gradient is written past the caches where they could not hold it anyway
 
 # columns.py
-SHORT = (
-    320  # float32 classes, half as many float64: shorter rows are worked on side by side; at 256 229 ns a row against
-)
-# 290, at 400 380 and 381, at 512 574 and 461 (64 MB, two cores, Zen 4); in cache and with Zen 5 equal at 192
+# Rows of fewer float32 classes, of half as many float64 ones, are worked on side by side: at 256 229 ns a row against
+# 290, at 400 equal, at 512 574 against 461 (64 MB, two cores, Zen 4; in the cache of a Zen 5 equal at 192).
+SHORT = 320
 LONGEST_COLUMN = 16384  # classes: a tile of 16 samples has 1 MB there; longer columns are copied, row by row
 ROW_BYTES = 8 << 10  # of a tile of rows: what is asked for ahead needs L1 too; 4 and 16 KB: within the noise
 COLUMN_BYTES = 256 << 10  # of a tile of columns, in L2: at 1000 classes 6.8 ms, with 128 KB 8.9 (two cores)
