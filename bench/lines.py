@@ -19,16 +19,16 @@ HEADINGS = (
     "memory",
 )
 LEGEND = {
-    "cold, warm": "seconds of a call whose caches were emptied, and of the call right after it, medians; a cold call that "
-    "allocates may also wait for pages that others have given back; short calls are timed many at a time, warm only",
+    "cold, warm": "seconds of a call whose caches were emptied, and of the call right after it, medians; a cold call "
+    "that allocates may also wait for pages that others have given back; short calls are timed many at a time, warm",
     "±": "how far off the warm median may be, 99.7 % of the time",
     "GB/s": "the bytes that the task must move, whoever does it, by the warm median",
-    "% of roof": f"of the faster of copy and stream copy of the same batch, in GB/s (of the read, for what only reads); "
-    f"{rates.ABOVE[0].lower()}{rates.ABOVE[1:-1]}",
+    "% of roof": f"of the faster of copy and stream copy of the same batch, in GB/s (of the read, for what only "
+    f"reads); {rates.ABOVE[0].lower()}{rates.ABOVE[1:-1]}",
     "× copy": "how many times the copy's time, warm",
     "× peer": "how many times as fast as the fastest peer, warm and cold; ≈: no difference beyond this case's noise",
-    "errors": "against float64: of the loss, relative; the largest of the gradient (or the Hessian) in some 64 rows, as a "
-    "share of the largest gradient that a row can have",
+    "errors": "against float64: of the loss, relative; the largest of the gradient (or the Hessian) in some 64 rows, "
+    "as a share of the largest gradient that a row can have",
     "memory": "the worst moment of a call, beyond inputs and outputs that are given; not seen is what an allocator "
     "keeps from one call to the next, as XLA's can with results of less than 32 MiB",
 }

@@ -10,11 +10,11 @@ import numpy as np
 from bench.case import HESSIAN
 from bench.threads import count
 
-PIECE = 1 << 16  # logits of a piece: 256 KB of them and as many of the gradient are in L2 until it is done
+PIECES = 1 << 18, 1 << 20  # logits of a piece, from, to: smaller ones wait for the interpreter, larger ones for memory
 
 
 def numpy_best(given):
-    """In place, in pieces that stay in the caches, by as many threads as everyone has: NumPy's loops run side by side."""
+    """In place, in pieces of a few MB, by as many threads as everyone has: NumPy's loops run side by side."""
     work = sigmoid if given.case.target == "binary" else hessian if given.case.computes == HESSIAN else softmax
     pieces = cut(given)
     if len(pieces) == 1:
@@ -24,11 +24,12 @@ def numpy_best(given):
 
 
 def cut(given) -> list:
-    """Samples, as many at a time as fit a PIECE."""
+    """Samples, as many at a time as fit a piece; a piece for each thread, if there are that many."""
     place = given.case.axis % len(given.case.shape)
     samples = next(i for i in range(len(given.case.shape)) if i != place)
     rows = given.case.shape[samples]
-    each = max(1, PIECE * rows // given.logits.size)
+    least, most = PIECES
+    each = max(1, min(max(least, given.logits.size // count()), most) * rows // given.logits.size)
     before = (slice(None),) * samples
     return [(*before, slice(i, i + each)) for i in range(0, rows, each)]
 

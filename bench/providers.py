@@ -175,7 +175,7 @@ PROVIDERS = {
             "NumPy",
             "numpy",
             "numpy_peers.numpy_best",
-            f"{BOTH}; in pieces that stay in the caches, on all threads",
+            f"{BOTH}; in pieces, on all threads",
             "a few numbers a row; for sigmoids two temporaries of a piece",
         ),
     )

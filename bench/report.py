@@ -33,17 +33,17 @@ def write(content: dict, folder: Path) -> None:
 def method(content: dict) -> list[str]:
     least = content["effort"]["least"]
     return [
-        "Every library works in a process of its own, all on the same CPUs with as many threads, only one at a time, on "
-        "the same arrays in shared memory (JAX on copies of its own). What is compiled, converted or warmed up beforehand "
-        "is not timed. All ask for huge pages, as NumPy does.",
-        "Before it is timed, each result is compared with float64: the loss, each row's gradient in one random direction, "
-        "each number of some rows. Who is wrong is refused, and says so in the table.",
-        "In every round each contestant has one turn, in a new order; roofs (read, copy, stream copy of the same bytes) "
-        "take part too. A turn empties the caches of all CPUs, then times a call (cold) and the next one (warm).",
-        f"After {least} rounds, peers that take more than {BEHIND} times as long as the fastest one sit out; the others "
-        "and fastsce go on while time allows.",
-        "Medians are shown. How far off they may be is found from the rounds, and fastsce, entered twice, shows how far "
-        "the same code differs from itself; a ratio within that is marked ≈ and is no difference.",
+        "Every library works in a process of its own, all on the same CPUs with as many threads, only one at a time, "
+        "on the same arrays in shared memory (JAX on copies of its own). What is compiled, converted or warmed up "
+        "beforehand is not timed. All ask for huge pages, as NumPy does.",
+        "Before it is timed, each result is compared with float64: the loss, each row's gradient in one random "
+        "direction, each number of some rows. Who is wrong is refused, and says so in the table.",
+        "In every round each contestant has one turn, in a new order; roofs (read, copy, stream copy of the same "
+        "bytes) take part too. A turn empties the caches of all CPUs, then times a call (cold) and the next (warm).",
+        f"After {least} rounds, peers that take more than {BEHIND} times as long as the fastest one sit out; the "
+        "others and fastsce go on while time allows.",
+        "Medians are shown. How far off they may be is found from the rounds, and fastsce, entered twice, shows how "
+        "far the same code differs from itself; a ratio within that is marked ≈ and is no difference.",
         "A peer is given its best form; the fastest of them is what fastsce is held against.",
     ]
 
@@ -173,7 +173,7 @@ def facts(content: dict) -> dict[str, str]:
     ]
     return {
         "CPU": here["cpu"],
-        "threads": f"{here['threads']}, on CPUs {', '.join(map(str, here['cpus']))}; each library's, as far as it tells: "
+        "threads": f"{here['threads']}, on CPUs {', '.join(map(str, here['cpus']))}; each library's, as it says: "
         + ", ".join(f"{library} {number}" for library, number in content.get("threads", {}).items()),
         "last-level cache": f"{here['last-level cache'] / 2**20:.0f} MiB; {content['flushed'] / 2**20:.0f} MiB are "
         "rewritten to empty it",

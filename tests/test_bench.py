@@ -296,9 +296,8 @@ def test_peers_far_behind_sit_out():
     fit = [measure.Entrant(n, n, None, None) for n in warm]
     times = {n: {"cold": [cold[n]], "warm": [t] * 3} for n, t in warm.items()}
     left = {e.label for e in measure.in_contention(fit, times)}
-    assert left == set(warm) - {
-        COMPILED
-    }  # eager is the fastest when cold; ours, roofs and NumPy stay whatever they take
+    # eager is the fastest when cold; ours, roofs and NumPy stay whatever they take
+    assert left == set(warm) - {COMPILED}
     assert measure.in_contention(fit[:4], times) == fit[:4]
 
 
