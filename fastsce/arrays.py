@@ -127,9 +127,10 @@ class Jax:
 
     @staticmethod
     def wrap(a: np.ndarray, like: Any) -> Any:
-        import jax.numpy as jnp
+        import jax
 
-        return a.home.owner if isinstance(a, gpu.DeviceArray) else jnp.asarray(NumPy.wrap(a, like))
+        # not jnp.asarray, which compiles a copy for every shape
+        return a.home.owner if isinstance(a, gpu.DeviceArray) else jax.device_put(NumPy.wrap(a, like))
 
     @staticmethod
     def empty(shape: tuple[int, ...], dtype: np.dtype, home: gpu.Home) -> Any:

@@ -180,9 +180,9 @@ def as_jax(array):
     """JAX makes float32 of float64, unless told otherwise."""
     if array.itemsize == 8 or not array.dtype.isnative:
         return None
-    import jax.numpy as jnp
+    import jax
 
-    return jnp.array(np.array(array), copy=True)
+    return jax.device_put(np.array(array))  # jnp.array would compile a copy for every shape
 
 
 def seen(given) -> np.ndarray:
