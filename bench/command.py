@@ -23,7 +23,7 @@ from bench.special import SPECIAL
 
 INTERRUPTED = 130  # the exit code, as shells have it
 SHARE = 0.5  # of the available memory, for the inputs and outputs of a case
-QUICK = Effort(seconds=0.8, least=4, most=7)
+QUICK = Effort(seconds=0.5, least=3, most=5)
 
 
 def parser(prog: str) -> argparse.ArgumentParser:
