@@ -21,15 +21,15 @@ kept: list[np.ndarray] = []
 def borrow(size: int) -> np.ndarray:
     """At least so many bytes. Whoever comes meanwhile, a thread or a signal's handler, finds other pieces or none."""
     found, others = None, []
-    if size >= SMALL:
-        while kept and found is None:
-            try:
-                found = kept.pop()
-            except IndexError:
-                break
-            if found.size < size:
-                others.append(found)
-                found = None
+    while size >= SMALL and kept and found is None:
+        try:
+            found = kept.pop()
+        except IndexError:
+            break
+        if found.size < size:
+            others.append(found)
+            found = None
+    if others:
         kept.extend(others)
     return np.empty(size, BYTE) if found is None else found
 

@@ -90,16 +90,17 @@ def run(spec, logits, target, weight, row_scale, loss, lse, grad, hess, *, write
     narrow = (row_scale if scale is None else None, loss, lse, None if soft else target)
     for block, (scales, losses, sums, labels) in blocks(wide, narrow):
         x, g, h, q = block
-        side_by_side = all(map(contiguous, block))
+        given = [a for a in block if a is not None]
+        side_by_side = all(map(contiguous, given))
         kernel, plan, scratch = plan_of(
             x.shape,
             dtype.itemsize,
             side_by_side,
-            side_by_side or all(contiguous(a) or a.strides[1] == a.itemsize for a in block),
+            side_by_side or all(contiguous(a) or a.strides[1] == a.itemsize for a in given),
             parts_of(x.nbytes, sums.size),
             write,
             saved,
-            stream and all(a is None or a.flags.aligned for a in block),
+            stream and all(a.flags.aligned for a in given),
             stream and g is not None and g.flags.c_contiguous,
             weight is not None,
             target is None,
