@@ -32,7 +32,7 @@ COLD, WARM = "cold", "warm"
 class Effort(NamedTuple):
     """How often is measured: a few rounds with everyone, then so many seconds more, up to so many rounds in all."""
 
-    seconds: float = 8
+    seconds: float = 20
     least: int = 5
     most: int = 31
 
