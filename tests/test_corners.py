@@ -18,6 +18,7 @@ def test_streamed_at_any_address(shape, axis, offset, monkeypatch):
     from fastsce.backends import cpu
 
     monkeypatch.setattr(cpu, "STREAM_BYTES", 0)
+    monkeypatch.setattr(cpu, "STREAM_ROW_BYTES", 0)
     logits = np.random.default_rng(0).standard_normal(shape, np.float32)
     memory = np.zeros(logits.nbytes + 128, np.uint8)
     start = -memory.ctypes.data % 64 + offset

@@ -45,7 +45,7 @@ FUNCTIONS = {
 THREADS = "fastsce.backends.cpu.threads"
 WORKING = {
     "again": {},
-    "past the caches": {"fastsce.backends.cpu.STREAM_BYTES": 0},
+    "past the caches": {"fastsce.backends.cpu.STREAM_BYTES": 0, "fastsce.backends.cpu.STREAM_ROW_BYTES": 0},
     "1 thread": {f"{THREADS}.thread_count": lambda: 1, f"{THREADS}.ALONE": 0},
     "3 threads": {f"{THREADS}.thread_count": lambda: 3, f"{THREADS}.ALONE": 0},
     "many rounds": {f"{THREADS}.thread_count": lambda: 2, f"{THREADS}.ALONE": 0, f"{THREADS}.ROUND": 3000},
@@ -100,6 +100,7 @@ def test_grid(shape, dtype, function, monkeypatch):
         assert all_the_same(call(x, y, t, at_offset(x, offset)), expected), f"out at {offset}"
         with monkeypatch.context() as patch:
             patch.setattr(cpu, "STREAM_BYTES", 0)
+            patch.setattr(cpu, "STREAM_ROW_BYTES", 0)
             assert all_the_same(call(x, y, t, at_offset(x, offset)), expected), f"streamed to {offset}"
     copy = x.copy()
     assert all_the_same(call(copy, y, t, copy), expected), "in place"

@@ -14,7 +14,7 @@ from fastsce.backends.cpu import columns, elementwise, rows, threads
 from fastsce.backends.cpu.labels import scan_labels, sum_up
 from fastsce.backends.cpu.plan import GRADIENT, HESSIAN, LOG_SOFTMAX, NOTHING, Plan
 from fastsce.backends.cpu.threads import cache_directory, parts_of, thread_count, threading_layer
-from fastsce.backends.cpu.tuning import COPIES, KEEP_BYTES, LONGEST_COLUMN, SHORT, STREAM_BYTES
+from fastsce.backends.cpu.tuning import COPIES, KEEP_BYTES, LONGEST_COLUMN, SHORT, STREAM_BYTES, STREAM_ROW_BYTES
 from fastsce.layout import STORAGE, blocks, compute_dtype, contiguous, pieces, runs, stored
 from fastsce.maths import law_of
 from fastsce.spec import BFLOAT16, Spec
@@ -82,7 +82,7 @@ def run(spec, logits, target, weight, row_scale, loss, lse, grad, hess, *, write
     if not isinstance(row_scale, np.ndarray):  # one for all rows
         scale = np.empty(1)
         scale[0] = row_scale
-    stream = write != NOTHING and logits.nbytes >= STREAM_BYTES
+    large = write != NOTHING and logits.nbytes >= STREAM_BYTES
     wide = [logits, grad, hess, target if soft else None]
     if logits.dtype in STORAGE:
         wide = [stored(a) for a in wide]
@@ -92,6 +92,9 @@ def run(spec, logits, target, weight, row_scale, loss, lse, grad, hess, *, write
         x, g, h, q = block
         given = [a for a in block if a is not None]
         side_by_side = all(map(contiguous, given))
+        stream = large and all(a.flags.aligned for a in given)
+        if side_by_side and write == GRADIENT:
+            stream = stream and classes * x.itemsize >= STREAM_ROW_BYTES
         kernel, plan, scratch = plan_of(
             x.shape,
             dtype.itemsize,
@@ -100,7 +103,7 @@ def run(spec, logits, target, weight, row_scale, loss, lse, grad, hess, *, write
             parts_of(x.nbytes, sums.size),
             write,
             saved,
-            stream and all(a.flags.aligned for a in given),
+            stream,
             stream and g is not None and g.flags.c_contiguous,
             weight is not None,
             target is None,
