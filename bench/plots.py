@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import math
+from collections.abc import Callable
 
 import matplotlib
 
@@ -139,14 +140,19 @@ def bars(cases: list[dict]) -> bytes | None:
     cases = [c for c in cases if any(has(c, name) for name in COLOURS)]
     if not cases:
         return None
-    columns = min(3, len(cases))
-    rows = math.ceil(len(cases) / columns)
     most = max(sum(has(c, name) for name in COLOURS) for c in cases)
+    return panels(contest, cases, 1.0 + 0.27 * most)
+
+
+def panels(draw: Callable, cases: list[dict], height: float) -> bytes:
+    """A panel for each case, three in a line of so many inches."""
+    columns = min(3, len(cases))
+    lines = math.ceil(len(cases) / columns)
     with pyplot.rc_context(STYLE):
-        size = (WIDE, rows * (1.0 + 0.27 * most))
-        figure, grid = pyplot.subplots(rows, columns, figsize=size, layout="constrained", squeeze=False)
+        size = (WIDE, lines * height)
+        figure, grid = pyplot.subplots(lines, columns, figsize=size, layout="constrained", squeeze=False)
         for axes, case in zip(grid.flat, cases):
-            contest(axes, case)
+            draw(axes, case)
         for axes in list(grid.flat)[len(cases) :]:
             axes.set_axis_off()
         return png(figure)
@@ -199,18 +205,7 @@ def memory(cases: list[dict]) -> bytes | None:
         if case.get("repeat") == 1 and case["logits"] > largest.get(case["group"], {"logits": 2**20})["logits"]:
             largest[case["group"]] = case
     drawn = [c for c in largest.values() if any(peak(c, name) is not None for name in COLOURS)]
-    if not drawn:
-        return None
-    columns = min(3, len(drawn))
-    rows = math.ceil(len(drawn) / columns)
-    with pyplot.rc_context(STYLE):
-        size = (WIDE, rows * 3.2)
-        figure, grid = pyplot.subplots(rows, columns, figsize=size, layout="constrained", squeeze=False)
-        for axes, case in zip(grid.flat, drawn):
-            needed(axes, case)
-        for axes in list(grid.flat)[len(drawn) :]:
-            axes.set_axis_off()
-        return png(figure)
+    return panels(needed, drawn, 3.2) if drawn else None
 
 
 def peak(case: dict, name: str) -> int | None:
