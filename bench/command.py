@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import datetime
+import math
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -31,7 +32,8 @@ def parser(prog: str) -> argparse.ArgumentParser:
         prog=prog,
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
-        epilog="Exit code: 0; 1 if fastsce was wrong or failed, or with --compare is slower; 2 for bad options.",
+        epilog="Exit code: 0; 1 if fastsce was wrong or failed, or with --compare is slower; 2 for bad options, or if\n"
+        "nothing could be compared.",
     )
     top.add_argument("--gpu", action="store_true", help="the benchmark of a GPU; see --gpu --help")
     top.add_argument("names", nargs="*", metavar="NAME", help="of cases or groups, or globs such as 'llm/*-bf16'")
@@ -43,7 +45,7 @@ def parser(prog: str) -> argparse.ArgumentParser:
     top.add_argument("--threads", type=count, metavar="N", help="for everyone; as many CPUs are used (default: all)")
     top.add_argument(
         "--seconds",
-        type=float,
+        type=duration,
         metavar="S",
         help=f"for each case, after rounds with everyone (default: {Effort().seconds:g})",
     )
@@ -62,6 +64,13 @@ def count(text: str) -> int:
     value = int(text)
     if value < 1:
         raise argparse.ArgumentTypeError(f"must be at least 1, got {value}")
+    return value
+
+
+def duration(text: str) -> float:
+    value = float(text)
+    if not 0 <= value < math.inf:
+        raise argparse.ArgumentTypeError(f"must be finite and not negative, got {value:g}")
     return value
 
 
@@ -102,7 +111,7 @@ def main(arguments: Sequence[str] | None = None, prog: str = "python -m bench") 
         news = compare.compare(old, content)
         compare.show(news)
         content["compared"] = news
-        code |= int(bool(news["slower"]) and news["same machine"])
+        code = code or int(bool(news["slower"]) and news["same machine"]) or 2 * (not news["compared"])
     if options.out:
         report.write(content, options.out)
         show.console.print(f"written to {options.out}")
@@ -122,7 +131,7 @@ def selected(options: argparse.Namespace) -> list[Case]:
 
 def effort(options: argparse.Namespace) -> Effort:
     chosen = QUICK if options.quick else Effort()
-    if options.seconds:
+    if options.seconds is not None:
         chosen = chosen._replace(seconds=options.seconds)
     return chosen._replace(least=options.rounds, most=options.rounds) if options.rounds else chosen
 
@@ -145,6 +154,7 @@ def measure(chosen: list[Case], options: argparse.Namespace, keep: Callable[[dic
         "providers": {p.name: provider(p) for p in PROVIDERS.values()},
         "absent": ABSENT,
         "interrupted": True,
+        "roofs": {},
         "cases": [],
     }
     show.head(content)
@@ -152,8 +162,8 @@ def measure(chosen: list[Case], options: argparse.Namespace, keep: Callable[[dic
         content["flushed"] = bench.flush.size
         one = partial(run, bench, how, options.memory, bar, bar.add_task("", total=len(chosen) + 2))
         roof = cases.machine_roofs(options.quick)
-        content["roofs"] = {"before": one(0, roof)}
         with contextlib.suppress(KeyboardInterrupt):
+            content["roofs"]["before"] = one(0, roof)
             for number, case in enumerate(chosen, 1):
                 content["cases"].append(one(number, case))
                 content["threads"] = bench.crew.threads()

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import json
 import math
+import statistics
 from pathlib import Path
 
 from bench import lines, noise, rates
@@ -44,16 +45,22 @@ def read(path: Path) -> dict:
 def compare(old: dict, new: dict) -> dict:
     before, after = by_name(old), by_name(new)
     shared = [name for name in after if name in before]
-    changes = [change for name in shared for change in changes_of(before[name], after[name])]
+    by_case = {name: changes_of(before[name], after[name]) for name in shared}
+    changes = [change for found in by_case.values() for change in found]
+    unseen = [math.expm1(c["noise"]) for c in changes]
     return {
         "same machine": all(old["machine"][key] == new["machine"][key] for key in SAME),
         "machines": [{key: content["machine"][key] for key in SAME} for content in (old, new)],
         "commits": [old["commit"], new["commit"]],
         "versions": differing(old["versions"], new["versions"]),
         "compared": len(changes),
+        "unseen": {"median": statistics.median(unseen), "most": max(unseen)} if changes else None,
         "slower": [c for c in changes if c["change"] > 1 and noise.is_difference(c["change"], c["noise"])],
         "faster": [c for c in changes if c["change"] < 1 and noise.is_difference(c["change"], c["noise"])],
         "other batch": [name for name in shared if before[name]["batch"] != after[name]["batch"]],
+        "nothing to divide by": [
+            name for name in shared if not by_case[name] and before[name]["batch"] == after[name]["batch"]
+        ],
         "only old": [name for name in before if name not in after],
         "only new": [name for name in after if name not in before],
         "gone wrong": [
@@ -120,10 +127,15 @@ def show(news: dict) -> None:
                 f"x {c['by']}, {c['change'] - 1:+.0%} (noise {math.expm1(c['noise']):.0%})",
                 soft_wrap=True,
             )
-    for what in ("gone wrong", "other batch", "only old", "only new"):
+    for what in ("gone wrong", "other batch", "nothing to divide by", "only old", "only new"):
         if news[what]:
             console.print(f"{what}: {', '.join(news[what])}", soft_wrap=True)
     console.print(
         f"{news['compared']} ratios of fastsce compared with the old run: {len(news['slower'])} slower, "
         f"{len(news['faster'])} faster, the others the same but for noise"
     )
+    if unseen := news["unseen"]:
+        console.print(
+            f"what is slower by less than {unseen['median']:.0%} was not seen in half of them, by less than "
+            f"{unseen['most']:.0%} in the noisiest"
+        )

@@ -40,7 +40,7 @@ LESSER_CPUS = {  # environment, and what is to be reached there
 
 
 def shaped(classes: int, size: int, itemsize: int = 4) -> tuple[int, int]:
-    return size // itemsize // classes, classes
+    return -(-size // (itemsize * classes)), classes
 
 
 def all_groups() -> list[Case]:

@@ -30,7 +30,7 @@ LEGEND = {
     "errors": "against float64: of the loss, relative; the largest of the gradient (or the Hessian) in some 64 rows, "
     "as a share of the largest gradient that a row can have",
     "memory": "the worst moment of a call, beyond inputs and outputs that are given; not seen is what an allocator "
-    "keeps from one call to the next, as XLA's can with results of less than 32 MiB",
+    "keeps from one call to the next, as XLA's may keep even results",
 }
 
 

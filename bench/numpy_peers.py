@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 
@@ -23,15 +24,24 @@ def numpy_best(given):
     return lambda: result(given, pool.map(partial(work, given), pieces))
 
 
-def cut(given) -> list:
-    """Samples, as many at a time as fit a piece; a piece for each thread, if there are that many."""
-    place = given.case.axis % len(given.case.shape)
-    samples = next(i for i in range(len(given.case.shape)) if i != place)
-    rows = given.case.shape[samples]
+def cut(given) -> list[tuple]:
+    """Indices of the logits' pieces; one for each thread, if they need not be too small for that."""
     least, most = PIECES
-    each = max(1, min(max(least, given.logits.size // count()), most) * rows // given.logits.size)
-    before = (slice(None),) * samples
-    return [(*before, slice(i, i + each)) for i in range(0, rows, each)]
+    shape, classes = given.case.shape, given.case.axis % len(given.case.shape)
+    wished = max(least, min(given.logits.size // count(), most))
+    pieces = cuts(shape, [axis for axis in range(len(shape)) if axis != classes], wished)
+    return [tuple(piece.get(axis, slice(None)) for axis in range(len(shape))) for piece in pieces]
+
+
+def cuts(shape: tuple[int, ...], axes: list[int], wished: int) -> list[dict[int, slice]]:
+    """Along the first axis, and where one of its samples is more than is wished along the others, too."""
+    first, *others = axes
+    sample = math.prod(shape) // shape[first]
+    if sample <= wished or not others:
+        step = max(1, wished // sample)
+        return [{first: slice(i, i + step)} for i in range(0, shape[first], step)]
+    inside = cuts((*shape[:first], 1, *shape[first + 1 :]), others, wished)
+    return [{first: slice(i, i + 1), **piece} for i in range(shape[first]) for piece in inside]
 
 
 def result(given, losses):
@@ -97,7 +107,7 @@ def scikit_learn(given):
         function, shape = HalfMultinomialLoss(n_classes=given.case.classes), given.case.shape
     logits, out = given.logits.reshape(shape), given.out.reshape(shape)
     target = given.target.reshape(-1).astype(np.float32, copy=False)
-    threads = count() if target.size >= 256 else 1  # more would only wait for each other
+    threads = count() if logits.size >= 1 << 14 else 1  # more would only wait for each other
     if given.case.computes == HESSIAN:
         outputs = {"gradient_out": given.out, "hessian_out": given.hess}
         return lambda: function.gradient_hessian(target, logits, **outputs, n_threads=threads)

@@ -134,7 +134,7 @@ PROVIDERS = {
             "torch",
             "torch",
             "peers.torch_eager",
-            "loss, then the gradient of autograd; 16 bits: the mean in float32",
+            f"{BOTH}; autograd's gradient after the loss; 16 bits: the mean in float32",
             "log-probabilities, the gradient, and temporaries of the logits' size",
         ),
         Provider(
@@ -168,7 +168,7 @@ PROVIDERS = {
             "sklearn",
             "numpy_peers.scikit_learn",
             f"{BOTH}; HalfMultinomialLoss and HalfBinomialLoss, threaded by OpenMP",
-            NOTHING,
+            "a row a thread; outputs are given",
         ),
         Provider(
             NUMPY,

@@ -180,7 +180,7 @@ def facts(content: dict) -> dict[str, str]:
         "memory": f"{here['memory'] / 2**30:.1f} GiB" if here["memory"] else unknown,
         "load before": unknown if here["load"] is None else f"{here['load']}",
         "system": here["system"],
-        f"{content['roofs']['before']['name']}, warm": "; ".join(roofs),
+        f"{next((roof['name'] for roof in content['roofs'].values()), 'roofs')}, warm": "; ".join(roofs) or unknown,
         "versions": ", ".join(f"{name} {version}" for name, version in content["versions"].items()),
         "rounds": f"{content['effort']['least']} with everyone, up to {content['effort']['most']} in all for those in "
         f"contention, as many as {content['effort']['seconds']:g} s allow",

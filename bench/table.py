@@ -41,10 +41,11 @@ def figures(content: dict, source: str) -> str:
     versions = ", ".join(f"{name} {version}" for name, version in content["versions"].items() if name != "fastsce")
     return "\n".join(
         [
-            f"{lines.machine(content)}; {versions}; {content['date'][:10]}. From `{source}`.",
+            f"{lines.machine(content)}; {versions}; commit {content['commit']}; {content['date'][:10]}. "
+            f"From `{source}`.",
             *(f"**{warning}**" for warning in lines.warnings(content)),
             "",
-            "| workload | batch | fastsce, `out=` | fresh | copy | fastest peer | × copy | × fastest peer | fresh |",
+            "| workload | batch | fastsce, `out=` | fresh | copy | fastest peer | × copy | × peer | fresh × peer |",
             "|---|---|--:|--:|--:|--:|--:|--:|--:|",
             *(workload(case) for case in content["cases"] if case["group"] in WORKLOADS and timed(case, OURS)),
             "",
@@ -80,7 +81,8 @@ def goals(contents: dict[str, dict]) -> str:
     found = [
         "# Goals, and what was measured",
         "",
-        "Made by `python -m bench.table`; judged by the medians of one run.",
+        "Made by `python -m bench.table`; judged by the medians of one run. NumPy and optax are not among the goals'",
+        "peers; README holds fastsce against them, too.",
     ]
     for source, content in contents.items():
         found += ["", f"{lines.machine(content)}; commit {content['commit']}; {content['date'][:10]}. From `{source}`."]

@@ -129,8 +129,10 @@ class Jax:
     def wrap(a: np.ndarray, like: Any) -> Any:
         import jax
 
+        if isinstance(a, gpu.DeviceArray):
+            return a.home.owner
         # not jnp.asarray, which compiles a copy for every shape
-        return a.home.owner if isinstance(a, gpu.DeviceArray) else jax.device_put(NumPy.wrap(a, like))
+        return jax.device_put(NumPy.wrap(a, like), next(iter(like.devices())))
 
     @staticmethod
     def empty(shape: tuple[int, ...], dtype: np.dtype, home: gpu.Home) -> Any:

@@ -175,7 +175,16 @@ def test_what_one_run_lacks_is_told():
     news = compare.compare(old, new)
     assert not news["same machine"]
     assert (news["only old"], news["only new"], news["other batch"]) == (["llm/b"], ["llm/c"], ["llm/a"])
-    assert news["compared"] == 0
+    assert news["compared"] == 0 and news["unseen"] is None
+
+
+def test_what_cannot_be_compared_is_told(monkeypatch, tmp_path, capsys):
+    alone = {OURS: 0.011, FRESH: 0.015}
+    old = tmp_path / "old.json"
+    old.write_text(json.dumps(content_of(case_of(alone))))
+    monkeypatch.setattr(command, "measure", lambda chosen, options, keep: content_of(case_of(alone)))
+    assert command.main(["tiny", "--compare", str(old)]) == 2
+    assert "nothing to divide by: llm/a" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(("factor", "threads", "code"), [(1.0, 2, 0), (2.0, 2, 1), (2.0, 4, 0)])

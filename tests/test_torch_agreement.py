@@ -1,5 +1,9 @@
 """torch's meaning of every option it shares, and arrays of torch, JAX and DLPack given and returned."""
 
+import os
+import subprocess
+import sys
+
 import ml_dtypes
 import numpy as np
 import pytest
@@ -211,6 +215,20 @@ def test_jax_arrays(backend, dtype):
     assert float(loss) == expected.loss
     assert np.array_equal(np.asarray(grad).view("u1"), expected.grad.view("u1"))
     assert np.array_equal(np.asarray(given).view("u1"), x.view("u1"))
+
+
+def test_jax_devices():
+    """Results lie where the logits do, not on JAX's default device."""
+    pytest.importorskip("jax")
+    code = """
+import jax, numpy as np, fastsce
+first, second = jax.devices()
+x, target = (jax.device_put(a, second) for a in (np.eye(3, dtype=np.float32), np.arange(3)))
+result = fastsce.cross_entropy_value_and_grad(x, target, reduction="none", backend="reference")
+assert [a.devices() for a in result] == [{second}] * 3, result
+"""
+    environment = {**os.environ, "XLA_FLAGS": "--xla_force_host_platform_device_count=2"}
+    assert subprocess.run([sys.executable, "-c", code], env=environment).returncode == 0
 
 
 class Lent:
