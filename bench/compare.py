@@ -47,7 +47,7 @@ def compare(old: dict, new: dict) -> dict:
     shared = [name for name in after if name in before]
     by_case = {name: changes_of(before[name], after[name]) for name in shared}
     changes = [change for found in by_case.values() for change in found]
-    unseen = [math.expm1(c["noise"]) for c in changes]
+    unseen = [c["unseen"] for c in changes]
     return {
         "same machine": all(old["machine"][key] == new["machine"][key] for key in SAME),
         "machines": [{key: content["machine"][key] for key in SAME} for content in (old, new)],
@@ -100,6 +100,7 @@ def changes_of(old: dict, new: dict) -> list[dict]:
 
 def change(old: dict, new: dict, who: str, by: str, state: str) -> dict:
     (before, one), (after, other) = (rates.ratio(case, who, by, state) for case in (old, new))
+    off = max(MANY * math.hypot(one, other), FLOOR)
     return {
         "case": new["name"],
         "who": who,
@@ -108,7 +109,8 @@ def change(old: dict, new: dict, who: str, by: str, state: str) -> dict:
         "old": before,
         "new": after,
         "change": after / before,
-        "noise": max(MANY * math.hypot(one, other), FLOOR),
+        "noise": off,  # a logarithm
+        "unseen": math.expm1(off),  # slower by less
     }
 
 
@@ -124,7 +126,7 @@ def show(news: dict) -> None:
         for c in news[what]:
             console.print(
                 f"[{colour}]{what}[/]: {c['case']}, {c['who']}, {c['state']}: {c['old']:.2f} -> {c['new']:.2f} "
-                f"x {c['by']}, {c['change'] - 1:+.0%} (noise {math.expm1(c['noise']):.0%})",
+                f"x {c['by']}, {c['change'] - 1:+.0%} (noise {c['unseen']:.0%})",
                 soft_wrap=True,
             )
     for what in ("gone wrong", "other batch", "nothing to divide by", "only old", "only new"):

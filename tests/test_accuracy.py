@@ -1,14 +1,10 @@
 """The goal of accuracy on hard cases, with few rows of each; and the ruler. `python -m bench.accuracy` tells all."""
 
-import sys
-from pathlib import Path
-
 import mpmath
 import numpy as np
 import pytest
 
 pytest.importorskip("numba")
-sys.path.insert(0, str(Path(__file__).parents[1]))  # bench is no part of the package
 
 import fastsce
 from bench.accuracy.cases import CASES

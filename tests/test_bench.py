@@ -1,23 +1,18 @@
 """The benchmark: its catalogue, and that it refuses what is wrong."""
 
 import math
-import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
-
-ROOT = Path(__file__).parents[1]
-sys.path.insert(0, str(ROOT))  # bench is no part of the package
 
 pytest.importorskip("rich")
 pytest.importorskip("jinja2")
 pytest.importorskip("matplotlib")
 
-from bench import caches, cases, command, measure, providers, worker  # noqa: E402
-from bench.batches import batch  # noqa: E402
-from bench.case import HESSIAN, Case, fewer_rows  # noqa: E402
-from bench.goals import (  # noqa: E402
+from bench import caches, cases, command, goal_cases, measure, providers, threads, worker
+from bench.batches import batch
+from bench.case import HESSIAN, Case, fewer_rows
+from bench.goals import (
     COPY,
     EAGER,
     FRESH,
@@ -26,8 +21,9 @@ from bench.goals import (  # noqa: E402
     READ,
     STREAM,
 )
-from bench.shared import Arena  # noqa: E402
-from bench.truth import Wrong, check, truth_of  # noqa: E402
+from bench.shared import Arena
+from bench.special import SPECIAL
+from bench.truth import Wrong, check, truth_of
 
 GIB = 2**30
 
@@ -72,6 +68,17 @@ def test_cases_shrink_to_the_memory(case):
     assert small.classes == case.classes
     assert small.asked == (case.rows if small.rows < case.rows else 0)
     assert cases.fitted(case, 1024 * GIB, 0.5) == case
+
+
+def test_batches_of_the_sweep_fit_its_buffer(monkeypatch):
+    """Far smaller ones, from the first to the last."""
+    (case,) = cases.select(["sweep"])
+    monkeypatch.setattr(goal_cases, "SWEEP", goal_cases.SWEEP[:7])
+    with measure.Bench(threads.cpus()[:1]) as bench:
+        small = case._replace(shape=(1024, case.classes))
+        found = SPECIAL["sweep"](bench, small, measure.Effort(0, 2, 2), lambda *what: None)
+    assert not any("failed" in line for line in found["contestants"].values())
+    assert len(found["goals"]) == 7
 
 
 def test_bytes_are_those_that_must_be_moved():

@@ -13,7 +13,6 @@ import numpy as np
 import pytest
 
 ROOT = Path(__file__).parents[1]
-sys.path.insert(0, str(ROOT))  # bench is no part of the package
 
 pytest.importorskip("rich")
 pytest.importorskip("jinja2")
@@ -194,6 +193,18 @@ def test_a_regression_is_an_exit_code(monkeypatch, tmp_path, factor, threads, co
     new = content_of(case_of(PLAUSIBLE | {OURS: factor * PLAUSIBLE[OURS]}), threads=threads)
     monkeypatch.setattr(command, "measure", lambda chosen, options, keep: new)
     assert command.main(["tiny", "--compare", str(old)]) == code
+
+
+def test_ctrl_c_before_the_first_case(monkeypatch, tmp_path):
+    """What there is, is written."""
+
+    def interrupted(*what):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(measure.Bench, "measure", interrupted)
+    assert command.main(["images/10", "--out", str(tmp_path)]) == 130
+    assert compare.read(tmp_path / "result.json")["roofs"] == {}
+    assert "ended before" in (tmp_path / "report.html").read_text()
 
 
 def test_a_file_that_is_no_result_is_refused(tmp_path, capsys):

@@ -9,7 +9,6 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-sys.path.insert(0, str(ROOT))  # bench is no part of the package
 
 from bench.goals import COMPILED, EAGER, OURS  # noqa: E402
 from bench.gpu import cases, goals, machine, plot  # noqa: E402

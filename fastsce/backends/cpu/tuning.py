@@ -14,11 +14,11 @@ AHEAD = 4096  # classes: so far ahead memory is asked for; without, 64 MB take 1
 KEEP_BYTES = 3 << 20
 GROUP_CLASSES = 16384  # classes of all rows in a group: 64 KB of terms; not compared
 DESK_CLASSES = 2048  # of rows that are put together before they are streamed: 8 KB; shorter rows cross too many lines
-# Of logits from which on results are written past the caches, which could not hold both anyway: at 16 to 31 MB 0.96 to
-# 1.4 times as fast, 0.85 to 1.3 if the gradient is read next; at 12 MB a loss when warm (two cores, Zen 4, 32 MB L3).
+# Of logits from which on results are written past the caches, which could not hold both anyway: at 16 to 31 MB 0.93 to
+# 1.4 times as fast, 0.85 to 1.35 if the gradient is read next; at 12 MB mostly a loss (two cores, Zen 4, 32 MB L3).
 STREAM_BYTES = 16 << 20
-# Of a row, side by side with others, whose gradient is: putting shorter ones together costs 0 to 11 % more than it
-# saves, at 24 to 256 MB and 2 to 24 classes; 32 classes gain 6 to 17 % (two cores, Zen 4).
+# Of a row, side by side with others, whose gradient is: shorter ones, put together first, take 0.94 to 1.12 of the time
+# if they are streamed, at 16 to 256 MB and 2 to 24 classes; 32 classes take 0.83 to 1.01 (two cores, Zen 4).
 STREAM_ROW_BYTES = 112
 
 # columns.py
