@@ -23,8 +23,8 @@ def compute_dtype(array):
 
 
 def contiguous(array):
-    """Whether the classes of a row lie side by side, each where its type wants it."""
-    return (array.strides[-1] == array.itemsize or array.shape[-1] == 1) and array.flags.aligned
+    """Whether the classes of a row lie side by side."""
+    return array.strides[-1] == array.itemsize or array.shape[-1] == 1
 
 
 def blocks(wide, narrow):

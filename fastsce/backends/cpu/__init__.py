@@ -14,7 +14,16 @@ from fastsce.backends.cpu import columns, elementwise, rows, threads
 from fastsce.backends.cpu.labels import scan_labels, sum_up
 from fastsce.backends.cpu.plan import GRADIENT, HESSIAN, LOG_SOFTMAX, NOTHING, Plan
 from fastsce.backends.cpu.threads import cache_directory, parts_of, thread_count, threading_layer
-from fastsce.backends.cpu.tuning import COPIES, KEEP_BYTES, LONGEST_COLUMN, SHORT, STREAM_BYTES, STREAM_ROW_BYTES
+from fastsce.backends.cpu.tuning import (
+    COPIES,
+    KEEP_BYTES,
+    LONGEST_COLUMN,
+    SHORT,
+    SHORT_APART,
+    STREAM_BYTES,
+    STREAM_ROW_BYTES,
+    TOGETHER,
+)
 from fastsce.layout import STORAGE, blocks, compute_dtype, contiguous, pieces, runs, stored
 from fastsce.maths import law_of
 from fastsce.spec import BFLOAT16, Spec
@@ -92,13 +101,15 @@ def run(spec, logits, target, weight, row_scale, loss, lse, grad, hess, *, write
         x, g, h, q = block
         given = [a for a in block if a is not None]
         side_by_side = all(map(contiguous, given))
-        stream = large and all(a.flags.aligned for a in given)
+        aligned = all(a.flags.aligned for a in given)
+        stream = large and aligned
         if side_by_side and write == GRADIENT:
             stream = stream and classes * x.itemsize >= STREAM_ROW_BYTES
         kernel, plan, scratch = plan_of(
             x.shape,
             dtype.itemsize,
             side_by_side,
+            aligned,
             side_by_side or all(contiguous(a) or a.strides[1] == a.itemsize for a in given),
             parts_of(x.nbytes, sums.size),
             write,
@@ -128,23 +139,25 @@ def run(spec, logits, target, weight, row_scale, loss, lse, grad, hess, *, write
 
 @lru_cache(maxsize=64)
 def plan_of(
-    shape, itemsize, side_by_side, either, parts, write, saved, stream, adjoin, weighted, untargeted, ignore_index
+    shape, itemsize, side_by_side, aligned, either, parts, write, saved, stream, adjoin, weighted, untargeted, ignored
 ):
     """The kernel for a block of rows, its plan, and the bytes of memory that each part needs to itself."""
     a, b, classes = shape
-    given = (saved, stream, weighted, untargeted, ignore_index)
-    if classes * itemsize < 4 * SHORT or (either and not side_by_side and classes <= LONGEST_COLUMN):
+    given = (saved, stream, weighted, untargeted, ignored)
+    if classes * itemsize < 4 * (SHORT if side_by_side else SHORT_APART) or (
+        either and not side_by_side and classes <= LONGEST_COLUMN
+    ):
         lanes = columns.tile_lanes(classes, b, itemsize, side_by_side)
         parts = min(parts, a * -(-b // lanes))
         return columns.columns, Plan(parts, write, *given, lanes=lanes), columns.scratch_bytes(classes, lanes)
-    keep = write == GRADIENT and not saved and classes * itemsize <= KEEP_BYTES
+    keep = write == GRADIENT and (classes <= TOGETHER or (not saved and classes * itemsize <= KEEP_BYTES))
     keep = keep or write == HESSIAN  # gradient and Hessian are both written, one may be on the logits
-    copies = not side_by_side
+    copies = not side_by_side or not aligned
     if copies and parts > 1:
         parts = min(COPIES * parts, a * b)
     group = rows.group_rows(classes, copies)
     desk = rows.desk_rows(classes) if stream and adjoin and not copies and write == GRADIENT else 0
-    given = (saved, stream and not copies and not desk, weighted, untargeted, ignore_index)
+    given = (saved, stream and not copies and not desk, weighted, untargeted, ignored)
     plan = Plan(parts, write, *given, keep=keep, copies=copies, group=group, desk=desk)
     return rows.rows, plan, rows.scratch_bytes(classes, plan)
 

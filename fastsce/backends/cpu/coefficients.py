@@ -15,7 +15,7 @@ from fastsce.backends.cpu.plan import HESSIAN, IGNORED, NO_TARGET, NOTHING, SOFT
 from fastsce.backends.cpu.tuning import GROUP, LANES
 from fastsce.backends.cpu.vectors import frozen, lane_numbers, narrow, splat, widen
 
-FACTS_BYTES = 18 * 8 * GROUP + 3 * 64
+FACTS_BYTES = 20 * 8 * GROUP + 3 * 64
 
 # Places in Facts: each holds a number for each of GROUP rows.
 # sums: Σ 2^power·(term of z) but for the largest z, and how often that occurs; Σ q and Σ q·(m − z), or of w where only
@@ -23,8 +23,8 @@ FACTS_BYTES = 18 * 8 * GROUP + 3 * 64
 REST, TIES, MASS, DISTANCE = (i * GROUP for i in range(4))
 # numbers: the largest logit; x and q at the label, or at the largest logit where the target is soft; then what comes of
 # them: m, log S; gradient = push·term − pull·q, but `special` where p and q may both be large; p = to_p·term;
-# Hessian = curve·p·(1 − p), but `bend` where p may be near 1
-X_TOP, X_K, Q_K, POWER, M, LOG_S, PUSH, PULL, SPECIAL, TO_P, CURVE, BEND = (i * GROUP for i in range(12))
+# Hessian = curve·p·(1 − p), but `bend` where p may be near 1. Terms are 2^lift·exp(z − offset) in together.py.
+X_TOP, X_K, Q_K, POWER, M, LOG_S, PUSH, PULL, SPECIAL, TO_P, CURVE, BEND, LIFT, OFFSET = (i * GROUP for i in range(14))
 # places: the label, IGNORED or NO_TARGET, or that of the largest logit where the target is soft; the largest logit's
 PLACE, TOP_PLACE = (i * GROUP for i in range(2))
 
@@ -40,7 +40,7 @@ def facts_at(scratch, job):
     return Facts(
         workspace(scratch, 0, job.lse),
         workspace(scratch, 4 * 8 * GROUP + 64, job.logits.data),
-        integers(scratch, 16 * 8 * GROUP + 128, job.lse),
+        integers(scratch, 18 * 8 * GROUP + 128, job.lse),
     )
 
 

@@ -88,16 +88,32 @@ class PartLowering(NativeLowering):
         return True
 
 
-class PartCompiler(CompilerBase):
-    def define_pipelines(self):
-        pipeline = DefaultPassBuilder.define_nopython_pipeline(self.state)
-        pipeline.passes = [(PartLowering if p is NativeLowering else p, text) for p, text in pipeline.passes]
-        pipeline.finalize()
-        return [pipeline]
+@register_pass(mutates_CFG=True, analysis_only=False)
+class ApartLowering(PartLowering):
+    _name = "apart_lowering"
+
+    def run_pass(self, state):
+        super().run_pass(state)
+        name = state.cr.fndesc.llvm_func_name
+        state.library._final_module.get_function(name).add_function_attribute("noinline")
+        return True
 
 
-PART = {"forceinline": True, "no_cfunc_wrapper": True, "no_cpython_wrapper": True, "pipeline_class": PartCompiler}
+def options_of_a_part(lowering, inline):
+    class PartCompiler(CompilerBase):
+        def define_pipelines(self):
+            pipeline = DefaultPassBuilder.define_nopython_pipeline(self.state)
+            pipeline.passes = [(lowering if p is NativeLowering else p, text) for p, text in pipeline.passes]
+            pipeline.finalize()
+            return [pipeline]
+
+    wrappers = {"no_cfunc_wrapper": True, "no_cpython_wrapper": True}
+    return {"forceinline": inline, "pipeline_class": PartCompiler, **wrappers}
+
+
+PART = options_of_a_part(PartLowering, inline=True)
 device = register_jitable(**PART)
+apart = register_jitable(**options_of_a_part(ApartLowering, inline=False))  # a loop whose constants need all registers
 overload = partial(numba.extending.overload, jit_options=PART)
 
 

@@ -1,4 +1,5 @@
-"""The loops over the classes of a row that lie side by side: WIDE of them at a step, LANES where fewer are left.
+"""The loops over the classes of a row that lie side by side: WIDE of them at a step, LANES where fewer are left. Rows
+of up to TOGETHER classes have loops of their own, in together.py, made of the same steps.
 
 Terms are read and written at most in blocks of BLOCK classes, which stay in the L1 cache from loop to loop.
 """
@@ -52,17 +53,18 @@ def find(x, classes, value):
 def terms(x, t, soon, start, stop, m, edge, power, rest, ties, law, softcap):
     """Leave 2^power·(the term of z) in t. To `rest` add all but those where x = edge; to `ties`, how many those are."""
     whole = start + (stop - start) // WIDE * WIDE
-    power, m = power - maths.octaves(m, law.near), maths.offset(m, law.near)
+    lift, offset = power - maths.octaves(m, law.near), maths.offset(m, law.near)
     part = splat(m, LANES) * 0.0
     count = part
     for j in range(whole, stop, LANES):
-        part, count = step_terms(x, t, j, stop - j, m, edge, power, part, count, law, softcap)
+        v = fetch(x, j, stop - j, -np.inf, part)
+        part, count = step_terms(v, t, j, offset, edge, lift, part, count, law, softcap)
     rest, ties = rest + widen(part), ties + widen(count)
     if whole > start:
         many = splat(m, WIDE) * 0.0
         number = many
         for j in range(start, whole, WIDE):
-            many, number = step_terms(x, t, j, WIDE, m, edge, power, many, number, law, softcap)
+            many, number = step_terms(load(x, j, WIDE), t, j, offset, edge, lift, many, number, law, softcap)
             prefetch(x, j + AHEAD, WIDE)
             ask(soon, j)
         rest, ties = rest + fold_sum(widen(many)), ties + widen(fold_sum(number))
@@ -70,9 +72,8 @@ def terms(x, t, soon, start, stop, m, edge, power, rest, ties, law, softcap):
 
 
 @device
-def step_terms(x, t, j, n, m, edge, power, part, count, law, softcap):
-    v = fetch(x, j, n, -np.inf, part)
-    e = maths.exp(maths.fma(maths.unit(v, law.inner, softcap), law.gain, -m), power)
+def step_terms(v, t, j, offset, edge, lift, part, count, law, softcap):
+    e = maths.exp(maths.fma(maths.unit(v, law.inner, softcap), law.gain, -offset), lift)
     store(t, j, maths.sloped(e, v, law.inner, softcap))
     return maths.where(v == edge, part, part + e), maths.where(v == edge, count + 1.0, count)
 
@@ -144,9 +145,14 @@ def write_gradient(x, q, w, t, maxima, g, classes, m, power, push, pull, place, 
 @device
 def step_gradient(x, q, w, t, j, n, kept, m, power, push, pull, like, law, soft, softcap):
     e = term(x, t, j, n, kept, m, power, like, law, softcap)
+    return gradient(e, x, q, w, j, n, push, pull, law, soft, softcap)
+
+
+@device
+def gradient(e, x, q, w, j, n, push, pull, law, soft, softcap):
     if soft is None and law.off == 0.0:
         return e * push
-    shares = maths.sloped(target_share(w, q, j, n, like, law, soft), fetch(x, j, n, 0.0, like), law.inner, softcap)
+    shares = maths.sloped(target_share(w, q, j, n, e, law, soft), fetch(x, j, n, 0.0, e), law.inner, softcap)
     return maths.class_gradient(e, push, shares, pull)
 
 

@@ -6,6 +6,8 @@ from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
 
+from fastsce.backends.cpu.memory import place, size_of
+from fastsce.backends.cpu.storage import compute_type
 from fastsce.backends.cpu.tuning import LANES
 from fastsce.backends.cpu.vectors import I1, I32, I64, Vector, call, cast_value, shuffle
 
@@ -34,6 +36,32 @@ def define_fold(doc, combine):
 
 fold_sum = define_fold("Sums of lanes.", lambda b: b.fadd)
 fold_largest = define_fold("The largest of lanes, NaN left out.", lambda b: partial(larger, b))
+
+
+def define_rows_fold(doc, combine):
+    @intrinsic
+    def rows_fold(typing, p):
+        result = Vector(compute_type(p.dtype), LANES)
+
+        def build(context, b, signature, args):
+            vectors = [b.load(place(b, args[0], I64(r * LANES), LANES), align=size_of(p)) for r in range(LANES)]
+            n = LANES  # lanes that each row has left
+            while n > 1:
+                lower = [start + i for start in range(0, 2 * LANES, n) for i in range(n // 2)]
+                upper = [i + n // 2 for i in lower]
+                pairs = zip(vectors[::2], vectors[1::2])
+                vectors = [combine(b)(shuffle(b, v, w, lower), shuffle(b, v, w, upper)) for v, w in pairs]
+                n //= 2
+            return vectors[0]
+
+        return result(p), build
+
+    rows_fold.__doc__ = doc
+    return rows_fold
+
+
+rows_sum = define_rows_fold("The sums of LANES rows of LANES numbers, as `total` adds them up.", lambda b: b.fadd)
+rows_largest = define_rows_fold("The largest number of each, NaN left out.", lambda b: partial(larger, b))
 
 
 @intrinsic

@@ -62,6 +62,7 @@ from fastsce.backends.cpu.passes import (
     write_log_softmax,
 )
 from fastsce.backends.cpu.plan import (
+    GRADIENT,
     HESSIAN,
     IGNORED,
     LOG_SOFTMAX,
@@ -71,7 +72,8 @@ from fastsce.backends.cpu.plan import (
 )
 from fastsce.backends.cpu.reductions import largest, total
 from fastsce.backends.cpu.tiles import send
-from fastsce.backends.cpu.tuning import BLOCK, DESK_CLASSES, GROUP, GROUP_CLASSES, LANES, WIDE
+from fastsce.backends.cpu.together import FOLD_BYTES, Rows, read_together, row, write_together
+from fastsce.backends.cpu.tuning import BLOCK, DESK_CLASSES, GROUP, GROUP_CLASSES, LANES, TOGETHER, WIDE
 from fastsce.backends.cpu.vectors import narrow, splat
 
 
@@ -86,14 +88,14 @@ def desk_rows(classes):
 
 
 def scratch_bytes(classes, plan):
-    """Facts of a group, its rows' terms and the m of their blocks; copies of rows, or those that wait at the desk."""
+    """Facts of a group, folds, its rows' terms and the m of their blocks; copies of rows, or rows at the desk."""
     copies = 4 * slot_bytes(classes) if plan.copies else slot_bytes(plan.desk * classes)
     return copies_start(classes, plan) + copies
 
 
 @device
 def copies_start(classes, plan):
-    return FACTS_BYTES + kept_rows(plan.group, plan.keep) * row_bytes(classes, plan.keep)
+    return FACTS_BYTES + FOLD_BYTES + kept_rows(plan.group, plan.keep) * row_bytes(classes, plan.keep)
 
 
 @device
@@ -109,7 +111,8 @@ def kept_rows(group, keep):
 
 @device
 def row_bytes(classes, keep):
-    return slot_bytes(classes if keep else BLOCK) + 8 * (classes // BLOCK + 1) + 64
+    """Of one row's terms and the m of its blocks: whole cache lines, so that all rows begin with one."""
+    return (slot_bytes(classes if keep else BLOCK) + 8 * (classes // BLOCK + 1) + 127) // 64 * 64
 
 
 @kernel
@@ -125,33 +128,60 @@ def rows(logits, target, weight, row_scale, loss, lse, grad, hess, law, softcap,
 
 @device
 def share(part, scratch, job, soft, softcap):
-    count = job.logits.shape[0] * job.logits.shape[1]
-    stop = (part + 1) * count // job.plan.parts
-    for i in range(part * count // job.plan.parts, stop, job.plan.group):
-        some_rows(i, min(job.plan.group, stop - i), job, soft, softcap, scratch)
+    blocks, length = job.logits.shape[0], job.logits.shape[1]
+    i, stop = part * blocks * length // job.plan.parts, (part + 1) * blocks * length // job.plan.parts
+    while i < stop:
+        n = min(job.plan.group, stop - i, length - place_of(i, job.logits)[1])  # of one block
+        some_rows(i, n, job, soft, softcap, scratch)
+        i += n
     fence()
 
 
 @device
 def some_rows(i, n, job, soft, softcap, scratch):
     """Rows i … i + n: read all, work out their coefficients, write all."""
-    facts = facts_at(scratch, job)
+    facts, plan = facts_at(scratch, job), job.plan
+    together = job.logits.shape[2] <= TOGETHER
     for lane in range(0, n, LANES):
-        begin(i + lane, min(LANES, n - lane), lane, facts, job)
-    for r in range(n):
-        read_row(i + r, r, facts, job, soft, softcap, scratch)
+        few = min(LANES, n - lane)
+        y = begin(i + lane, few, lane, facts, job)
+        if together:
+            read_few(i + lane, few, y, lane, facts, job, soft, softcap, scratch)
+    if not together:
+        for r in range(n):
+            read_row(i + r, r, facts, job, soft, softcap, scratch)
     settle(i, n, facts, job, soft, softcap)
-    if job.plan.write != NOTHING:
-        at_once = job.plan.desk if job.plan.desk > 0 else n
+    if plan.write != NOTHING:
+        at_once = plan.desk if plan.desk > 0 else n
         for first in range(0, n, at_once):
             stop = min(first + at_once, n)
-            for r in range(first, stop):
-                write_row(i + r, r, r - first, facts, job, soft, softcap, scratch)
-            if job.plan.desk > 0:
+            if together and plan.write == GRADIENT and not plan.stream and not plan.copies:
+                write_few(i + first, stop - first, first, facts, job, soft, softcap, scratch)
+            else:
+                for r in range(first, stop):
+                    write_row(i + r, r, r - first, facts, job, soft, softcap, scratch)
+            if plan.desk > 0:
                 send_rows(i + first, stop - first, job, scratch)
 
 
 # --- the pass that reads ----------------------------------------------------------------------------------------------
+
+
+@device
+def read_few(i, n, y, lane, facts, job, soft, softcap, scratch):
+    plan, classes = job.plan, job.logits.shape[2]
+    a, b = place_of(i, job.logits)
+    copies = copies_start(classes, plan)
+    x = Rows(input_row(job.logits, a, b, scratch, copies, plan.copies), job.logits.strides[1])
+    second = copies + slot_bytes(classes)
+    q = Rows(input_row(job.soft, a, b, scratch, second, plan.copies and soft is not None), job.soft.strides[1])
+    soon = Rows(grad_row(a, b, job).start, job.grad.strides[1])
+    folds = moved(scratch, FACTS_BYTES)
+    read_together(i, n, y, lane, x, q, terms_at(lane, job, scratch), soon, facts, job, soft, softcap, folds)
+    if soft is not None or plan.write == HESSIAN:
+        for r in range(n):
+            x_top = load(facts.numbers, X_TOP + lane + r, 0)
+            note_places(row(x, r), row(q, r), classes, x_top, lane + r, facts, soft)
 
 
 @device
@@ -171,19 +201,26 @@ def read_row(i, r, facts, job, soft, softcap, scratch):
         x_top, rest, ties, mass, distance = statistics(
             x, q, job.weight, t, maxima, grad_row(a, b, job), classes, plan.keep, power, law, soft, softcap
         )
+    if soft is None:
+        store(facts.numbers, X_K + r, load(x, max(k, 0), 0))
     if soft is not None or plan.write == HESSIAN:
-        top_place = max(find(x, classes, x_top), 0)
-        store(facts.places, TOP_PLACE + r, top_place)
-        if soft is not None:
-            k = top_place
-            store(facts.places, PLACE + r, k)
-            store(facts.numbers, Q_K + r, load(q, k, 0))
-    store(facts.numbers, X_K + r, load(x, max(k, 0), 0))
+        note_places(x, q, classes, x_top, r, facts, soft)
     store(facts.numbers, X_TOP + r, x_top)
     store(facts.sums, REST + r, rest)
     store(facts.sums, TIES + r, ties)
     store(facts.sums, MASS + r, mass)
     store(facts.sums, DISTANCE + r, distance)
+
+
+@device
+def note_places(x, q, classes, x_top, r, facts, soft):
+    """Where the largest logit of a row is, which stands for the label where the target is soft."""
+    k = max(find(x, classes, x_top), 0)
+    store(facts.places, TOP_PLACE + r, k)
+    if soft is not None:
+        store(facts.places, PLACE + r, k)
+        store(facts.numbers, X_K + r, load(x, k, 0))
+        store(facts.numbers, Q_K + r, load(q, k, 0))
 
 
 @device
@@ -222,6 +259,18 @@ def one_logit(x, law, softcap):
 
 
 # --- the pass that writes ---------------------------------------------------------------------------------------------
+
+
+@device
+def write_few(i, n, lane, facts, job, soft, softcap, scratch):
+    plan, classes = job.plan, job.logits.shape[2]
+    a, b = place_of(i, job.logits)
+    x, q = Rows(at(job.logits, a, b, 0), job.logits.strides[1]), Rows(at(job.soft, a, b, 0), job.soft.strides[1])
+    g = Rows(at(job.grad, a, b, 0), job.grad.strides[1])
+    if plan.desk > 0:
+        g = Rows(spare(scratch, copies_start(classes, plan), job.grad.data), classes * job.grad.item)
+    t, f, places = terms_at(lane, job, scratch), moved(facts.numbers, lane), moved(facts.places, lane)
+    write_together(x, q, job.weight, t, g, n, classes, f, places, job.law, soft, softcap)
 
 
 @device
@@ -277,10 +326,17 @@ def place_of(i, v):
 @device
 def row_scratch(r, classes, plan, scratch, job):
     """Of row r of a group: its terms, the m of its blocks; and where copies begin."""
-    start = FACTS_BYTES + (r if plan.keep else 0) * row_bytes(classes, plan.keep)
+    start = FACTS_BYTES + FOLD_BYTES + (r if plan.keep else 0) * row_bytes(classes, plan.keep)
     terms_end = start + slot_bytes(classes if plan.keep else BLOCK)
     terms, maxima = workspace(scratch, start, job.logits.data), workspace(scratch, terms_end, job.logits.data)
     return terms, maxima, copies_start(classes, plan)
+
+
+@device
+def terms_at(r, job, scratch):
+    """The terms of rows from row r of a group on."""
+    plan, classes = job.plan, job.logits.shape[2]
+    return Rows(row_scratch(r, classes, plan, scratch, job)[0], row_bytes(classes, True) if plan.keep else 0)
 
 
 @device

@@ -25,7 +25,7 @@ from fastsce.backends.cpu.memory import (
     stream,
     stream_line,
 )
-from fastsce.backends.cpu.tuning import CLASSES_AHEAD, GROUP, LANES, SHORT
+from fastsce.backends.cpu.tuning import CLASSES_AHEAD, GROUP, LANES, SHORT_APART
 
 
 @device
@@ -42,7 +42,7 @@ def tile_bytes(classes, lanes):
 @device
 def desk_bytes(classes):
     """For the rows of a group, as they are stored."""
-    return 8 * GROUP * min(classes, SHORT) + 64
+    return 8 * GROUP * min(classes, SHORT_APART) + 64
 
 
 class Part(NamedTuple):
@@ -105,7 +105,7 @@ def take(x, width, n, v, a, b, streaming, desk):
             if whole < n:
                 store_part(p, whole, n - whole, load(x, c * width + whole, LANES))
         return
-    if adjoin(v) and classes < SHORT:
+    if adjoin(v) and classes < SHORT_APART:
         put_apart(x, width, n, View(desk, v.shape, v.strides, v.item), 0, 0)
         send(desk, at(v, a, b, 0), n * classes, v.item, streaming)
     else:

@@ -8,6 +8,8 @@ GROUP = 64  # rows worked on together: 192 classes 142 ns a row one by one, 84 w
 
 # rows.py
 BLOCK = 2048  # classes read, raised and summed while they are in L1: 16 KB with their terms
+# Rows of more classes go one by one: 512 take 213 ns together, 248 alone; 1000 from memory as long either way (Zen 4).
+TOGETHER = 512
 AHEAD = 4096  # classes: so far ahead memory is asked for; without, 64 MB take 1.0 to 1.45 times as long (two cores)
 # Terms of a row that wait for it to be written: 70000 to 262144 bfloat16 classes take 7.1 ns for 16, and 11.3 if they
 # are worked out twice (float32 9.3, 9.8); from 2M classes on it is the other way round (two cores, Zen 4).
@@ -22,9 +24,10 @@ STREAM_BYTES = 16 << 20
 STREAM_ROW_BYTES = 112
 
 # columns.py
-# Rows of fewer float32 classes, of half as many float64 ones, are worked on side by side: at 256 229 ns a row against
-# 290, at 400 equal, at 512 574 against 461 (64 MB, two cores, Zen 4; in the cache of a Zen 5 equal at 192).
-SHORT = 320
+# Rows of fewer float32 classes, of half as many float64 ones, are worked on side by side: at 24 13.6 ns a row against
+# 17.9, at 40 equal, at 64 30 against 26 (16 MB, two cores, Zen 4).
+SHORT = 40
+SHORT_APART = 320  # the same where the classes of a row do not lie side by side
 LONGEST_COLUMN = 16384  # classes: a tile of 16 samples has 1 MB there; longer columns are copied, row by row
 ROW_BYTES = 8 << 10  # of a tile of rows: what is asked for ahead needs L1 too; 4 and 16 KB: within the noise
 COLUMN_BYTES = 256 << 10  # of a tile of columns, in L2: at 1000 classes 6.8 ms, with 128 KB 8.9 (two cores)
