@@ -14,8 +14,10 @@ from numba.extending import intrinsic
 
 from fastsce.backends.cpu.jit import device
 from fastsce.backends.cpu.memory import adjoin, at, place, size_of
-from fastsce.backends.cpu.tuning import LANES, WIDE
+from fastsce.backends.cpu.tuning import LANES
 from fastsce.backends.cpu.vectors import I8, I32, I64, call
+
+FOUR = 4 * LANES
 
 
 @intrinsic(prefer_literal=True)
@@ -48,8 +50,8 @@ def lines_of(v, a, b, wanted, at_hand):
 
 @device
 def ask(lines, i):
-    """Ask for WIDE numbers after i steps: what four classes of LANES rows take up, or as many classes of one."""
-    prefetch(lines.start, i * lines.step, WIDE)
+    """Ask for what four classes of LANES rows take up, after i steps."""
+    prefetch(lines.start, i * lines.step, FOUR)
 
 
 @device

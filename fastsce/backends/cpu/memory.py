@@ -10,9 +10,8 @@ from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
 
-from fastsce.backends.cpu.jit import device, overload
+from fastsce.backends.cpu.jit import device
 from fastsce.backends.cpu.storage import compute_type, decode, encode, stored_type
-from fastsce.backends.cpu.tuning import WIDE
 from fastsce.backends.cpu.vectors import I1, I8, I32, I64, Vector, call, shuffle, splat_value
 
 # --- pointers ---------------------------------------------------------------------------------------------------------
@@ -159,19 +158,16 @@ def load_part(typing, p, index, n, fill, lanes):
 
 @intrinsic
 def fetch(typing, p, index, n, fill, like):
-    """As load_part, with the lanes of `like`; WIDE lanes are all there."""
+    """As load_part, with the lanes of `like`."""
     result = Vector(compute_type(p.dtype), like.lanes)
 
     def build(context, b, signature, args):
-        if like.lanes == WIDE:
-            value = b.load(place(b, args[0], args[1], WIDE), align=size_of(p))
-            return decode(context, b, value, p.dtype, WIDE)
         return masked_load(context, b, p, args[:4], signature.args[3], result)
 
     return result(p, types.int64, types.int64, fill, like), build
 
 
-def define_store(doc, align=None, nontemporal=False):
+def define_store(doc, nontemporal=False):
     @intrinsic
     def store_as(typing, p, index, value):
         n = value.lanes if isinstance(value, Vector) else None
@@ -180,7 +176,8 @@ def define_store(doc, align=None, nontemporal=False):
         def build(context, b, signature, args):
             v = args[2] if n else context.cast(b, args[2], signature.args[2], dtype)
             address = place(b, args[0], args[1], n)
-            instruction = b.store(encode(context, b, v, p.dtype, n), address, align=align or size_of(p))
+            encoded = encode(context, b, v, p.dtype, n)
+            instruction = b.store(encoded, address, align=min(64, n * size_of(p)) if nontemporal else size_of(p))
             if nontemporal:
                 instruction.set_metadata("nontemporal", b.module.add_metadata([I32(1)]))
             return context.get_dummy_value()
@@ -192,7 +189,7 @@ def define_store(doc, align=None, nontemporal=False):
 
 
 store = define_store("p[index : index + lanes] = value.")
-stream = define_store("The same past the caches; p + index must be 64-byte aligned.", align=64, nontemporal=True)
+stream = define_store("The same past the caches; p + index must be aligned to 64 bytes, or to all.", nontemporal=True)
 
 
 @intrinsic
@@ -231,24 +228,6 @@ copy_line = define_line_copy("Copy the 64 bytes that begin at source[index] to t
 stream_line = define_line_copy(
     "The same past the caches; target + index must be 64-byte aligned.", 64, nontemporal=True
 )
-
-
-def put(p, index, n, value, streaming):
-    """p[index : index + n] = the first n lanes of value, or all of WIDE ones, past the caches if so wished."""
-
-
-@overload(put)
-def put_overload(p, index, n, value, streaming):
-    if value.lanes < WIDE:
-        return lambda p, index, n, value, streaming: store_part(p, index, n, value)
-
-    def all_of_them(p, index, n, value, streaming):
-        if streaming:
-            stream(p, index, value)
-        else:
-            store(p, index, value)
-
-    return all_of_them
 
 
 @intrinsic

@@ -1,41 +1,59 @@
-"""The loops over the classes of a row that lie side by side: WIDE of them at a step, LANES where fewer are left. Rows
-of up to TOGETHER classes have loops of their own, in together.py, made of the same steps.
+"""The loops over classes that lie side by side, LANES of them at a step, for some rows or for a block of one.
 
-Terms are read and written at most in blocks of BLOCK classes, which stay in the L1 cache from loop to loop.
+Each is a function of its own, whose constants then find registers. A row after the other is gone through: the processor
+has several steps under way at once, and so needs no longer ones to be busy.
 """
 
 from __future__ import annotations
 
+from typing import Any, NamedTuple
+
 import numpy as np
 
 from fastsce import maths
-from fastsce.backends.cpu.ahead import ask, prefetch
-from fastsce.backends.cpu.jit import device
-from fastsce.backends.cpu.memory import fetch, load, past_boundary, put, store
-from fastsce.backends.cpu.plan import NOTHING
-from fastsce.backends.cpu.reductions import first, fold_largest, fold_sum, largest
-from fastsce.backends.cpu.tuning import AHEAD, BLOCK, LANES, WIDE
+from fastsce.backends.cpu.ahead import prefetch
+from fastsce.backends.cpu.coefficients import LIFT, OFFSET, PLACE, POWER, PULL, PUSH, SPECIAL, X_TOP, M
+from fastsce.backends.cpu.jit import apart, device
+from fastsce.backends.cpu.memory import fetch, load, moved_bytes, past_boundary, store, store_part, stream
+from fastsce.backends.cpu.plan import IGNORED
+from fastsce.backends.cpu.reductions import first
+from fastsce.backends.cpu.tuning import AHEAD, BLOCK, LANES
 from fastsce.backends.cpu.vectors import lane_numbers, narrow, splat, widen
 
+STRETCH = 32 * LANES  # classes whose numbers are added up in the working precision
 FAR = 2.0**-20  # of the largest term: what multiplies smaller blocks is not kept beside them
+
+
+class Rows(NamedTuple):
+    data: Any
+    step: Any  # bytes from one to the next; 0 where they take each other's place
+
+
+@device
+def row(rows, r):
+    return moved_bytes(rows.data, r * rows.step)
+
 
 # --- to read ----------------------------------------------------------------------------------------------------------
 
 
-@device
-def block_largest(x, start, stop):
-    whole = start + (stop - start) // WIDE * WIDE
-    v = fetch(x, whole, stop - whole, -np.inf, splat(narrow(0.0, load(x, 0, 0)), LANES))
-    v = maths.where(v == v, v, -np.inf)
-    for j in range(whole + LANES, stop, LANES):
-        v = maths.maximum(fetch(x, j, stop - j, -np.inf, v), v)
-    if whole > start:
-        u = load(x, start, WIDE)
-        u = maths.where(u == u, u, -np.inf)
-        for j in range(start + WIDE, whole, WIDE):
-            u = maths.maximum(load(x, j, WIDE), u)
-        v = maths.maximum(fold_largest(u), v)
-    return largest(v)
+@apart
+def find_largest(x, n, classes, found):
+    """The largest number of every lane, −∞ where there is none."""
+    whole = classes // LANES * LANES
+    pairs = whole // (2 * LANES) * (2 * LANES)
+    for r in range(n):
+        p = row(x, r)
+        v = splat(narrow(-np.inf, load(p, 0, 0)), LANES)
+        u = v  # a maximum waits for the one before, so two of them take turns
+        for j in range(0, pairs, 2 * LANES):
+            v, u = maths.maximum(load(p, j, LANES), v), maths.maximum(load(p, j + LANES, LANES), u)
+        v = maths.maximum(u, v)
+        for j in range(pairs, whole, LANES):
+            v = maths.maximum(load(p, j, LANES), v)
+        if whole < classes:
+            v = maths.maximum(fetch(p, whole, classes - whole, -np.inf, v), v)
+        store(found, r * LANES, v)
 
 
 @device
@@ -49,61 +67,58 @@ def find(x, classes, value):
     return -1
 
 
-@device
-def terms(x, t, soon, start, stop, m, edge, power, rest, ties, law, softcap):
-    """Leave 2^power·(the term of z) in t. To `rest` add all but those where x = edge; to `ties`, how many those are."""
-    whole = start + (stop - start) // WIDE * WIDE
-    lift, offset = power - maths.octaves(m, law.near), maths.offset(m, law.near)
-    part = splat(m, LANES) * 0.0
-    count = part
-    for j in range(whole, stop, LANES):
-        v = fetch(x, j, stop - j, -np.inf, part)
-        part, count = step_terms(v, t, j, offset, edge, lift, part, count, law, softcap)
-    rest, ties = rest + widen(part), ties + widen(count)
-    if whole > start:
-        many = splat(m, WIDE) * 0.0
-        number = many
-        for j in range(start, whole, WIDE):
-            many, number = step_terms(load(x, j, WIDE), t, j, offset, edge, lift, many, number, law, softcap)
-            prefetch(x, j + AHEAD, WIDE)
-            ask(soon, j)
-        rest, ties = rest + fold_sum(widen(many)), ties + widen(fold_sum(number))
-    return rest, ties
+@apart
+def add_terms(x, t, soon, n, classes, f, sums, counts, law, softcap):
+    """Leave 2^lift·exp(z − offset) in t, and of every lane the sum of those where x is not the edge, and how many are.
+
+    What comes AHEAD, and what lies at `soon`, is asked for.
+    """
+    whole, ahead = classes // LANES * LANES, max(AHEAD, n * classes)
+    for r in range(n):
+        p, here, later = row(x, r), row(t, r), row(soon, r)
+        offset, lift, edge = load(f, OFFSET + r, 0), load(f, LIFT + r, 0), load(f, X_TOP + r, 0)
+        edge = narrow(np.inf, edge) if edge == -np.inf else edge  # no term of a row of −∞ is kept out of its sum
+        zero = splat(offset, LANES) * 0.0
+        part, count, rest = zero, zero, widen(zero)
+        for start in range(0, whole, STRETCH):
+            for j in range(start, min(start + STRETCH, whole), LANES):
+                part, count = add_term(load(p, j, LANES), here, j, offset, edge, lift, part, count, law, softcap)
+                prefetch(p, j + ahead, LANES)
+                prefetch(later, j, LANES)
+            rest, part = rest + widen(part), zero
+        if whole < classes:
+            v = fetch(p, whole, classes - whole, -np.inf, zero)
+            part, count = add_term(v, here, whole, offset, edge, lift, part, count, law, softcap)
+        store(sums, r * LANES, rest + widen(part))
+        store(counts, r * LANES, count)
 
 
 @device
-def step_terms(v, t, j, offset, edge, lift, part, count, law, softcap):
+def add_term(v, t, j, offset, edge, lift, part, count, law, softcap):
     e = maths.exp(maths.fma(maths.unit(v, law.inner, softcap), law.gain, -offset), lift)
     store(t, j, maths.sloped(e, v, law.inner, softcap))
     return maths.where(v == edge, part, part + e), maths.where(v == edge, count + 1.0, count)
 
 
-@device
-def weigh(x, q, w, start, stop, m, mass, distance, law, soft, softcap):
-    """Add Σ q and Σ q·(m − z), in float64 where q is the target; q = w where only smoothing asks for it."""
-    whole = start + (stop - start) // WIDE * WIDE
-    few, many = splat(m, LANES) * 0.0, splat(m, WIDE) * 0.0
-    if soft is not None:
-        few, many = widen(few), widen(many)
-    near, far = few, many
-    for j in range(whole, stop, LANES):
-        few, near = step_weigh(x, q, w, j, stop - j, m, few, near, law, soft, softcap)
-    mass, distance = mass + widen(few), distance + widen(near)
-    if whole > start:
-        for j in range(start, whole, WIDE):
-            many, far = step_weigh(x, q, w, j, WIDE, m, many, far, law, soft, softcap)
-            if soft is not None:
-                prefetch(q, j + AHEAD, WIDE)
-        mass, distance = mass + fold_sum(widen(many)), distance + fold_sum(widen(far))
-    return mass, distance
-
-
-@device
-def step_weigh(x, q, w, j, n, m, mass, distance, law, soft, softcap):
-    v = fetch(x, j, n, -np.inf, narrow(distance, m))
-    d = narrow(maths.fma(maths.unit(v, law.inner, softcap), law.gain, -m), distance)
-    shares = narrow(target_share(w, q, j, n, v, law, soft), distance)
-    return mass + shares, distance - maths.share(shares, d)
+@apart
+def add_shares(x, q, w, n, classes, f, masses, distances, law, soft, softcap):
+    """Of every lane, Σ q and Σ q·(m − z), in float64 where q is the target; q = w where only smoothing asks for it."""
+    for r in range(n):
+        p, shares, m = row(x, r), row(q, r), load(f, M + r, 0)
+        mass, distance = splat(0.0, LANES), splat(0.0, LANES)
+        for start in range(0, classes, STRETCH):
+            part = mass * 0.0 if soft is not None else splat(m, LANES) * 0.0
+            far = part
+            for j in range(start, min(start + STRETCH, classes), LANES):
+                v = fetch(p, j, classes - j, -np.inf, splat(m, LANES))
+                d = narrow(maths.fma(maths.unit(v, law.inner, softcap), law.gain, -m), part)
+                share = narrow(target_share(w, shares, j, classes - j, v, law, soft), part)
+                part, far = part + share, far - maths.share(share, d)
+                if soft is not None:
+                    prefetch(shares, j + AHEAD, LANES)
+            mass, distance = mass + widen(part), distance + widen(far)
+        store(masses, r * LANES, mass)
+        store(distances, r * LANES, distance)
 
 
 @device
@@ -117,55 +132,82 @@ def target_share(w, q, j, n, like, law, soft):
 # --- to write ---------------------------------------------------------------------------------------------------------
 
 
-@device
-def write_gradient(x, q, w, t, maxima, g, classes, m, power, push, pull, place, law, soft, softcap, plan):
-    """(mass + 2ζ·lse)·p − q, times scale and the slope of the softcap."""
-    wide, some = splat(m, WIDE), splat(m, LANES)
-    j, head = 0, aligned_after(g, classes, plan)
-    for start in range(0, classes, BLOCK):
-        stop = min(start + BLOCK, classes)
-        factor = narrow(push * block_factor(maxima, classes, start, m, plan.keep, law.near), m)
-        while j < stop:
-            if j >= head and j + WIDE <= classes:
-                factors = splat(factor, WIDE)
-                if j + WIDE > stop:
-                    following = narrow(push * block_factor(maxima, classes, stop, m, plan.keep, law.near), m)
-                    factors = maths.where(lane_numbers(WIDE) < stop - j, factors, splat(following, WIDE))
-                v = step_gradient(x, q, w, t, j, WIDE, plan.keep, m, power, factors, pull, wide, law, soft, softcap)
-                elsewhere = place < j or place >= j + WIDE  # a number that is stored there soon wants its line cached
-                put(g, j, WIDE, v, plan.stream and elsewhere)
-                j += WIDE
-            else:
-                n = min(LANES, (head if j < head else stop) - j)
-                u = step_gradient(x, q, w, t, j, n, plan.keep, m, power, factor, pull, some, law, soft, softcap)
-                put(g, j, n, u, False)
-                j += n
+@apart
+def write_gradients(x, q, w, t, maxima, g, n, classes, f, places, law, soft, softcap, kept, streaming):
+    """(mass + 2ζ·lse)·p − q, times scale and the slope of the softcap. Terms were kept, or are worked out again."""
+    for r in range(n):
+        given, there = Given(row(x, r), row(q, r), w, row(t, r), kept), row(g, r)
+        m, power, push, pull = load(f, M + r, 0), load(f, POWER + r, 0), load(f, PUSH + r, 0), load(f, PULL + r, 0)
+        place, special = places[PLACE + r], load(f, SPECIAL + r, 0)
+        if place == IGNORED:
+            clear(there, classes, m)
+            continue
+        j = 0
+        if streaming:
+            j = min(past_boundary(there, 0), classes)
+            factor = narrow(push * block_factor(maxima, classes, 0, m, kept, law.near), m)
+            for i in range(0, j, LANES):
+                v = gradient(given, i, j - i, m, power, factor, pull, law, soft, softcap)
+                store_part(there, i, j - i, marked(v, i, place, special))
+        for start in range(0, classes, BLOCK):
+            stop = min(start + BLOCK, classes)
+            factor = narrow(push * block_factor(maxima, classes, start, m, kept, law.near), m)
+            whole = j + (stop - j) // LANES * LANES
+            for i in range(j, whole, LANES):
+                v = gradient(given, i, LANES, m, power, factor, pull, law, soft, softcap)
+                if streaming:
+                    stream(there, i, marked(v, i, place, special))
+                else:
+                    store(there, i, v)
+            j = whole
+            if j < stop:
+                left, factors = min(LANES, classes - j), splat(factor, LANES)
+                if stop < classes:  # what is left of a block goes with the beginning of the next
+                    following = narrow(push * block_factor(maxima, classes, stop, m, kept, law.near), m)
+                    factors = maths.where(lane_numbers(LANES) < stop - j, factors, splat(following, LANES))
+                v = gradient(given, j, left, m, power, factors, pull, law, soft, softcap)
+                store_part(there, j, left, marked(v, j, place, special))
+                j += left
+        if place >= 0 and not streaming:
+            store(there, place, special)
+
+
+class Given(NamedTuple):
+    x: Any
+    q: Any
+    w: Any
+    t: Any
+    kept: Any
 
 
 @device
-def step_gradient(x, q, w, t, j, n, kept, m, power, push, pull, like, law, soft, softcap):
+def gradient(given, j, n, m, power, push, pull, law, soft, softcap):
+    x, q, w, t, kept = given
+    like = splat(m, LANES)
     e = term(x, t, j, n, kept, m, power, like, law, softcap)
-    return gradient(e, x, q, w, j, n, push, pull, law, soft, softcap)
-
-
-@device
-def gradient(e, x, q, w, j, n, push, pull, law, soft, softcap):
     if soft is None and law.off == 0.0:
         return e * push
-    shares = maths.sloped(target_share(w, q, j, n, e, law, soft), fetch(x, j, n, 0.0, e), law.inner, softcap)
+    shares = maths.sloped(target_share(w, q, j, n, like, law, soft), fetch(x, j, n, 0.0, like), law.inner, softcap)
     return maths.class_gradient(e, push, shares, pull)
+
+
+@device
+def marked(v, j, place, special):
+    """The number at the label is another."""
+    if j <= place and place < j + LANES:
+        return maths.where(lane_numbers(LANES) == place - j, special, v)
+    return v
 
 
 @device
 def write_hessian(t, maxima, h, classes, m, to_p, curve, near):
     """curve·p·(1 − p)."""
-    like = splat(m, LANES)
     for start in range(0, classes, BLOCK):
         stop = min(start + BLOCK, classes)
         to_p_block = narrow(to_p * block_factor(maxima, classes, start, m, True, near), m)
         for j in range(start, stop, LANES):
-            p = fetch(t, j, stop - j, 0.0, like) * to_p_block
-            put(h, j, stop - j, maths.curvature(p) * curve, False)
+            p = load(t, j, LANES) * to_p_block
+            store_part(h, j, stop - j, maths.curvature(p) * curve)
 
 
 @device
@@ -173,14 +215,21 @@ def write_log_softmax(x, g, classes, m, log_s):
     """(x − m) − log S."""
     like = splat(m, LANES)
     for j in range(0, classes, LANES):
-        put(g, j, classes - j, (fetch(x, j, classes - j, 0.0, like) - m) - log_s, False)
+        store_part(g, j, classes - j, (fetch(x, j, classes - j, 0.0, like) - m) - log_s)
+
+
+@device
+def clear(p, classes, like):
+    zeros = splat(narrow(0.0, like), LANES)
+    for j in range(0, classes, LANES):
+        store_part(p, j, classes - j, zeros)
 
 
 @device
 def term(x, t, j, n, kept, m, power, like, law, softcap):
     """2^power·(the term of z)·(slope of the softcap): m of the block where terms were kept, else of the row."""
     if kept:
-        return fetch(t, j, n, 0.0, like)
+        return load(t, j, LANES)
     v = fetch(x, j, n, 0.0, like)
     z = maths.fma(maths.unit(v, law.inner, softcap), law.gain, -maths.offset(m, law.near))
     return maths.sloped(maths.exp(z, power - maths.octaves(m, law.near)), v, law.inner, softcap)
@@ -203,20 +252,3 @@ def block_factor(maxima, classes, start, m, kept, near):
     if classes <= BLOCK or not kept:
         return 1.0
     return maths.rebased(load(maxima, start // BLOCK, 0), m, near)
-
-
-@device
-def aligned_after(g, classes, plan):
-    """How many classes come before the first that can be streamed."""
-    return min(past_boundary(g, 0), classes) if plan.stream else 0
-
-
-@device
-def ask_ordinary(g, classes, place, plan):
-    """Where a streamed gradient is written through the caches after all: about its ends, and about the label."""
-    if plan.stream and plan.write != NOTHING:
-        prefetch(g, 0, LANES)
-        prefetch(g, classes - 1, LANES)
-        head = aligned_after(g, classes, plan)
-        if place >= head:
-            prefetch(g, head + (place - head) // WIDE * WIDE, WIDE)

@@ -24,20 +24,6 @@ def larger(b, v, w):
     return b.select(b.fcmp_ordered(">", v, w), v, w)
 
 
-def define_fold(doc, combine):
-    @intrinsic
-    def fold(typing, x):
-        result = Vector(x.dtype, LANES)
-        return result(x), lambda context, b, signature, args: halved(b, args[0], x.lanes, combine(b), LANES)
-
-    fold.__doc__ = doc
-    return fold
-
-
-fold_sum = define_fold("Sums of lanes.", lambda b: b.fadd)
-fold_largest = define_fold("The largest of lanes, NaN left out.", lambda b: partial(larger, b))
-
-
 def define_rows_fold(doc, combine):
     @intrinsic
     def rows_fold(typing, p):

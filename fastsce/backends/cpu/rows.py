@@ -13,21 +13,20 @@ from __future__ import annotations
 import numpy as np
 
 from fastsce import maths
-from fastsce.backends.cpu.ahead import Lines
+from fastsce.backends.cpu.ahead import prefetch
 from fastsce.backends.cpu.coefficients import (
     BEND,
     CURVE,
     DISTANCE,
     FACTS_BYTES,
+    LIFT,
     LOG_S,
     MASS,
+    OFFSET,
     PLACE,
     POWER,
-    PULL,
-    PUSH,
     Q_K,
     REST,
-    SPECIAL,
     TIES,
     TO_P,
     TOP_PLACE,
@@ -37,49 +36,36 @@ from fastsce.backends.cpu.coefficients import (
     begin,
     facts_at,
     settle,
+    shift,
 )
 from fastsce.backends.cpu.jit import device, kernel
-from fastsce.backends.cpu.memory import (
-    at,
-    fence,
-    load,
-    moved,
-    spare,
-    store,
-    store_part,
-    workspace,
-)
+from fastsce.backends.cpu.memory import at, fence, gather, load, moved, spare, store, workspace
 from fastsce.backends.cpu.parts import hand_out
 from fastsce.backends.cpu.passes import (
-    ask_ordinary,
-    block_largest,
+    Rows,
+    add_shares,
+    add_terms,
+    clear,
     find,
+    find_largest,
     rebase,
-    terms,
-    weigh,
-    write_gradient,
+    row,
+    write_gradients,
     write_hessian,
     write_log_softmax,
 )
-from fastsce.backends.cpu.plan import (
-    GRADIENT,
-    HESSIAN,
-    IGNORED,
-    LOG_SOFTMAX,
-    NOTHING,
-    job_of,
-    softness,
-)
-from fastsce.backends.cpu.reductions import largest, total
+from fastsce.backends.cpu.plan import GRADIENT, HESSIAN, IGNORED, LOG_SOFTMAX, NOTHING, job_of, softness
+from fastsce.backends.cpu.reductions import largest, rows_largest, rows_sum, total
 from fastsce.backends.cpu.tiles import send
-from fastsce.backends.cpu.together import FOLD_BYTES, Rows, read_together, row, write_together
-from fastsce.backends.cpu.tuning import BLOCK, DESK_CLASSES, GROUP, GROUP_CLASSES, LANES, TOGETHER, WIDE
-from fastsce.backends.cpu.vectors import narrow, splat
+from fastsce.backends.cpu.tuning import BLOCK, DESK_CLASSES, GROUP_CLASSES, LANES, TOGETHER
+from fastsce.backends.cpu.vectors import lane_numbers, narrow, splat, widen
+
+FOLD_BYTES = 2 * 8 * LANES * LANES + 64
 
 
 def group_rows(classes, copies):
     """How many rows are worked on together."""
-    return 1 if copies else max(1, min(GROUP, GROUP_CLASSES // classes))
+    return 1 if copies else max(1, min(LANES, GROUP_CLASSES // classes))
 
 
 def desk_rows(classes):
@@ -100,7 +86,7 @@ def copies_start(classes, plan):
 
 @device
 def slot_bytes(classes):
-    return 8 * (classes + WIDE) + 64
+    return 8 * (classes + LANES) + 64
 
 
 @device
@@ -139,73 +125,79 @@ def share(part, scratch, job, soft, softcap):
 
 @device
 def some_rows(i, n, job, soft, softcap, scratch):
-    """Rows i … i + n: read all, work out their coefficients, write all."""
+    """Rows i … i + n, of one block: read all, work out their coefficients, write all."""
     facts, plan = facts_at(scratch, job), job.plan
     together = job.logits.shape[2] <= TOGETHER
     for lane in range(0, n, LANES):
         few = min(LANES, n - lane)
         y = begin(i + lane, few, lane, facts, job)
         if together:
-            read_few(i + lane, few, y, lane, facts, job, soft, softcap, scratch)
+            read_few(i + lane, few, lane, y, facts, job, soft, softcap, scratch)
     if not together:
         for r in range(n):
             read_row(i + r, r, facts, job, soft, softcap, scratch)
     settle(i, n, facts, job, soft, softcap)
     if plan.write != NOTHING:
-        at_once = plan.desk if plan.desk > 0 else n
+        at_once = plan.desk if plan.desk > 0 else n if together and plan.write == GRADIENT and not plan.copies else 1
         for first in range(0, n, at_once):
-            stop = min(first + at_once, n)
-            if together and plan.write == GRADIENT and not plan.stream and not plan.copies:
-                write_few(i + first, stop - first, first, facts, job, soft, softcap, scratch)
-            else:
-                for r in range(first, stop):
-                    write_row(i + r, r, r - first, facts, job, soft, softcap, scratch)
+            few = min(at_once, n - first)
+            write_rows(i + first, few, first, facts, job, soft, softcap, scratch)
             if plan.desk > 0:
-                send_rows(i + first, stop - first, job, scratch)
+                send_rows(i + first, few, job, scratch)
 
 
 # --- the pass that reads ----------------------------------------------------------------------------------------------
 
 
 @device
-def read_few(i, n, y, lane, facts, job, soft, softcap, scratch):
-    plan, classes = job.plan, job.logits.shape[2]
-    a, b = place_of(i, job.logits)
-    copies = copies_start(classes, plan)
-    x = Rows(input_row(job.logits, a, b, scratch, copies, plan.copies), job.logits.strides[1])
-    second = copies + slot_bytes(classes)
-    q = Rows(input_row(job.soft, a, b, scratch, second, plan.copies and soft is not None), job.soft.strides[1])
-    soon = Rows(grad_row(a, b, job).start, job.grad.strides[1])
-    folds = moved(scratch, FACTS_BYTES)
-    read_together(i, n, y, lane, x, q, terms_at(lane, job, scratch), soon, facts, job, soft, softcap, folds)
-    if soft is not None or plan.write == HESSIAN:
+def read_few(i, n, lane, y, facts, job, soft, softcap, scratch):
+    """Up to LANES rows of up to TOGETHER classes: what there is once a row is worked out for all of them at once."""
+    law, f, classes = job.law, facts.numbers, job.logits.shape[2]
+    x, q, soon = input_rows(i, job, soft, scratch)
+    numbers, sums, more = folds_at(scratch, job)
+    find_largest(x, n, classes, numbers)
+    x_top = rows_largest(numbers)
+    m = shift(i, n, x_top, job, softcap)
+    m = maths.where(m == -np.inf, 0.0, m)  # −∞ − (−∞) would be NaN
+    store(f, X_TOP + lane, x_top)
+    store(f, M + lane, m)
+    store(f, LIFT + lane, load(f, POWER + lane, LANES) - maths.octaves(m, law.near))
+    store(f, OFFSET + lane, maths.offset(m, law.near))
+    counts = numbers_of(more, x)
+    add_terms(x, terms_of(lane, job, scratch), soon, n, classes, moved(f, lane), sums, counts, law, softcap)
+    store(facts.sums, REST + lane, rows_sum(sums))
+    store(facts.sums, TIES + lane, widen(rows_sum(counts)))
+    if soft is not None or law.off > 0.0:
+        add_shares(x, q, job.weight, n, classes, moved(f, lane), sums, more, law, soft, softcap)
+        store(facts.sums, MASS + lane, rows_sum(sums))
+        store(facts.sums, DISTANCE + lane, rows_sum(more))
+    if soft is None:
+        places = maths.where(y < 0, 0, y) + lane_numbers(LANES) * (x.step // job.logits.item)
+        store(f, X_K + lane, gather(x.data, maths.where(lane_numbers(LANES) < n, places, 0)))
+    if soft is not None or job.plan.write == HESSIAN:
         for r in range(n):
-            x_top = load(facts.numbers, X_TOP + lane + r, 0)
-            note_places(row(x, r), row(q, r), classes, x_top, lane + r, facts, soft)
+            note_largest(row(x, r), row(q, r), classes, load(f, X_TOP + lane + r, 0), lane + r, facts, soft)
 
 
 @device
 def read_row(i, r, facts, job, soft, softcap, scratch):
-    law, plan, classes = job.law, job.plan, job.logits.shape[2]
-    a, b = place_of(i, job.logits)
+    plan, classes, f = job.plan, job.logits.shape[2], facts.numbers
     k = facts.places[PLACE + r]
     if k == IGNORED:
         return
-    t, maxima, copies = row_scratch(r, classes, plan, scratch, job)
-    x = input_row(job.logits, a, b, scratch, copies, plan.copies)
-    q = input_row(job.soft, a, b, scratch, copies + slot_bytes(classes), plan.copies and soft is not None)
-    ask_ordinary(at(job.grad, a, b, 0), classes, k, plan)
-    x_top, rest, ties, mass, distance = load(x, 0, 0), 0.0, 1.0, 0.0, 0.0
+    x, q, soon = input_rows(i, job, soft, scratch)
+    if plan.stream:  # its ends go through the caches
+        a, b = place_of(i, job.grad)
+        prefetch(at(job.grad, a, b, 0), 0, LANES)
+        prefetch(at(job.grad, a, b, 0), classes - 1, LANES)
+    x_top, rest, ties, mass, distance = load(x.data, 0, 0), 0.0, 1.0, 0.0, 0.0
     if soft is not None or not plan.saved:
-        power = load(facts.numbers, POWER + r, 0)
-        x_top, rest, ties, mass, distance = statistics(
-            x, q, job.weight, t, maxima, grad_row(a, b, job), classes, plan.keep, power, law, soft, softcap
-        )
+        x_top, rest, ties, mass, distance = statistics(r, x.data, q.data, soon, facts, job, soft, softcap, scratch)
     if soft is None:
-        store(facts.numbers, X_K + r, load(x, max(k, 0), 0))
+        store(f, X_K + r, load(x.data, max(k, 0), 0))
     if soft is not None or plan.write == HESSIAN:
-        note_places(x, q, classes, x_top, r, facts, soft)
-    store(facts.numbers, X_TOP + r, x_top)
+        note_largest(x.data, q.data, classes, x_top, r, facts, soft)
+    store(f, X_TOP + r, x_top)
     store(facts.sums, REST + r, rest)
     store(facts.sums, TIES + r, ties)
     store(facts.sums, MASS + r, mass)
@@ -213,8 +205,8 @@ def read_row(i, r, facts, job, soft, softcap, scratch):
 
 
 @device
-def note_places(x, q, classes, x_top, r, facts, soft):
-    """Where the largest logit of a row is, which stands for the label where the target is soft."""
+def note_largest(x, q, classes, x_top, r, facts, soft):
+    """Where the largest logit of a row is. It stands for the label where the target is soft."""
     k = max(find(x, classes, x_top), 0)
     store(facts.places, TOP_PLACE + r, k)
     if soft is not None:
@@ -224,16 +216,21 @@ def note_places(x, q, classes, x_top, r, facts, soft):
 
 
 @device
-def statistics(x, q, w, t, maxima, soon, classes, keep, power, law, soft, softcap):
-    """Of a row: the largest logit, and the sums of `Facts`. The terms are left in t, relative to the largest z so far,
-    which is noted in `maxima` for each block.
+def statistics(r, x, q, soon, facts, job, soft, softcap, scratch):
+    """Of a row: the largest logit, and the sums of `Facts`. The terms are left where `terms_of` says, relative to the
+    largest z so far, which is noted in `maxima` for each block.
     """
+    law, plan, classes, f = job.law, job.plan, job.logits.shape[2], moved(facts.numbers, r)
+    numbers, sums, more = folds_at(scratch, job)
+    t, maxima, power = terms_of(r, job, scratch).data, maxima_of(r, job, scratch), load(f, POWER, 0)
     x_top = narrow(-np.inf, load(x, 0, 0))
     m, rest = x_top, splat(0.0, LANES)
     ties, mass, distance = rest, rest, rest
     for start in range(0, classes, BLOCK):
-        stop = min(start + BLOCK, classes)
-        edge = block_largest(x, start, stop)
+        n = min(BLOCK, classes - start)
+        block, shares = Rows(moved(x, start), 0), Rows(moved(q, start), 0)
+        find_largest(block, 1, n, numbers)
+        edge = largest(load(numbers, 0, LANES))
         if edge > x_top:
             before, m = m, narrow(one_logit(edge, law, softcap), x_top)
             if x_top > -np.inf:
@@ -245,10 +242,18 @@ def statistics(x, q, w, t, maxima, soon, classes, keep, power, law, soft, softca
             edge = narrow(np.inf, x_top)  # no term of this block is kept out of its sum
         store(maxima, start // BLOCK, m)
         safe = narrow(0.0, m) if m == -np.inf else m  # −∞ − (−∞) would be NaN
-        here = moved(t, 0 if keep else -start)
-        rest, ties = terms(x, here, soon, start, stop, safe, edge, power, rest, ties, law, softcap)
+        store(f, X_TOP, edge)
+        store(f, M, safe)
+        store(f, LIFT, power - maths.octaves(safe, law.near))
+        store(f, OFFSET, maths.offset(safe, law.near))
+        here = Rows(moved(t, start if plan.keep else 0), 0)
+        later = Rows(moved(soon.data, start), 0)
+        add_terms(block, here, later, 1, n, f, sums, numbers_of(more, block), law, softcap)
+        rest, ties = rest + load(sums, 0, LANES), ties + widen(load(numbers_of(more, block), 0, LANES))
         if soft is not None or law.off > 0.0:
-            mass, distance = weigh(x, q, w, start, stop, safe, mass, distance, law, soft, softcap)
+            weight = moved(job.weight, start)
+            add_shares(block, shares, weight, 1, n, f, sums, more, law, soft, softcap)
+            mass, distance = mass + load(sums, 0, LANES), distance + load(more, 0, LANES)
     return x_top, total(rest), total(ties), total(mass), total(distance)
 
 
@@ -262,56 +267,36 @@ def one_logit(x, law, softcap):
 
 
 @device
-def write_few(i, n, lane, facts, job, soft, softcap, scratch):
-    plan, classes = job.plan, job.logits.shape[2]
+def write_rows(i, n, r, facts, job, soft, softcap, scratch):
+    """n rows, the first of which is row r of its group; one, where there is more to it than a gradient."""
+    law, plan, classes, f = job.law, job.plan, job.logits.shape[2], moved(facts.numbers, r)
     a, b = place_of(i, job.logits)
+    places, t, maxima = moved(facts.places, r), terms_of(r, job, scratch), maxima_of(r, job, scratch)
     x, q = Rows(at(job.logits, a, b, 0), job.logits.strides[1]), Rows(at(job.soft, a, b, 0), job.soft.strides[1])
-    g = Rows(at(job.grad, a, b, 0), job.grad.strides[1])
+    g, h = Rows(at(job.grad, a, b, 0), job.grad.strides[1]), at(job.hess, a, b, 0)
     if plan.desk > 0:
         g = Rows(spare(scratch, copies_start(classes, plan), job.grad.data), classes * job.grad.item)
-    t, f, places = terms_at(lane, job, scratch), moved(facts.numbers, lane), moved(facts.places, lane)
-    write_together(x, q, job.weight, t, g, n, classes, f, places, job.law, soft, softcap)
-
-
-@device
-def write_row(i, r, place_at_desk, facts, job, soft, softcap, scratch):
-    law, plan, classes, f = job.law, job.plan, job.logits.shape[2], facts.numbers
-    a, b = place_of(i, job.logits)
-    place = facts.places[PLACE + r]
-    t, maxima, copies = row_scratch(r, classes, plan, scratch, job)
-    g = output_row(job.grad, a, b, scratch, copies + 2 * slot_bytes(classes), plan)
-    h = output_row(job.hess, a, b, scratch, copies + 3 * slot_bytes(classes), plan)
-    if plan.desk > 0:
-        g = moved(spare(scratch, copies, job.grad.data), place_at_desk * classes)
-    if place == IGNORED:
-        clear(g, classes, load(f, M + r, 0))
-        finish_row(job.grad, a, b, g, plan)
-        if plan.write == HESSIAN:
-            clear(h, classes, load(f, M + r, 0))
-            finish_row(job.hess, a, b, h, plan)
-        return
-    x = at(job.logits, a, b, 0)
-    q = at(job.soft, a, b, 0)
-    if plan.copies:  # made by read_row
-        x, q = spare(scratch, copies, job.logits.data), spare(scratch, copies + slot_bytes(classes), job.soft.data)
-    m = load(f, M + r, 0)
-    if plan.write == LOG_SOFTMAX:
-        write_log_softmax(x, g, classes, m, load(f, LOG_S + r, 0))
-        finish_row(job.grad, a, b, g, plan)
-        return
+    if plan.copies:  # x and q were made by input_rows
+        x, q = Rows(copy(0, x.data, job, scratch), 0), Rows(copy(1, q.data, job, scratch), 0)
+        g, h = Rows(copy(2, g.data, job, scratch), 0), copy(3, h, job, scratch)
+    m = load(f, M, 0)
     if plan.keep and classes > BLOCK:
-        rebase(t, maxima, classes, m, law.near)
-    power = load(f, POWER + r, 0)
+        rebase(t.data, maxima, classes, m, law.near)
     if plan.write == HESSIAN:
-        to_p, curve = load(f, TO_P + r, 0), load(f, CURVE + r, 0)
-        write_hessian(t, maxima, h, classes, m, to_p, curve, law.near)
-        store(h, facts.places[TOP_PLACE + r], load(f, BEND + r, 0))
+        if places[PLACE] == IGNORED:
+            clear(h, classes, m)
+        else:
+            to_p, curve = load(f, TO_P, 0), load(f, CURVE, 0)
+            write_hessian(t.data, maxima, h, classes, m, to_p, curve, law.near)
+            store(h, places[TOP_PLACE], load(f, BEND, 0))
         finish_row(job.hess, a, b, h, plan)
-    push, pull = load(f, PUSH + r, 0), load(f, PULL + r, 0)
-    write_gradient(x, q, job.weight, t, maxima, g, classes, m, power, push, pull, place, law, soft, softcap, plan)
-    if place >= 0:
-        store(g, place, load(f, SPECIAL + r, 0))
-    finish_row(job.grad, a, b, g, plan)
+    if plan.write == LOG_SOFTMAX:
+        write_log_softmax(x.data, g.data, classes, m, load(f, LOG_S, 0))
+    else:
+        write_gradients(
+            x, q, job.weight, t, maxima, g, n, classes, f, places, law, soft, softcap, plan.keep, plan.stream
+        )
+    finish_row(job.grad, a, b, g.data, plan)
 
 
 # --- rows where they lie, or copies of them ---------------------------------------------------------------------------
@@ -324,44 +309,63 @@ def place_of(i, v):
 
 
 @device
-def row_scratch(r, classes, plan, scratch, job):
-    """Of row r of a group: its terms, the m of its blocks; and where copies begin."""
-    start = FACTS_BYTES + FOLD_BYTES + (r if plan.keep else 0) * row_bytes(classes, plan.keep)
-    terms_end = start + slot_bytes(classes if plan.keep else BLOCK)
-    terms, maxima = workspace(scratch, start, job.logits.data), workspace(scratch, terms_end, job.logits.data)
-    return terms, maxima, copies_start(classes, plan)
+def folds_at(scratch, job):
+    """For LANES rows, LANES numbers each that are to be folded into one: in the place of one another, and float64."""
+    sums = workspace(scratch, FACTS_BYTES, job.lse)
+    return numbers_of(sums, Rows(job.logits.data, 0)), sums, moved(sums, LANES * LANES)
 
 
 @device
-def terms_at(r, job, scratch):
+def numbers_of(sums, x):
+    """The same memory, for numbers of the working precision."""
+    return workspace(sums, 0, x.data)
+
+
+@device
+def terms_of(r, job, scratch):
     """The terms of rows from row r of a group on."""
     plan, classes = job.plan, job.logits.shape[2]
-    return Rows(row_scratch(r, classes, plan, scratch, job)[0], row_bytes(classes, True) if plan.keep else 0)
+    size = row_bytes(classes, plan.keep)
+    start = FACTS_BYTES + FOLD_BYTES + (r if plan.keep else 0) * size
+    return Rows(workspace(scratch, start, job.logits.data), size if plan.keep else 0)
 
 
 @device
-def input_row(v, a, b, scratch, offset, copy):
-    if not copy:
-        return at(v, a, b, 0)
-    p = spare(scratch, offset, v.data)
+def maxima_of(r, job, scratch):
+    """The m of the blocks of row r."""
+    plan, classes = job.plan, job.logits.shape[2]
+    start = FACTS_BYTES + FOLD_BYTES + (r if plan.keep else 0) * row_bytes(classes, plan.keep)
+    return workspace(scratch, start + slot_bytes(classes if plan.keep else BLOCK), job.logits.data)
+
+
+@device
+def input_rows(i, job, soft, scratch):
+    """Logits and soft target of rows from row i on, and what should be in the caches when it is written."""
+    plan = job.plan
+    a, b = place_of(i, job.logits)
+    x, q = Rows(at(job.logits, a, b, 0), job.logits.strides[1]), Rows(at(job.soft, a, b, 0), job.soft.strides[1])
+    soon = Rows(at(job.grad, a, b, 0), job.grad.strides[1])
+    if plan.write == NOTHING or plan.stream or plan.copies or plan.desk > 0:
+        soon = x
+    if plan.copies:
+        x = Rows(copied(job.logits, a, b, copy(0, x.data, job, scratch)), 0)
+        if soft is not None:
+            q = Rows(copied(job.soft, a, b, copy(1, q.data, job, scratch)), 0)
+    return x, q, soon
+
+
+@device
+def copy(number, like, job, scratch):
+    """Where one of a row's four copies is."""
+    classes = job.logits.shape[2]
+    return spare(scratch, copies_start(classes, job.plan) + number * slot_bytes(classes), like)
+
+
+@device
+def copied(v, a, b, p):
     for c in range(v.shape[2]):
         p[c] = at(v, a, b, c)[0]
     return p
-
-
-@device
-def grad_row(a, b, job):
-    """The row that is going to be written, if it is to be in the caches then."""
-    plan = job.plan
-    wanted = plan.write != NOTHING and not plan.stream and not plan.copies and plan.desk == 0
-    if wanted:
-        return Lines(at(job.grad, a, b, 0), 1)
-    return Lines(at(job.logits, a, b, 0), 0)
-
-
-@device
-def output_row(v, a, b, scratch, offset, plan):
-    return spare(scratch, offset, v.data) if plan.copies else at(v, a, b, 0)
 
 
 @device
@@ -369,13 +373,6 @@ def finish_row(v, a, b, p, plan):
     if plan.copies:
         for c in range(v.shape[2]):
             at(v, a, b, c)[0] = p[c]
-
-
-@device
-def clear(p, n, like):
-    zeros = splat(narrow(0.0, like), LANES)
-    for j in range(0, n, LANES):
-        store_part(p, j, n - j, zeros)
 
 
 @device

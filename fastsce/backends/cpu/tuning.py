@@ -3,8 +3,7 @@ or another CPU, are named. bench/diary/ tells the whole story.
 """
 
 LANES = 16  # rows whose coefficients go side by side, samples in a strip; 32: 10 classes −8 %, 100 classes +20 %
-WIDE = 64  # lanes of the loops over a row: 3.9 ns for 16 classes; with 32 lanes 4.8
-GROUP = 64  # rows worked on together: 192 classes 142 ns a row one by one, 84 with 16; more not compared
+GROUP = 64  # columns.py: samples worked on together, at most; not compared
 
 # rows.py
 BLOCK = 2048  # classes read, raised and summed while they are in L1: 16 KB with their terms
@@ -14,7 +13,7 @@ AHEAD = 4096  # classes: so far ahead memory is asked for; without, 64 MB take 1
 # Terms of a row that wait for it to be written: 70000 to 262144 bfloat16 classes take 7.1 ns for 16, and 11.3 if they
 # are worked out twice (float32 9.3, 9.8); from 2M classes on it is the other way round (two cores, Zen 4).
 KEEP_BYTES = 3 << 20
-GROUP_CLASSES = 16384  # classes of all rows in a group: 64 KB of terms; not compared
+GROUP_CLASSES = 16384  # classes of all rows in a group, of which there are up to LANES: 64 KB of terms; not compared
 DESK_CLASSES = 2048  # of rows that are put together before they are streamed: 8 KB; shorter rows cross too many lines
 # Of logits from which on results are written past the caches, which could not hold both anyway: at 16 to 31 MB 0.93 to
 # 1.4 times as fast, 0.85 to 1.35 if the gradient is read next; at 12 MB mostly a loss (two cores, Zen 4, 32 MB L3).
@@ -25,8 +24,8 @@ STREAM_ROW_BYTES = 112
 
 # columns.py
 # Rows of fewer float32 classes, of half as many float64 ones, are worked on side by side: at 24 13.6 ns a row against
-# 17.9, at 40 equal, at 64 30 against 26 (16 MB, two cores, Zen 4).
-SHORT = 40
+# 17.9, at 48 24.6 and 23.8, bfloat16 20.6 and 24.1, at 64 28.7 and 26.8 (16 to 64 MB, two cores, Zen 4).
+SHORT = 64
 SHORT_APART = 320  # the same where the classes of a row do not lie side by side
 LONGEST_COLUMN = 16384  # classes: a tile of 16 samples has 1 MB there; longer columns are copied, row by row
 ROW_BYTES = 8 << 10  # of a tile of rows: what is asked for ahead needs L1 too; 4 and 16 KB: within the noise
