@@ -12,12 +12,16 @@ import numpy as np
 from fastsce import host as chores
 from fastsce.backends.cpu import columns, elementwise, rows, threads
 from fastsce.backends.cpu.labels import scan_labels, sum_up
+from fastsce.backends.cpu.parts import JOB_BYTES
 from fastsce.backends.cpu.plan import GRADIENT, HESSIAN, LOG_SOFTMAX, NOTHING, Plan
+from fastsce.backends.cpu.small import small, small_bytes
 from fastsce.backends.cpu.threads import cache_directory, parts_of, thread_count, threading_layer
 from fastsce.backends.cpu.tuning import (
+    ALONE,
     COPIES,
     KEEP_BYTES,
     LONGEST_COLUMN,
+    PIECE,
     SHORT,
     SHORT_APART,
     STREAM_BYTES,
@@ -26,6 +30,7 @@ from fastsce.backends.cpu.tuning import (
 )
 from fastsce.layout import STORAGE, blocks, compute_dtype, contiguous, pieces, runs, stored
 from fastsce.maths import law_of
+from fastsce.scratch import borrow, give_back
 from fastsce.spec import BFLOAT16, Spec
 
 __all__ = [
@@ -37,6 +42,7 @@ __all__ = [
     "log_softmax",
     "reduce",
     "scan_labels",
+    "small_call",
     "softmax_vjp",
     "thread_count",
     "threading_layer",
@@ -160,6 +166,31 @@ def plan_of(
     given = (saved, stream and not copies and not desk, weighted, untargeted, ignored)
     plan = Plan(parts, write, *given, keep=keep, copies=copies, group=group, desk=desk)
     return rows.rows, plan, rows.scratch_bytes(classes, plan)
+
+
+def small_call(spec, dtype, shape, gradient):
+    """A function of (logits, labels, lse, grad) for calls of this kind, or None if they are too large for one part."""
+    rows, classes = shape
+    if dtype.itemsize * rows * classes > ALONE or rows > PIECE:
+        return None
+    law, write = law_of(spec, classes, False, dtype), GRADIENT if gradient else NOTHING
+    weight = np.ones(classes, dtype) if law.off > 0.0 else nothing(dtype, 1)
+    given = (1, write, False, False, False, False, False, spec.ignore_index)
+    kernel, plan, scratch = plan_of((1, rows, classes), dtype.itemsize, True, True, True, *given)
+    numbers, wide, memory = np.empty(1), np.empty((1, 1, 1), dtype), np.empty(JOB_BYTES, np.uint8)
+    args = (wide, NO_LABELS, weight, numbers, numbers, numbers, wide, wide, law, None, plan._replace(parts=2), memory)
+    address = kernel.entry((dtype.char, "", True), args)(*args)  # for several parts a kernel says where the code is
+    divisor = 1.0 if spec.reduction == "sum" else spec.denominator or 0.0
+    args = (law, plan, weight, divisor, address, wide[0], NO_LABELS, numbers, wide[0], memory)
+    entry, size = small.entry(dtype.char, args), small_bytes(rows, scratch)
+
+    def run(logits, labels, lse, grad):
+        memory = borrow(size)
+        total = entry(law, plan, weight, divisor, address, logits, labels, lse, grad, memory)
+        give_back(memory)
+        return total
+
+    return run
 
 
 @cache

@@ -83,15 +83,21 @@ def scan_piece(labels, weights, start):
 
 @kernel
 def sum_up(values, divisor, out):
-    """Σ values ÷ divisor, added in an order of its own, whatever the number of threads."""
-    p, total = pointer(values), 0.0
-    for start in range(0, values.shape[0], PIECE):
-        stop = min(start + PIECE, values.shape[0])
+    """Σ values ÷ divisor."""
+    out[0] = add_up(pointer(values), values.shape[0]) / divisor
+
+
+@device
+def add_up(p, n):
+    """Added in an order of its own, whatever the number of threads."""
+    total = 0.0
+    for start in range(0, n, PIECE):
+        stop = min(start + PIECE, n)
         lanes = splat(0.0, LANES)
         for j in range(start, stop, LANES):
             lanes = lanes + load_part(p, j, stop - j, 0.0, LANES)
         total += sum_of(lanes)
-    out[0] = total / divisor
+    return total
 
 
 @device

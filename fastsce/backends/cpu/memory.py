@@ -54,6 +54,11 @@ def pointer(typing, array):
 
 
 @intrinsic
+def address_of(typing, p):
+    return types.int64(p), lambda context, b, signature, args: b.ptrtoint(args[0], I64)
+
+
+@intrinsic
 def moved(typing, p, index):
     """The address of p[index]."""
     return p(p, types.int64), lambda context, b, signature, args: place(b, args[0], args[1])

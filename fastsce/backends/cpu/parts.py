@@ -21,8 +21,6 @@ def hand_out(typing, work, parts, memory, args):
 
     def build(context, builder, signature, values):
         stored = values[3].type
-        if context.get_abi_sizeof(stored) > JOB_BYTES:
-            raise TypeError("what a part has to know is longer than JOB_BYTES")
         function = ir.Function(builder.module, part_type(context), f"{builder.function.name}.part")
         function.linkage = "internal"
         function.attributes.add("noinline")  # compiled once
@@ -33,13 +31,30 @@ def hand_out(typing, work, parts, memory, args):
         context.get_function(work, work_signature)(inner, [part, scratch, *members])
         inner.ret(ir.Constant(ir.IntType(32), 0))
 
-        data = context.make_array(memory)(context, builder, values[2]).data
-        builder.store(values[3], builder.bitcast(data, stored.as_pointer()), align=8)
+        data = left(context, builder, context.make_array(memory)(context, builder, values[2]).data, values[3])
         with builder.if_then(builder.icmp_signed("==", values[1], I64(1))):
             call_part(context, builder, function, data, builder.gep(data, [I64(JOB_BYTES)]), I64(0))
         return builder.ptrtoint(function, I64)
 
     return types.int64(work, parts, memory, args), build
+
+
+def left(context, builder, data, job):
+    if context.get_abi_sizeof(job.type) > JOB_BYTES:
+        raise TypeError("what a part has to know is longer than JOB_BYTES")
+    builder.store(job, builder.bitcast(data, job.type.as_pointer()), align=8)
+    return data
+
+
+@intrinsic
+def leave(typing, memory, args):
+    """Leave what a part has to know at the beginning of memory, as `hand_out` does."""
+
+    def build(context, builder, signature, values):
+        left(context, builder, context.make_array(memory)(context, builder, values[0]).data, values[1])
+        return context.get_dummy_value()
+
+    return types.void(memory, args), build
 
 
 @intrinsic

@@ -1,0 +1,53 @@
+"""Small calls on plain NumPy arrays, in which nearly all the time is Python's: what follows from types, shapes and
+options is found out once for all calls like them.
+
+Any other call goes the long way, by `fastsce.problem`, and so does one that is to be refused.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+
+from fastsce import check, dispatch
+
+FLOATS = {np.dtype(np.float32), np.dtype(np.float64)}
+LABELS = np.dtype(np.int64)
+
+
+def attempt(gradient: bool, logits: Any, target: Any, out: Any, *options: Any) -> tuple[Any, Any, Any] | None:
+    """(loss, gradient, lse), or None for the long way; options as `check.spec` takes them, and the class axis."""
+    if type(logits) is not np.ndarray or type(target) is not np.ndarray:
+        return None
+    try:
+        run = small_call(gradient, logits.dtype, logits.shape, target.dtype, target.shape, *options)
+    except TypeError:  # an option that cannot be looked up, or is to be refused
+        return None
+    if run is None:
+        return None
+    if not gradient:
+        grad = logits
+    elif out is None:
+        grad = np.empty(logits.shape, logits.dtype)
+    elif type(out) is np.ndarray and out.dtype is logits.dtype and out.shape == logits.shape and out.flags.writeable:
+        grad = out
+    else:
+        return None
+    lse = np.empty(len(logits))
+    loss = run(logits, target, lse, grad)
+    return None if loss is None else (logits.dtype.type(loss), grad, lse)
+
+
+@lru_cache(maxsize=256, typed=True)  # True is no label_smoothing, though 1.0 is
+def small_call(gradient, dtype, shape, target_dtype, target_shape, *options) -> Callable[..., Any] | None:
+    """The backend's function for calls of this kind, or None if it has none."""
+    *others, axis = options
+    spec = check.spec(*others)
+    if dtype not in FLOATS or target_dtype != LABELS or len(shape) != 2 or check.axis(axis, shape) != 1:
+        return None
+    if target_shape != shape[:1] or 0 in shape or spec.softcap is not None or spec.reduction == "none":
+        return None
+    return dispatch.load("cpu").small_call(spec, dtype, shape, gradient)

@@ -1,0 +1,149 @@
+"""Small calls on plain NumPy arrays: the same bits as the long way, and the same refusals."""
+
+import itertools
+
+import numpy as np
+import pytest
+from cases import labels, logits
+from expect import same_bits
+
+import fastsce
+from fastsce import api, cross_entropy, cross_entropy_value_and_grad, small
+
+SHAPES = [(1, 2), (1, 10), (32, 10), (33, 63), (17, 64), (40, 100), (3, 512), (3, 513), (1, 5003), (9000, 5), (1, 65536)]
+OPTIONS = {
+    "plain": {},
+    "sum": {"reduction": "sum"},
+    "denominator": {"denominator": 7.5},
+    "smoothing": {"label_smoothing": 0.1},
+    "z-loss and scale": {"z_loss": 1e-3, "logit_scale": 0.7},
+    "ignored": {"ignore_index": 1},
+}
+
+
+@pytest.fixture
+def the_long_way_fails(monkeypatch):
+    def fail(*args):
+        raise AssertionError("went the long way")
+
+    monkeypatch.setattr(api, "prepare", fail)
+
+
+def answers(x, target, out, **options):
+    loss, grad, lse = cross_entropy_value_and_grad(x, target, out=out, **options)
+    return loss, grad.copy(), lse, cross_entropy(x, target, **options)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("name", OPTIONS)
+@pytest.mark.parametrize("shape", SHAPES)
+def test_the_same_bits(shape, name, dtype):
+    x, target = logits(shape, dtype), labels(*shape, ignored=name != "ignored")
+    for out in (None, np.empty_like(x)):
+        short, long = (answers(x, target, out, backend=backend, **OPTIONS[name]) for backend in (None, "cpu"))
+        for a, b in zip(short, long):
+            assert type(a) is type(b)
+            assert a.dtype == b.dtype
+            assert same_bits(a, b)
+
+
+@pytest.mark.usefixtures("the_long_way_fails")
+@pytest.mark.parametrize("name", OPTIONS)
+def test_plain_calls_take_the_short_way(name):
+    x, target = logits((32, 10)), labels(32, 10)
+    before = x.copy()
+    loss, grad, _, alone = answers(x, target, None, **OPTIONS[name])
+    assert loss == alone
+    assert np.isfinite(grad).all()
+    assert same_bits(x, before)
+    assert cross_entropy_value_and_grad(x, target, out=x, **OPTIONS[name]).grad is x
+    assert same_bits(x, grad)
+
+
+@pytest.mark.usefixtures("the_long_way_fails")
+def test_other_calls_do_not():
+    x, target, wide = logits((4, 6)), labels(4, 6), np.zeros((4, 12), np.float32)
+    read_only = np.zeros_like(x)
+    read_only.flags.writeable = False
+    odd = np.zeros(x.nbytes + 1, np.uint8)[1:].view(np.float32).reshape(x.shape)
+    same = np.zeros((8, 6), np.float32)
+    overlapping, lying_on = same[:4], same[1:5]
+    labels_below = np.zeros(48, np.int64)
+    on_labels = labels_below.view(np.float32).reshape(16, 6)[:4]
+    calls = [
+        (x.T.copy().T, target, None, {}),
+        (wide[:, ::2], target, None, {}),
+        (odd, target, None, {}),
+        (x, target.astype(np.int32), None, {}),
+        (x, np.repeat(target, 2)[::2], None, {}),
+        (x.astype(np.float16), target, None, {}),
+        (x, target, wide[:, ::2], {}),
+        (x, target, odd, {}),
+        (x, target, read_only, {}),
+        (x, target, np.zeros((4, 6)), {}),
+        (overlapping, target, lying_on, {}),
+        (x, labels_below[2:6], on_labels, {}),
+        (x, target, None, {"softcap": 3.0}),
+        (x, target, None, {"reduction": "none"}),
+        (x, target, None, {"weight": np.ones(6)}),
+        (x, target, None, {"sample_weight": np.ones(4)}),
+        (x, target, None, {"grad_output": 2.0}),
+        (x, target, None, {"backend": "reference"}),
+        (x, np.full(4, 6), None, {}),
+        (x, x, None, {}),
+        (x[None], target[None], None, {}),
+        (x[:0], target[:0], None, {}),
+        (np.zeros((300, 300), np.float32), np.zeros(300, np.int64), None, {}),
+    ]
+    for given, labelled, out, options in calls:
+        with pytest.raises(AssertionError, match="long way"):
+            cross_entropy_value_and_grad(given, labelled, out=out, **options)
+
+
+BAD = [
+    ({"target": np.array([0, 1, 2, 6])}, IndexError),
+    ({"target": np.array([0, -1, 2, 3])}, IndexError),
+    ({"target": np.array([0.0, 1, 2, 3])}, TypeError),
+    ({"target": np.array([0, 1, 2])}, ValueError),
+    ({"label_smoothing": True}, TypeError),
+    ({"label_smoothing": 1.5}, ValueError),
+    ({"ignore_index": -100.0}, TypeError),
+    ({"z_loss": np.zeros(2)}, TypeError),
+    ({"reduction": "average"}, ValueError),
+    ({"reduction": ["mean"]}, ValueError),
+    ({"denominator": 0.0}, ValueError),
+    ({"axis": 2}, ValueError),
+    ({"axis": 0.5}, TypeError),
+]
+
+
+@pytest.mark.parametrize(("change", "error"), BAD)
+def test_the_same_refusals(change, error):
+    """Also where a call has been seen whose options are equal to these, but of other types."""
+    given = {"logits": logits((4, 6)), "target": labels(4, 6), "out": np.full((4, 6), 3, np.float32)}
+    for options in ({"label_smoothing": 1.0}, {"label_smoothing": 1}, {"ignore_index": -100}):
+        cross_entropy_value_and_grad(given["logits"], given["target"], **options)
+    said = []
+    for backend in (None, "cpu"):
+        with pytest.raises(error) as refusal:
+            cross_entropy_value_and_grad(**{**given, **change}, backend=backend)
+        said.append(str(refusal.value))
+    assert said[0] == said[1]
+    assert (given["out"] == 3).all()
+
+
+def test_as_many_kinds_of_calls_as_you_like():
+    x, target = logits((3, 5)), labels(3, 5)
+    expected = cross_entropy(x, target, backend="cpu")
+    for index in range(-600, -100):
+        assert cross_entropy(x, target, ignore_index=index) == expected
+    assert small.small_call.cache_info().currsize <= small.small_call.cache_info().maxsize
+
+
+def test_rows_that_are_all_ignored():
+    x, target = logits((3, 5)), np.full(3, -100)
+    for backend, reduction in itertools.product((None, "cpu"), ("mean", "sum")):
+        loss, grad, lse = fastsce.cross_entropy_value_and_grad(x, target, backend=backend, reduction=reduction)
+        assert np.isnan(loss) if reduction == "mean" else loss == 0
+        assert not grad.any()
+        assert not lse.any()
