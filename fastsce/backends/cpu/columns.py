@@ -16,10 +16,8 @@ from fastsce.backends.cpu.coefficients import (
     CURVE,
     DISTANCE,
     FACTS_BYTES,
-    LIFT,
     LOG_S,
     MASS,
-    OFFSET,
     PLACE,
     POWER,
     PULL,
@@ -38,7 +36,7 @@ from fastsce.backends.cpu.coefficients import (
     settle,
     shift,
 )
-from fastsce.backends.cpu.jit import apart, device, kernel
+from fastsce.backends.cpu.jit import device, kernel
 from fastsce.backends.cpu.memory import at, fence, gather, load, moved, past_boundary, spare, store, workspace
 from fastsce.backends.cpu.parts import hand_out
 from fastsce.backends.cpu.plan import (
@@ -189,27 +187,9 @@ def read_strip(i, n, lane, j, x, e, q, after, later, soon, strips, facts, job, s
     m = shift(i, n, x_top, job, softcap)
     m = maths.where(m == -np.inf, 0.0, m)  # −∞ − (−∞) would be NaN
     m = maths.where(y == IGNORED, 0.0, m)  # an lse that is given may be anything there
-    store(facts.numbers, LIFT + j, load(facts.numbers, POWER + j, LANES) - maths.octaves(m, law.near))
-    store(facts.numbers, OFFSET + j, maths.offset(m, law.near))
     if soft is not None or law.off > 0.0:
         weigh(x, q, w, lane, j, width, classes, m, facts, law, soft, softcap)
-    f, sums = moved(facts.numbers, j), moved(facts.sums, j)
-    terms(
-        moved(x, lane),
-        moved(e, lane),
-        width,
-        classes,
-        f,
-        sums,
-        later,
-        soon,
-        law,
-        softcap,
-        job.logits,
-        after,
-        lane // LANES,
-        strips,
-    )
+    terms(x, e, lane, j, width, classes, x_top, m, after, later, soon, strips, facts, job, softcap)
 
 
 @device
@@ -218,10 +198,7 @@ def write_strip(lane, j, x, e, q, facts, job, soft, softcap):
     if plan.write == LOG_SOFTMAX:
         write_log_softmax(x, lane, j, width, classes, facts)
         return
-    f, places = moved(facts.numbers, j), moved(facts.places, j)
-    write_gradient(
-        moved(x, lane), moved(e, lane), moved(q, lane), job.weight, width, classes, f, places, job.law, soft, softcap
-    )
+    write_gradient(x, e, q, job.weight, lane, j, width, classes, facts, job.law, soft, softcap)
     if plan.write == HESSIAN:
         write_hessian(e, lane, j, width, classes, facts)
 
@@ -247,14 +224,13 @@ def first_largest(x, lane, width, classes, x_top):
     return k
 
 
-@apart
-def terms(x, e, width, classes, f, sums, later, soon, law, softcap, logits, after, strip, strips):
-    """Leave 2^lift·exp(z − offset) in e; note the sum of all but the largest, and how many are the largest.
-
-    What lies at `later` and at `soon` is asked for; a share of the tile after this one is brought.
-    """
-    x_top, lift, offset = load(f, X_TOP, LANES), load(f, LIFT, LANES), load(f, OFFSET, LANES)
-    ties = offset * 0.0
+@device
+def terms(x, e, lane, j, width, classes, x_top, m, after, later, soon, strips, facts, job, softcap):
+    """Leave 2^power·(the term of z) in e; note the sum of all but the largest, and how many are the largest."""
+    law = job.law
+    power = load(facts.numbers, POWER + j, LANES) - maths.octaves(m, law.near)
+    m = maths.offset(m, law.near)
+    ties = m * 0.0
     rest = widen(ties)
     steps = -(-classes // STEP)
     some = -(-classes // (steps * strips))
@@ -263,31 +239,31 @@ def terms(x, e, width, classes, f, sums, later, soon, law, softcap, logits, afte
         whole = start + (stop - start) // 4 * 4
         part = widen(ties) * 0.0  # float64 logits have no wider type to be summed in: steps first, then their sums
         for c in range(start, whole, 4):  # four terms are added up in the working precision
-            v0, ties = term(x, e, c * width, x_top, offset, lift, ties, law, softcap)
-            v1, ties = term(x, e, (c + 1) * width, x_top, offset, lift, ties, law, softcap)
-            v2, ties = term(x, e, (c + 2) * width, x_top, offset, lift, ties, law, softcap)
-            v3, ties = term(x, e, (c + 3) * width, x_top, offset, lift, ties, law, softcap)
+            v0, ties = term(x, e, c * width + lane, x_top, m, power, ties, law, softcap)
+            v1, ties = term(x, e, (c + 1) * width + lane, x_top, m, power, ties, law, softcap)
+            v2, ties = term(x, e, (c + 2) * width + lane, x_top, m, power, ties, law, softcap)
+            v3, ties = term(x, e, (c + 3) * width + lane, x_top, m, power, ties, law, softcap)
             part = part + widen((v0 + v1) + (v2 + v3))
             ask(later, c)
             ask(soon, c)
         for c in range(whole, stop):
-            v0, ties = term(x, e, c * width, x_top, offset, lift, ties, law, softcap)
+            v0, ties = term(x, e, c * width + lane, x_top, m, power, ties, law, softcap)
             part = part + widen(v0)
         rest = rest + part
         if after.n > 0:
-            some_more = (strip * steps + step) * some
-            bring_columns(logits, after, width, some_more, some_more + some)
+            some_more = (lane // LANES * steps + step) * some
+            bring_columns(job.logits, after, width, some_more, some_more + some)
     ask(later, classes // 4 * 4)
     ask(soon, classes // 4 * 4)
-    store(sums, REST, rest)
-    store(sums, TIES, widen(ties))
+    store(facts.sums, REST + j, rest)
+    store(facts.sums, TIES + j, widen(ties))
 
 
 @device
-def term(x, e, at, x_top, offset, lift, ties, law, softcap):
+def term(x, e, at, x_top, m, power, ties, law, softcap):
     v = load(x, at, LANES)
     largest = v == x_top
-    t = maths.exp(maths.fma(maths.unit(v, law.inner, softcap), law.gain, -offset), lift)
+    t = maths.exp(maths.fma(maths.unit(v, law.inner, softcap), law.gain, -m), power)
     store(e, at, maths.sloped(t, v, law.inner, softcap))
     return maths.where(largest, 0.0, t), maths.where(largest, ties + 1.0, ties)
 
@@ -326,20 +302,21 @@ def target_share(w, q, c, lane, width, law, soft):
     return maths.soft_mass(splat(load(w, c, 0), LANES), load(q, c * width + lane, LANES), law.keep, law.off)
 
 
-@apart
-def write_gradient(x, e, q, w, width, classes, f, places, law, soft, softcap):
+@device
+def write_gradient(x, e, q, w, lane, j, width, classes, facts, law, soft, softcap):
     """(mass + 2ζ·lse)·p − q, times scale and the slope of the softcap."""
-    push, pull, special = load(f, PUSH, LANES), load(f, PULL, LANES), load(f, SPECIAL, LANES)
-    place = same_integer(load(places, PLACE, LANES), maths.bits(push))
+    push, pull = load(facts.numbers, PUSH + j, LANES), load(facts.numbers, PULL + j, LANES)
+    special, place = load(facts.numbers, SPECIAL + j, LANES), load(facts.places, PLACE + j, LANES)
+    place = same_integer(place, maths.bits(push))
     weighed = soft is not None or law.off > 0.0
     for c in range(classes):
-        v = load(e, c * width, LANES) * push
+        v = load(e, c * width + lane, LANES) * push
         if weighed:
-            shares = target_share(w, q, c, 0, width, law, soft)
-            shares = maths.sloped(shares, load(x, c * width, LANES), law.inner, softcap)
-            v = maths.class_gradient(load(e, c * width, LANES), push, shares, pull)
+            shares = target_share(w, q, c, lane, width, law, soft)
+            shares = maths.sloped(shares, load(x, c * width + lane, LANES), law.inner, softcap)
+            v = maths.class_gradient(load(e, c * width + lane, LANES), push, shares, pull)
             v = maths.where(place == IGNORED, 0.0, v)  # a weight may be ∞
-        store(x, c * width, maths.where(place == c, special, v))
+        store(x, c * width + lane, maths.where(place == c, special, v))
 
 
 @device

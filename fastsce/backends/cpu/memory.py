@@ -329,48 +329,12 @@ def quads_out(typing, source, source_step, target, step):
     return types.void(source, types.int64, target, types.int64), build
 
 
-def define_deal(n):
-    """Rows of n classes that adjoin, 16 at a time, to target[target_step·class + row], and back."""
-
-    @intrinsic
-    def deal_in(typing, source, target, target_step):
-        def build(context, b, signature, args):
-            numbers = [b.load(place(b, args[0], I64(16 * i), 16), align=size_of(source)) for i in range(n)]
-            dealt = joined(b, [decode(context, b, v, source.dtype, 16) for v in numbers])
-            for c in range(n):
-                line = shuffle(b, dealt, dealt, range(c, 16 * n, n))
-                b.store(line, place(b, args[1], b.mul(args[2], I64(c)), 16), align=size_of(target))
-            return context.get_dummy_value()
-
-        return types.void(source, target, types.int64), build
-
-    @intrinsic
-    def deal_out(typing, source, source_step, target):
-        def build(context, b, signature, args):
-            places = [place(b, args[0], b.mul(args[1], I64(c)), 16) for c in range(n)]
-            lines = joined(b, [b.load(p, align=size_of(source)) for p in places])
-            for i in range(n):
-                numbers = [16 * (j % n) + j // n for j in range(16 * i, 16 * i + 16)]
-                encoded = encode(context, b, shuffle(b, lines, lines, numbers), target.dtype, 16)
-                b.store(encoded, place(b, args[2], I64(16 * i), 16), align=size_of(target))
-            return context.get_dummy_value()
-
-        return types.void(source, types.int64, target), build
-
-    return deal_in, deal_out
-
-
-pairs_in, pairs_out = define_deal(2)
-triples_in, triples_out = define_deal(3)
-
-
 def quad(b, p, offset):
     return b.bitcast(moved_by(b, p, offset), ir.VectorType(p.type.pointee, QUAD).as_pointer())
 
 
 def joined(b, vectors):
-    """Vectors, end to end; after three, anything."""
-    vectors = [*vectors, vectors[0]] if len(vectors) == 3 else vectors
+    """Vectors, end to end."""
     while len(vectors) > 1:
         n = 2 * vectors[0].type.count
         vectors = [shuffle(b, v, w, range(n)) for v, w in zip(vectors[::2], vectors[1::2])]

@@ -16,8 +16,6 @@ from fastsce.backends.cpu.memory import (
     load_apart,
     load_part,
     moved,
-    pairs_in,
-    pairs_out,
     past_boundary,
     quads_in,
     quads_out,
@@ -26,8 +24,6 @@ from fastsce.backends.cpu.memory import (
     store_part,
     stream,
     stream_line,
-    triples_in,
-    triples_out,
 )
 from fastsce.backends.cpu.tuning import CLASSES_AHEAD, GROUP, LANES, SHORT_APART
 
@@ -82,12 +78,6 @@ def bring(v, part, width):
         return
     quads = v.strides[2] == v.item and classes >= QUAD
     for j in range(0, whole, LANES):
-        if adjoin(v) and classes == 2:
-            pairs_in(at(v, a, b + j, 0), moved(x, j), width)
-            continue
-        if adjoin(v) and classes == 3:
-            triples_in(at(v, a, b + j, 0), moved(x, j), width)
-            continue
         for c in range(0, classes, QUAD if quads else 1):
             if quads:
                 start = min(c, classes - QUAD)  # the last four overlap those before
@@ -128,12 +118,6 @@ def put_apart(x, width, n, v, a, b):
     classes, whole = v.shape[2], n // LANES * LANES
     quads = v.strides[2] == v.item and classes >= QUAD
     for j in range(0, whole, LANES):
-        if adjoin(v) and classes == 2:
-            pairs_out(moved(x, j), width, at(v, a, b + j, 0))
-            continue
-        if adjoin(v) and classes == 3:
-            triples_out(moved(x, j), width, at(v, a, b + j, 0))
-            continue
         for c in range(0, classes, QUAD if quads else 1):
             if quads:
                 start = min(c, classes - QUAD)
