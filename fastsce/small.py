@@ -16,6 +16,7 @@ from fastsce import check, dispatch
 
 FLOATS = {np.dtype(np.float32), np.dtype(np.float64)}
 LABELS = np.dtype(np.int64)
+CONSTANTS = {int, float, str, type(None)}  # other numbers, torch's for one, may be looked up though they change
 
 
 def attempt(gradient: bool, logits: Any, target: Any, out: Any, *options: Any) -> tuple[Any, Any, Any] | None:
@@ -44,6 +45,8 @@ def attempt(gradient: bool, logits: Any, target: Any, out: Any, *options: Any) -
 @lru_cache(maxsize=256, typed=True)  # True is no label_smoothing, though 1.0 is
 def small_call(gradient, dtype, shape, target_dtype, target_shape, *options) -> Callable[..., Any] | None:
     """The backend's function for calls of this kind, or None if it has none."""
+    if not CONSTANTS.issuperset(map(type, options)):
+        return None
     *others, axis = options
     spec = check.spec(*others)
     if dtype not in FLOATS or target_dtype != LABELS or len(shape) != 2 or check.axis(axis, shape) != 1:

@@ -181,8 +181,8 @@ def small_call(spec, dtype, shape, gradient):
     args = (wide, NO_LABELS, weight, numbers, numbers, numbers, wide, wide, law, None, plan._replace(parts=2), memory)
     address = kernel.entry((dtype.char, "", True), args)(*args)  # for several parts a kernel says where the code is
     divisor = 1.0 if spec.reduction == "sum" else spec.denominator or 0.0
-    args = (law, plan, weight, divisor, address, wide[0], NO_LABELS, numbers, wide[0], memory)
-    entry, size = small.entry(dtype.char, args), small_bytes(rows, scratch)
+    example = (law, plan, weight, divisor, address, wide[0], NO_LABELS, numbers, wide[0], memory)
+    entry, size = small.entry(dtype.char, example), small_bytes(rows, scratch)
 
     def run(logits, labels, lse, grad):
         memory = borrow(size)
