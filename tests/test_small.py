@@ -154,6 +154,14 @@ def test_as_many_kinds_of_calls_as_you_like():
     assert small.small_call.cache_info().currsize <= small.small_call.cache_info().maxsize
 
 
+@pytest.mark.parametrize("row", [[3e38, -3e38], [np.inf, 0], [-np.inf, -np.inf], [np.nan, 1], [0, -np.inf], [1e-45, 0]])
+def test_extremes(row):
+    x, target = np.array([row, row], np.float32), np.array([1, 1])
+    short, long = (answers(x, target, None, backend=backend) for backend in (None, "cpu"))
+    for a, b in zip(short, long):
+        np.testing.assert_array_equal(a, b)
+
+
 def test_rows_that_are_all_ignored():
     x, target = logits((3, 5)), np.full(3, -100)
     for backend, reduction in itertools.product((None, "cpu"), ("mean", "sum")):
