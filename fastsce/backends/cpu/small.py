@@ -32,19 +32,20 @@ def small(law, plan, weight, divisor, address, logits, labels, lse, grad, memory
     logits, grad: (N, C), the same array if no gradient is wanted; labels, lse: (N,); address: of the part that does it.
     """
     rows, classes = logits.shape
-    x, g, y = view_of(logits), view_of(grad), View(pointer(labels), (1, 1, rows), (0, 0, labels.strides[0]), 8)
-    if not (dense(x) and dense(g) and dense(y)):
+    x, g, y = view_of(logits), view_of(grad), pointer(labels)
+    here, there, beside, size = address_of(x.data), address_of(g.data), address_of(y), x.item * rows * classes
+    if not (dense(x) and dense(g)) or labels.strides[0] != 8 or beside % 8 != 0:
         return None
-    if (address_of(g.data) != address_of(x.data) and overlap(g, x)) or overlap(g, y):
-        return None
-    bad, valid = scan_piece(Labels(y.data, rows, classes, plan.ignore_index), None, 0)
+    if (here != there and abs(here - there) < size) or (there < beside + 8 * rows and beside < there + size):
+        return None  # the gradient would be written on other logits, or on labels
+    bad, valid = scan_piece(Labels(y, rows, classes, plan.ignore_index), None, 0)
     if bad >= 0:
         return None
     if divisor == 0.0:
         divisor = valid
     scale, losses = workspace(pointer(memory), JOB_BYTES, lse), workspace(pointer(memory), JOB_BYTES + 64, lse)
     store(scale, 0, 1.0 / divisor)
-    job = Job(x, Line(y.data, 1), x, pointer(weight), Line(scale, 0), losses, pointer(lse), g, g, law, plan)
+    job = Job(x, Line(y, 1), x, pointer(weight), Line(scale, 0), losses, pointer(lse), g, g, law, plan)
     leave(memory, (job, None, None))
     call(address, memory, losses_end(rows), 0)
     return narrow(add_up(losses, rows) / divisor, load(x.data, 0, 0))  # here no warning comes of what is too large
@@ -60,14 +61,3 @@ def view_of(array):
 def dense(v):
     """Whether rows are contiguous and adjoin, and each number is where its type wants it."""
     return v.strides[2] == v.item and (v.shape[1] == 1 or adjoin(v)) and address_of(v.data) % v.item == 0
-
-
-@device
-def overlap(v, w):
-    return begins_within(v, w) or begins_within(w, v)
-
-
-@device
-def begins_within(v, w):
-    start = address_of(w.data)
-    return start <= address_of(v.data) < start + w.item * w.shape[1] * w.shape[2]
