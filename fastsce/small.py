@@ -1,12 +1,11 @@
 """Small calls on plain NumPy arrays, in which nearly all the time is Python's: what follows from types, shapes and
 options is found out once for all calls like them.
 
-Any other call goes the long way, by `fastsce.problem`, and so does one that is to be refused.
+Any other call goes the long way, by `fastsce.problem`, and so does one whose arrays or labels are to be refused.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from functools import lru_cache
 from typing import Any
 
@@ -23,9 +22,10 @@ def attempt(gradient: bool, logits: Any, target: Any, out: Any, *options: Any) -
     """(loss, gradient, lse), or None for the long way; options as `check.spec` takes them, and the class axis."""
     if type(logits) is not np.ndarray or type(target) is not np.ndarray:
         return None
+    *others, reduction, denominator, axis = options
     try:
-        run = small_call(gradient, logits.dtype, logits.shape, target.dtype, target.shape, *options)
-    except TypeError:  # an option that cannot be looked up, or is to be refused
+        run = small_call(gradient, logits.dtype, logits.shape, target.dtype, target.shape, axis, reduction, *others)
+    except TypeError:  # of an option that cannot be remembered, or is to be refused
         return None
     if run is None:
         return None
@@ -37,18 +37,20 @@ def attempt(gradient: bool, logits: Any, target: Any, out: Any, *options: Any) -
         grad = out
     else:
         return None
+    divisor = 1.0 if reduction == "sum" else 0.0  # which stands for the number of rows that are not ignored
+    if denominator is not None:
+        divisor = check.reducing(reduction, denominator)[1]
     lse = np.empty(len(logits))
-    loss = run(logits, target, lse, grad)
+    loss = run(divisor, logits, target, lse, grad)
     return None if loss is None else (logits.dtype.type(loss), grad, lse)
 
 
 @lru_cache(maxsize=256, typed=True)  # True is no label_smoothing, though 1.0 is
-def small_call(gradient, dtype, shape, target_dtype, target_shape, *options) -> Callable[..., Any] | None:
+def small_call(gradient, dtype, shape, target_dtype, target_shape, axis, reduction, *others) -> Any:
     """The backend's function for calls of this kind, or None if it has none."""
-    if not CONSTANTS.issuperset(map(type, options)):
-        return None
-    *others, axis = options
-    spec = check.spec(*others)
+    if not CONSTANTS.issuperset(map(type, (axis, reduction, *others))):
+        raise TypeError("not to be remembered")
+    spec = check.spec(*others, reduction, None)
     if dtype not in FLOATS or target_dtype != LABELS or len(shape) != 2 or check.axis(axis, shape) != 1:
         return None
     if target_shape != shape[:1] or 0 in shape or spec.softcap is not None or spec.reduction == "none":

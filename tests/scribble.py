@@ -114,7 +114,8 @@ class Board:
         return array
 
     def call(self, name, weighted, reduction):
-        given = {"axis": self.axis, "backend": "cpu", "reduction": reduction}
+        own = None if reduction == "mean" else "cpu"  # small calls have a way of their own, unless a backend is named
+        given = {"axis": self.axis, "backend": own, "reduction": reduction}
         if weighted:
             given |= {"weight": self.weight, "label_smoothing": 0.1}
         if name == "cross_entropy_backward":

@@ -14,8 +14,15 @@ from ulp import assert_within
 import fastsce
 from fastsce.backends import cpu
 
-# Rows side by side, in groups, one by one with their terms kept and not kept; (rows, classes).
-SHAPES = {"columns": (301, 7), "wide columns": (70, 300), "groups": (150, 330), "rows": (37, 5003), "long": (3, 70_001)}
+# Rows side by side, together, in groups, one by one with their terms kept and not kept; (rows, classes).
+SHAPES = {
+    "columns": (301, 7),
+    "wide columns": (70, 61),
+    "together": (150, 330),
+    "groups": (70, 600),
+    "rows": (37, 5003),
+    "long": (3, 70_001),
+}
 LAYOUTS = {"classes last": np.ascontiguousarray, "classes first": class_first, "every second class": every_second_class}
 
 

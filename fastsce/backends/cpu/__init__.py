@@ -26,7 +26,6 @@ from fastsce.backends.cpu.tuning import (
     SHORT_APART,
     STREAM_BYTES,
     STREAM_ROW_BYTES,
-    TOGETHER,
 )
 from fastsce.layout import STORAGE, blocks, compute_dtype, contiguous, pieces, runs, stored
 from fastsce.maths import law_of
@@ -90,7 +89,7 @@ def run(spec, logits, target, weight, row_scale, loss, lse, grad, hess, *, write
             w = weight.astype(dtype)
             law = law._replace(total=float(w.sum(dtype=np.float64)))
     elif soft or law.off > 0.0:
-        w = np.ones(classes, dtype)
+        w = ones(classes, dtype)
     else:  # nobody reads it
         w = nothing(dtype, 1)
     scale = None
@@ -156,7 +155,7 @@ def plan_of(
         lanes = columns.tile_lanes(classes, b, itemsize, side_by_side)
         parts = min(parts, a * -(-b // lanes))
         return columns.columns, Plan(parts, write, *given, lanes=lanes), columns.scratch_bytes(classes, lanes)
-    keep = write == GRADIENT and (classes <= TOGETHER or (not saved and classes * itemsize <= KEEP_BYTES))
+    keep = write == GRADIENT and not saved and classes * itemsize <= KEEP_BYTES
     keep = keep or write == HESSIAN  # gradient and Hessian are both written, one may be on the logits
     copies = not side_by_side or not aligned
     if copies and parts > 1:
@@ -169,24 +168,23 @@ def plan_of(
 
 
 def small_call(spec, dtype, shape, gradient):
-    """A function of (logits, labels, lse, grad) for calls of this kind, or None if they are too large for one part."""
+    """A function of (divisor, logits, labels, lse, grad) for calls of this kind; None if one part is too few."""
     rows, classes = shape
     if dtype.itemsize * rows * classes > ALONE or rows > PIECE:
         return None
     law, write = law_of(spec, classes, False, dtype), GRADIENT if gradient else NOTHING
-    weight = np.ones(classes, dtype) if law.off > 0.0 else nothing(dtype, 1)
+    weight = ones(classes, dtype) if law.off > 0.0 else nothing(dtype, 1)
     given = (1, write, False, False, False, False, False, spec.ignore_index)
     kernel, plan, scratch = plan_of((1, rows, classes), dtype.itemsize, True, True, True, *given)
     numbers, wide, memory = np.empty(1), np.empty((1, 1, 1), dtype), np.empty(JOB_BYTES, np.uint8)
     args = (wide, NO_LABELS, weight, numbers, numbers, numbers, wide, wide, law, None, plan._replace(parts=2), memory)
     address = kernel.entry((dtype.char, "", True), args)(*args)  # for several parts a kernel says where the code is
-    divisor = 1.0 if spec.reduction == "sum" else spec.denominator or 0.0
-    example = (law, plan, weight, divisor, address, wide[0], NO_LABELS, numbers, wide[0], memory)
+    example = (law, plan, weight, address, 1.0, wide[0], NO_LABELS, numbers, wide[0], memory)
     entry, size = small.entry(dtype.char, example), small_bytes(rows, scratch)
 
-    def run(logits, labels, lse, grad):
+    def run(divisor, logits, labels, lse, grad):
         memory = borrow(size)
-        total = entry(law, plan, weight, divisor, address, logits, labels, lse, grad, memory)
+        total = entry(law, plan, weight, address, divisor, logits, labels, lse, grad, memory)
         give_back(memory)
         return total
 
@@ -197,6 +195,11 @@ def small_call(spec, dtype, shape, gradient):
 def nothing(dtype, ndim):
     """Stands for what is not given or not asked for."""
     return np.empty((0,) * ndim, dtype)
+
+
+@lru_cache(maxsize=8)
+def ones(classes, dtype):
+    return np.ones(classes, dtype)
 
 
 def softmax_vjp(p, v, *, out):

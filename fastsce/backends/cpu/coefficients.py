@@ -23,7 +23,7 @@ FACTS_BYTES = 20 * 8 * GROUP + 3 * 64
 REST, TIES, MASS, DISTANCE = (i * GROUP for i in range(4))
 # numbers: the largest logit; x and q at the label, or at the largest logit where the target is soft; then what comes of
 # them: m, log S; gradient = push·term − pull·q, but `special` where p and q may both be large; p = to_p·term;
-# Hessian = curve·p·(1 − p), but `bend` where p may be near 1. Terms are 2^lift·exp(z − offset) in together.py.
+# Hessian = curve·p·(1 − p), but `bend` where p may be near 1. The loop over terms: 2^lift·exp(z − offset).
 X_TOP, X_K, Q_K, POWER, M, LOG_S, PUSH, PULL, SPECIAL, TO_P, CURVE, BEND, LIFT, OFFSET = (i * GROUP for i in range(14))
 # places: the label, IGNORED or NO_TARGET, or that of the largest logit where the target is soft; the largest logit's
 PLACE, TOP_PLACE = (i * GROUP for i in range(2))

@@ -38,11 +38,13 @@ def row(rows, r):
 
 
 @apart
-def find_largest(x, n, classes, found):
-    """The largest number of every lane, −∞ where there is none."""
+def find_largest(x, n, classes, places, found):
+    """The largest number of every lane, −∞ where there is none; of a row to leave out, anything."""
     whole = classes // LANES * LANES
     pairs = whole // (2 * LANES) * (2 * LANES)
     for r in range(n):
+        if places[PLACE + r] == IGNORED:
+            continue
         p = row(x, r)
         v = splat(narrow(-np.inf, load(p, 0, 0)), LANES)
         u = v  # a maximum waits for the one before, so two of them take turns
@@ -68,13 +70,15 @@ def find(x, classes, value):
 
 
 @apart
-def add_terms(x, t, soon, n, classes, f, sums, counts, law, softcap):
+def add_terms(x, t, soon, n, classes, f, places, sums, counts, law, softcap):
     """Leave 2^lift·exp(z − offset) in t, and of every lane the sum of those where x is not the edge, and how many are.
 
     What comes AHEAD, and what lies at `soon`, is asked for.
     """
     whole, ahead = classes // LANES * LANES, max(AHEAD, n * classes)
     for r in range(n):
+        if places[PLACE + r] == IGNORED:
+            continue
         p, here, later = row(x, r), row(t, r), row(soon, r)
         offset, lift, edge = load(f, OFFSET + r, 0), load(f, LIFT + r, 0), load(f, X_TOP + r, 0)
         edge = narrow(np.inf, edge) if edge == -np.inf else edge  # no term of a row of −∞ is kept out of its sum
@@ -101,9 +105,11 @@ def add_term(v, t, j, offset, edge, lift, part, count, law, softcap):
 
 
 @apart
-def add_shares(x, q, w, n, classes, f, masses, distances, law, soft, softcap):
+def add_shares(x, q, w, n, classes, f, places, masses, distances, law, soft, softcap):
     """Of every lane, Σ q and Σ q·(m − z), in float64 where q is the target; q = w where only smoothing asks for it."""
     for r in range(n):
+        if places[PLACE + r] == IGNORED:
+            continue
         p, shares, m = row(x, r), row(q, r), load(f, M + r, 0)
         mass, distance = splat(0.0, LANES), splat(0.0, LANES)
         for start in range(0, classes, STRETCH):
@@ -168,7 +174,7 @@ def write_gradients(x, q, w, t, maxima, g, n, classes, f, places, law, soft, sof
                 v = gradient(given, j, left, m, power, factors, pull, law, soft, softcap)
                 store_part(there, j, left, marked(v, j, place, special))
                 j += left
-        if place >= 0 and not streaming:
+        if place >= 0 and not streaming:  # for streamed lines are not to be touched again
             store(there, place, special)
 
 

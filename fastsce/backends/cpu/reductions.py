@@ -12,9 +12,9 @@ from fastsce.backends.cpu.tuning import LANES
 from fastsce.backends.cpu.vectors import I1, I32, I64, Vector, call, cast_value, shuffle
 
 
-def halved(b, v, n, combine, lanes):
-    """Reduce a vector in a fixed tree: its upper half onto its lower one, until so many lanes are left."""
-    while n > lanes:
+def halved(b, v, n, combine):
+    """Reduce a vector in a fixed tree: its upper half onto its lower one, until one lane is left."""
+    while n > 1:
         n //= 2
         v = combine(shuffle(b, v, v, range(n)), shuffle(b, v, v, range(n, 2 * n)))
     return v
@@ -56,7 +56,7 @@ def total(typing, x):
 
     def build(context, b, signature, args):
         v = cast_value(b, args[0], x.dtype, types.float64)
-        return b.extract_element(halved(b, v, x.lanes, b.fadd, 1), I32(0))
+        return b.extract_element(halved(b, v, x.lanes, b.fadd), I32(0))
 
     return types.float64(x), build
 
@@ -66,7 +66,7 @@ def largest(typing, x):
     """The largest lane, NaN left out unless there is nothing else."""
 
     def build(context, b, signature, args):
-        return b.extract_element(halved(b, args[0], x.lanes, partial(larger, b), 1), I32(0))
+        return b.extract_element(halved(b, args[0], x.lanes, partial(larger, b)), I32(0))
 
     return x.dtype(x), build
 

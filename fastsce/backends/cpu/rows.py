@@ -3,7 +3,7 @@
 A row is read from main memory once, in blocks that stay in the L1 cache: the block's largest logit, then its terms
 e = exp(z − m) and their sum, where m is the largest z so far. Then the gradient is written once. Terms are kept for it
 where they fit the caches, and computed again where they do not. Between the two, what there is once a row is worked out
-for a group of rows at a time.
+for a group of rows at a time; where rows have one block of at most TOGETHER classes, m and what comes of it too.
 
 Rows laid out in any other way are copied, one at a time.
 """
@@ -70,7 +70,7 @@ def group_rows(classes, copies):
 
 def desk_rows(classes):
     """How many rows are put together before they are streamed, so that lines which two of them share leave whole."""
-    return DESK_CLASSES // classes
+    return LANES if classes <= TOGETHER else DESK_CLASSES // classes
 
 
 def scratch_bytes(classes, plan):
@@ -125,20 +125,17 @@ def share(part, scratch, job, soft, softcap):
 
 @device
 def some_rows(i, n, job, soft, softcap, scratch):
-    """Rows i … i + n, of one block: read all, work out their coefficients, write all."""
-    facts, plan = facts_at(scratch, job), job.plan
-    together = job.logits.shape[2] <= TOGETHER
-    for lane in range(0, n, LANES):
-        few = min(LANES, n - lane)
-        y = begin(i + lane, few, lane, facts, job)
-        if together:
-            read_few(i + lane, few, lane, y, facts, job, soft, softcap, scratch)
-    if not together:
+    """Rows i … i + n, up to LANES of one block: read all, work out their coefficients, write all."""
+    facts, plan, together = facts_at(scratch, job), job.plan, job.logits.shape[2] <= TOGETHER
+    y = begin(i, n, 0, facts, job)
+    if together:
+        read_together(i, n, y, facts, job, soft, softcap, scratch)
+    else:
         for r in range(n):
             read_row(i + r, r, facts, job, soft, softcap, scratch)
     settle(i, n, facts, job, soft, softcap)
     if plan.write != NOTHING:
-        at_once = plan.desk if plan.desk > 0 else n if together and plan.write == GRADIENT and not plan.copies else 1
+        at_once = max(plan.desk, n if together and plan.write == GRADIENT and not plan.copies else 1)
         for first in range(0, n, at_once):
             few = min(at_once, n - first)
             write_rows(i + first, few, first, facts, job, soft, softcap, scratch)
@@ -150,33 +147,41 @@ def some_rows(i, n, job, soft, softcap, scratch):
 
 
 @device
-def read_few(i, n, lane, y, facts, job, soft, softcap, scratch):
-    """Up to LANES rows of up to TOGETHER classes: what there is once a row is worked out for all of them at once."""
-    law, f, classes = job.law, facts.numbers, job.logits.shape[2]
+def read_together(i, n, y, facts, job, soft, softcap, scratch):
+    """Rows of up to TOGETHER classes: what there is once a row is worked out for all of them at once."""
+    law, f, classes, places = job.law, facts.numbers, job.logits.shape[2], facts.places
     x, q, soon = input_rows(i, job, soft, scratch)
-    numbers, sums, more = folds_at(scratch, job)
-    find_largest(x, n, classes, numbers)
-    x_top = rows_largest(numbers)
-    m = shift(i, n, x_top, job, softcap)
-    m = maths.where(m == -np.inf, 0.0, m)  # −∞ − (−∞) would be NaN
-    store(f, X_TOP + lane, x_top)
-    store(f, M + lane, m)
-    store(f, LIFT + lane, load(f, POWER + lane, LANES) - maths.octaves(m, law.near))
-    store(f, OFFSET + lane, maths.offset(m, law.near))
-    counts = numbers_of(more, x)
-    add_terms(x, terms_of(lane, job, scratch), soon, n, classes, moved(f, lane), sums, counts, law, softcap)
-    store(facts.sums, REST + lane, rows_sum(sums))
-    store(facts.sums, TIES + lane, widen(rows_sum(counts)))
-    if soft is not None or law.off > 0.0:
-        add_shares(x, q, job.weight, n, classes, moved(f, lane), sums, more, law, soft, softcap)
-        store(facts.sums, MASS + lane, rows_sum(sums))
-        store(facts.sums, DISTANCE + lane, rows_sum(more))
     if soft is None:
-        places = maths.where(y < 0, 0, y) + lane_numbers(LANES) * (x.step // job.logits.item)
-        store(f, X_K + lane, gather(x.data, maths.where(lane_numbers(LANES) < n, places, 0)))
+        labels = maths.where(y < 0, 0, y) + lane_numbers(LANES) * (x.step // job.logits.item)
+        x_k = gather(x.data, maths.where(lane_numbers(LANES) < n, labels, 0))
+        store(f, X_K, x_k)
+        store(f, X_TOP, x_k)  # any logit will do where lse is given
+    if soft is not None or not job.plan.saved:
+        numbers, sums, more = folds_at(scratch, job)
+        find_largest(x, n, classes, places, numbers)
+        x_top = rows_largest(numbers)
+        m = shift(i, n, x_top, job, softcap)
+        store(f, X_TOP, x_top)
+        note_offset(f, maths.where(m == -np.inf, 0.0, m), load(f, POWER, LANES), law)  # −∞ − (−∞) would be NaN
+        counts = numbers_of(more, x.data)
+        add_terms(x, terms_of(0, job, scratch), soon, n, classes, f, places, sums, counts, law, softcap)
+        store(facts.sums, REST, rows_sum(sums))
+        store(facts.sums, TIES, widen(rows_sum(counts)))
+        if soft is not None or law.off > 0.0:
+            add_shares(x, q, job.weight, n, classes, f, places, sums, more, law, soft, softcap)
+            store(facts.sums, MASS, rows_sum(sums))
+            store(facts.sums, DISTANCE, rows_sum(more))
     if soft is not None or job.plan.write == HESSIAN:
         for r in range(n):
-            note_largest(row(x, r), row(q, r), classes, load(f, X_TOP + lane + r, 0), lane + r, facts, soft)
+            note_largest(row(x, r), row(q, r), classes, load(f, X_TOP + r, 0), r, facts, soft)
+
+
+@device
+def note_offset(f, m, power, law):
+    """From m, what the loop over the terms is told."""
+    store(f, M, m)
+    store(f, LIFT, power - maths.octaves(m, law.near))
+    store(f, OFFSET, maths.offset(m, law.near))
 
 
 @device
@@ -221,7 +226,8 @@ def statistics(r, x, q, soon, facts, job, soft, softcap, scratch):
     largest z so far, which is noted in `maxima` for each block.
     """
     law, plan, classes, f = job.law, job.plan, job.logits.shape[2], moved(facts.numbers, r)
-    numbers, sums, more = folds_at(scratch, job)
+    (numbers, sums, more), place = folds_at(scratch, job), moved(facts.places, r)
+    counts = numbers_of(more, x)
     t, maxima, power = terms_of(r, job, scratch).data, maxima_of(r, job, scratch), load(f, POWER, 0)
     x_top = narrow(-np.inf, load(x, 0, 0))
     m, rest = x_top, splat(0.0, LANES)
@@ -229,7 +235,7 @@ def statistics(r, x, q, soon, facts, job, soft, softcap, scratch):
     for start in range(0, classes, BLOCK):
         n = min(BLOCK, classes - start)
         block, shares = Rows(moved(x, start), 0), Rows(moved(q, start), 0)
-        find_largest(block, 1, n, numbers)
+        find_largest(block, 1, n, place, numbers)
         edge = largest(load(numbers, 0, LANES))
         if edge > x_top:
             before, m = m, narrow(one_logit(edge, law, softcap), x_top)
@@ -243,16 +249,14 @@ def statistics(r, x, q, soon, facts, job, soft, softcap, scratch):
         store(maxima, start // BLOCK, m)
         safe = narrow(0.0, m) if m == -np.inf else m  # −∞ − (−∞) would be NaN
         store(f, X_TOP, edge)
-        store(f, M, safe)
-        store(f, LIFT, power - maths.octaves(safe, law.near))
-        store(f, OFFSET, maths.offset(safe, law.near))
+        note_offset(f, safe, power, law)
         here = Rows(moved(t, start if plan.keep else 0), 0)
         later = Rows(moved(soon.data, start), 0)
-        add_terms(block, here, later, 1, n, f, sums, numbers_of(more, block), law, softcap)
-        rest, ties = rest + load(sums, 0, LANES), ties + widen(load(numbers_of(more, block), 0, LANES))
+        add_terms(block, here, later, 1, n, f, place, sums, counts, law, softcap)
+        rest, ties = rest + load(sums, 0, LANES), ties + widen(load(counts, 0, LANES))
         if soft is not None or law.off > 0.0:
             weight = moved(job.weight, start)
-            add_shares(block, shares, weight, 1, n, f, sums, more, law, soft, softcap)
+            add_shares(block, shares, weight, 1, n, f, place, sums, more, law, soft, softcap)
             mass, distance = mass + load(sums, 0, LANES), distance + load(more, 0, LANES)
     return x_top, total(rest), total(ties), total(mass), total(distance)
 
@@ -312,13 +316,13 @@ def place_of(i, v):
 def folds_at(scratch, job):
     """For LANES rows, LANES numbers each that are to be folded into one: in the place of one another, and float64."""
     sums = workspace(scratch, FACTS_BYTES, job.lse)
-    return numbers_of(sums, Rows(job.logits.data, 0)), sums, moved(sums, LANES * LANES)
+    return numbers_of(sums, job.logits.data), sums, moved(sums, LANES * LANES)
 
 
 @device
-def numbers_of(sums, x):
+def numbers_of(sums, like):
     """The same memory, for numbers of the working precision."""
-    return workspace(sums, 0, x.data)
+    return workspace(sums, 0, like)
 
 
 @device

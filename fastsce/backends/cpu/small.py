@@ -26,7 +26,7 @@ def losses_end(rows):
 
 
 @kernel
-def small(law, plan, weight, divisor, address, logits, labels, lse, grad, memory):
+def small(law, plan, weight, address, divisor, logits, labels, lse, grad, memory):
     """Σ losses ÷ divisor; 0 stands for the number of rows not ignored. None if the call is not a plain one.
 
     logits, grad: (N, C), the same array if no gradient is wanted; labels, lse: (N,); address: of the part that does it.

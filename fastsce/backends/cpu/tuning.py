@@ -2,19 +2,23 @@
 or another CPU, are named. bench/diary/ tells the whole story.
 """
 
-LANES = 16  # rows whose coefficients go side by side, samples in a strip; 32: 10 classes −8 %, 100 classes +20 %
-GROUP = 64  # columns.py: samples worked on together, at most; not compared
+# Classes in a step of a row, rows whose coefficients go side by side, samples in a strip. 32 in a strip: 10 classes −8 %,
+# 100 classes +20 %; 64 in a step: 64 classes twice as long, long rows as long (Zen 4).
+LANES = 16
+GROUP = 64  # samples worked on together in columns.py; not compared. Facts have places for so many
 
 # rows.py
 BLOCK = 2048  # classes read, raised and summed while they are in L1: 16 KB with their terms
-# Rows of more classes go one by one: 512 take 213 ns together, 248 alone; 1000 from memory as long either way (Zen 4).
+# Classes of rows of which LANES are read together: 512 take 199 ns so, 246 one by one; 1000 from memory as long (Zen 4).
 TOGETHER = 512
 AHEAD = 4096  # classes: so far ahead memory is asked for; without, 64 MB take 1.0 to 1.45 times as long (two cores)
 # Terms of a row that wait for it to be written: 70000 to 262144 bfloat16 classes take 7.1 ns for 16, and 11.3 if they
 # are worked out twice (float32 9.3, 9.8); from 2M classes on it is the other way round (two cores, Zen 4).
 KEEP_BYTES = 3 << 20
 GROUP_CLASSES = 16384  # classes of all rows in a group, of which there are up to LANES: 64 KB of terms; not compared
-DESK_CLASSES = 2048  # of rows that are put together before they are streamed: 8 KB; shorter rows cross too many lines
+# Of longer rows that are put together before they are streamed, which cross too many lines; of those that are read
+# together all are: 150 classes 12.8 → 11.1 ms, 333 11.4 → 10.3, 500 10.1 → 10.4 (64 MB, one core, Zen 4).
+DESK_CLASSES = 2048
 # Of logits from which on results are written past the caches, which could not hold both anyway: at 16 to 31 MB 0.93 to
 # 1.4 times as fast, 0.85 to 1.35 if the gradient is read next; at 12 MB mostly a loss (two cores, Zen 4, 32 MB L3).
 STREAM_BYTES = 16 << 20
@@ -26,7 +30,7 @@ STREAM_ROW_BYTES = 112
 # Rows of fewer float32 classes, of half as many float64 ones, are worked on side by side: at 24 13.6 ns a row against
 # 17.9, at 48 24.6 and 23.8, bfloat16 20.6 and 24.1, at 64 28.7 and 26.8 (16 to 64 MB, two cores, Zen 4).
 SHORT = 64
-SHORT_APART = 320  # the same where the classes of a row do not lie side by side
+SHORT_APART = 320  # the same where the classes of a row do not lie side by side, and would be copied one by one
 LONGEST_COLUMN = 16384  # classes: a tile of 16 samples has 1 MB there; longer columns are copied, row by row
 ROW_BYTES = 8 << 10  # of a tile of rows: what is asked for ahead needs L1 too; 4 and 16 KB: within the noise
 COLUMN_BYTES = 256 << 10  # of a tile of columns, in L2: at 1000 classes 6.8 ms, with 128 KB 8.9 (two cores)
