@@ -46,13 +46,14 @@ def attempt(gradient: bool, logits: Any, target: Any, out: Any, *options: Any) -
 
 
 @lru_cache(maxsize=256, typed=True)  # True is no label_smoothing, though 1.0 is
-def small_call(gradient, dtype, shape, target_dtype, target_shape, axis, reduction, *others) -> Any:
-    """The backend's function for calls of this kind, or None if it has none."""
+def small_call(gradient, dtype, shape, target_dtype, target_shape, axis, reduction, *others: Any) -> Any:
+    """The backend's function for calls of this kind, or None if it has none; others: the first options of a Spec."""
     if not CONSTANTS.issuperset(map(type, (axis, reduction, *others))):
         raise TypeError("not to be remembered")
-    spec = check.spec(*others, reduction, None)
+    ignore_index, label_smoothing, z_loss, softcap, logit_scale = others
+    spec = check.spec(ignore_index, label_smoothing, z_loss, softcap, logit_scale, reduction, None)
     if dtype not in FLOATS or target_dtype != LABELS or len(shape) != 2 or check.axis(axis, shape) != 1:
         return None
-    if target_shape != shape[:1] or 0 in shape or spec.softcap is not None or spec.reduction == "none":
+    if target_shape != shape[:1] or 0 in shape or softcap is not None or reduction == "none":
         return None
     return dispatch.load("cpu").small_call(spec, dtype, shape, gradient)

@@ -2,14 +2,14 @@
 or another CPU, are named. bench/diary/ tells the whole story.
 """
 
-# Classes in a step of a row, rows whose coefficients go side by side, samples in a strip. 32 in a strip: 10 classes −8 %,
-# 100 classes +20 %; 64 in a step: 64 classes twice as long, long rows as long (Zen 4).
+# Classes in a step of a row, rows whose coefficients go side by side, samples in a strip. 32 in a strip: 10 classes
+# −8 %, 100 classes +20 %; 64 in a step: 64 classes twice as long, long rows as long (Zen 4).
 LANES = 16
 GROUP = 64  # samples worked on together in columns.py; not compared. Facts have places for so many
 
 # rows.py
 BLOCK = 2048  # classes read, raised and summed while they are in L1: 16 KB with their terms
-# Classes of rows of which LANES are read together: 512 take 199 ns so, 246 one by one; 1000 from memory as long (Zen 4).
+# Classes of rows of which LANES are read together: 512 take 199 ns so, 246 alone; 1000 from memory as long (Zen 4).
 TOGETHER = 512
 AHEAD = 4096  # classes: so far ahead memory is asked for; without, 64 MB take 1.0 to 1.45 times as long (two cores)
 # Terms of a row that wait for it to be written: 70000 to 262144 bfloat16 classes take 7.1 ns for 16, and 11.3 if they
