@@ -171,8 +171,11 @@ def write_gradients(x, q, w, t, maxima, g, n, classes, f, places, law, soft, sof
                 if stop < classes:  # what is left of a block goes with the beginning of the next
                     following = narrow(push * block_factor(maxima, classes, stop, m, kept, law.near), m)
                     factors = maths.where(lane_numbers(LANES) < stop - j, factors, splat(following, LANES))
-                v = gradient(given, j, left, m, power, factors, pull, law, soft, softcap)
-                store_part(there, j, left, marked(v, j, place, special))
+                v = marked(gradient(given, j, left, m, power, factors, pull, law, soft, softcap), j, place, special)
+                if streaming and left == LANES:
+                    stream(there, j, v)
+                else:
+                    store_part(there, j, left, v)
                 j += left
         if place >= 0 and not streaming:  # for streamed lines are not to be touched again
             store(there, place, special)
