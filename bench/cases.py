@@ -69,7 +69,7 @@ GROUPS = {
     "strided": "Goals for classes that are not last.",
     "dtypes": "Goals for 16 and for 64 bits.",
     "options": "Goals for options of the loss.",
-    "fresh": "Goals for gradients in new memory, and for the loss alone.",
+    "fresh": "Goals for gradients without `out=`, and for the loss alone.",
     "latency": "Goals for the smallest calls.",
     "start": "Goals for what a new process waits for.",
     "targets": "Goals for lesser CPUs of this kind.",

@@ -40,7 +40,7 @@ class Served:
     def prepare(self, label: str, name: str, sent, truth) -> Prepared:
         from bench import memory, ours, providers
         from bench.truth import check
-        from fastsce import scratch
+        from fastsce import empty_cache
 
         provider, given = providers.PROVIDERS[name], sent.received(self.arena)
         run = provider.make(given)
@@ -54,7 +54,7 @@ class Served:
             del result
         refresh()
         if self.library == "fastsce":
-            scratch.kept.clear()  # what it keeps of earlier calls is a need of this one
+            empty_cache()  # what it keeps of earlier calls is a need of this one
         times = 2 if self.library == "jax" else 1  # XLA may still hold the result before, which then hides this one
         rest = memory.LONG_REST if self.library == "jax" else 0
         used = max((memory.peak(run, rest) for _ in range(times)), key=lambda peak: peak or 0)

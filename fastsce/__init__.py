@@ -15,6 +15,7 @@ from fastsce.binary import (
 )
 from fastsce.dispatch import backend_for
 from fastsce.probabilities import log_softmax, logsumexp, softmax, softmax_jacobian, softmax_vjp
+from fastsce.results import empty_cache
 from fastsce.system import show_versions, warmup
 
 __version__ = "0.1.0"
@@ -30,6 +31,7 @@ __all__ = [
     "cross_entropy_backward",
     "cross_entropy_grad_and_hess",
     "cross_entropy_value_and_grad",
+    "empty_cache",
     "log_softmax",
     "logsumexp",
     "show_versions",

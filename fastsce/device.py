@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from fastsce.layout import order
 from fastsce.spec import BFLOAT16
 
 
@@ -31,12 +32,12 @@ class Home(NamedTuple):
 
     def empty_like(self, x: DeviceArray) -> DeviceArray:
         """The same, with x's order of axes in memory if the library has arrays of any order."""
-        order = sorted(range(x.ndim), key=lambda axis: (-abs(x.strides[axis]), axis))
+        axes = order(x)
         transposed = getattr(self.library, "transposed", None)
-        if transposed is None or order == list(range(x.ndim)):
+        if transposed is None or axes == list(range(x.ndim)):
             return self.empty(x.shape, x.dtype)
-        made = self.library.empty(tuple(x.shape[axis] for axis in order), x.dtype, self)
-        return self.library.view(transposed(made, np.argsort(order).tolist()))
+        made = self.library.empty(tuple(x.shape[axis] for axis in axes), x.dtype, self)
+        return self.library.view(transposed(made, np.argsort(axes).tolist()))
 
 
 class DeviceArray(np.ndarray):

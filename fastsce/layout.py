@@ -27,6 +27,11 @@ def contiguous(array):
     return array.strides[-1] == array.itemsize or array.shape[-1] == 1
 
 
+def order(array):
+    """Its axes as they lie in memory, the one of the largest steps first."""
+    return sorted(range(array.ndim), key=lambda axis: (-abs(array.strides[axis]), axis))
+
+
 def blocks(wide, narrow):
     """Cut a problem into blocks that two axes of rows describe; nearly always there is one.
 
