@@ -10,7 +10,7 @@ from functools import cache, lru_cache
 import numpy as np
 
 from fastsce import host as chores
-from fastsce.backends.cpu import columns, elementwise, rows, threads
+from fastsce.backends.cpu import columns, elementwise, room, rows, threads
 from fastsce.backends.cpu.labels import scan_labels, sum_up
 from fastsce.backends.cpu.parts import JOB_BYTES
 from fastsce.backends.cpu.plan import GRADIENT, HESSIAN, LOG_SOFTMAX, NOTHING, Plan
@@ -18,7 +18,10 @@ from fastsce.backends.cpu.small import small, small_bytes
 from fastsce.backends.cpu.threads import cache_directory, parts_of, thread_count, threading_layer
 from fastsce.backends.cpu.tuning import (
     ALONE,
+    BEHIND_BYTES,
+    BEHIND_SHARED_BYTES,
     COPIES,
+    DESK_BYTES,
     KEEP_BYTES,
     LONGEST_COLUMN,
     PIECE,
@@ -120,7 +123,7 @@ def run(spec, logits, target, weight, row_scale, loss, lse, grad, hess, *, write
             write,
             saved,
             stream,
-            stream and g is not None and g.flags.c_contiguous,
+            *(way_out(g) if stream and write == GRADIENT else (False, False)),
             weight is not None,
             target is None,
             spec.ignore_index,
@@ -144,7 +147,20 @@ def run(spec, logits, target, weight, row_scale, loss, lse, grad, hess, *, write
 
 @lru_cache(maxsize=64)
 def plan_of(
-    shape, itemsize, side_by_side, aligned, either, parts, write, saved, stream, adjoin, weighted, untargeted, ignored
+    shape,
+    itemsize,
+    side_by_side,
+    aligned,
+    either,
+    parts,
+    write,
+    saved,
+    stream,
+    behind,
+    desk,
+    weighted,
+    untargeted,
+    ignored,
 ):
     """The kernel for a block of rows, its plan, and the bytes of memory that each part needs to itself."""
     a, b, classes = shape
@@ -160,11 +176,20 @@ def plan_of(
     copies = not side_by_side or not aligned
     if copies and parts > 1:
         parts = min(COPIES * parts, a * b)
-    group = rows.group_rows(classes, copies)
-    desk = rows.desk_rows(classes) if stream and adjoin and not copies and write == GRADIENT else 0
-    given = (saved, stream and not copies and not desk, weighted, untargeted, ignored)
-    plan = Plan(parts, write, *given, keep=keep, copies=copies, group=group, desk=desk)
-    return rows.rows, plan, rows.scratch_bytes(classes, plan)
+    group = room.group_rows(classes, copies)
+    behind = behind and keep and not copies
+    at_desk = room.desk_rows(classes) if desk and not copies else 0
+    given = (saved, stream and not copies and not at_desk, weighted, untargeted, ignored)
+    plan = Plan(parts, write, *given, keep=keep, behind=behind, copies=copies, group=group, desk=at_desk)
+    return rows.rows, plan, room.scratch_bytes(classes, plan)
+
+
+def way_out(grad):
+    """Of a gradient that is streamed: whether rows are written behind those that are read, and whether at a desk."""
+    size = grad.shape[-1] * grad.itemsize
+    whole = all(step % 64 == 0 for step in (*grad.strides[:-1], size, grad.ctypes.data))  # cache lines of their own
+    behind = size >= (BEHIND_BYTES if whole else BEHIND_SHARED_BYTES)
+    return behind, grad.flags.c_contiguous and not behind and not (whole and size >= DESK_BYTES)
 
 
 def small_call(spec, dtype, shape, gradient):
@@ -174,7 +199,7 @@ def small_call(spec, dtype, shape, gradient):
         return None
     law, write = law_of(spec, classes, False, dtype), GRADIENT if gradient else NOTHING
     weight = ones(classes, dtype) if law.off > 0.0 else nothing(dtype, 1)
-    given = (1, write, False, False, False, False, False, spec.ignore_index)
+    given = (1, write, False, False, False, False, False, False, spec.ignore_index)
     kernel, plan, scratch = plan_of((1, rows, classes), dtype.itemsize, True, True, True, *given)
     numbers, wide, memory = np.empty(1), np.empty((1, 1, 1), dtype), np.empty(JOB_BYTES, np.uint8)
     args = (wide, NO_LABELS, weight, numbers, numbers, numbers, wide, wide, law, None, plan._replace(parts=2), memory)

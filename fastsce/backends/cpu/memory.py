@@ -105,6 +105,12 @@ def past_boundary(typing, p, index):
     return types.int64(p, types.int64), build
 
 
+@intrinsic
+def numbers_in_line(typing, p):
+    """How many elements a cache line has."""
+    return types.int64(p), lambda context, b, signature, args: I64(64 // size_of(p))
+
+
 def place(b, pointer, index, lanes=None):
     """The address of element `index`, as a pointer to one number or to a vector."""
     address = b.gep(pointer, [index])

@@ -14,7 +14,16 @@ from fastsce import maths
 from fastsce.backends.cpu.ahead import prefetch
 from fastsce.backends.cpu.coefficients import LIFT, OFFSET, PLACE, POWER, PULL, PUSH, SPECIAL, X_TOP, M
 from fastsce.backends.cpu.jit import apart, device
-from fastsce.backends.cpu.memory import fetch, load, moved_bytes, past_boundary, store, store_part, stream
+from fastsce.backends.cpu.memory import (
+    fetch,
+    load,
+    moved_bytes,
+    numbers_in_line,
+    past_boundary,
+    store,
+    store_part,
+    stream,
+)
 from fastsce.backends.cpu.plan import IGNORED
 from fastsce.backends.cpu.reductions import first
 from fastsce.backends.cpu.tuning import AHEAD, BLOCK, LANES
@@ -70,10 +79,11 @@ def find(x, classes, value):
 
 
 @apart
-def add_terms(x, t, soon, n, classes, f, places, sums, counts, law, softcap):
+def add_terms(x, t, soon, n, classes, f, places, sums, counts, law, softcap, meanwhile):
     """Leave 2^lift·exp(z − offset) in t, and of every lane the sum of those where x is not the edge, and how many are.
 
-    What comes AHEAD, and what lies at `soon`, is asked for.
+    What comes AHEAD, and what lies at `soon`, is asked for. Meanwhile some of another row is streamed, for memory has
+    little to do while terms are worked out.
     """
     whole, ahead = classes // LANES * LANES, max(AHEAD, n * classes)
     for r in range(n):
@@ -89,12 +99,28 @@ def add_terms(x, t, soon, n, classes, f, places, sums, counts, law, softcap):
                 part, count = add_term(load(p, j, LANES), here, j, offset, edge, lift, part, count, law, softcap)
                 prefetch(p, j + ahead, LANES)
                 prefetch(later, j, LANES)
+                i = meanwhile.j + j
+                if i < meanwhile.stop:
+                    v = load(meanwhile.t, i, LANES) * meanwhile.factor
+                    stream(meanwhile.g, i, marked(v, i, meanwhile.place, meanwhile.special))
             rest, part = rest + widen(part), zero
         if whole < classes:
             v = fetch(p, whole, classes - whole, -np.inf, zero)
             part, count = add_term(v, here, whole, offset, edge, lift, part, count, law, softcap)
         store(sums, r * LANES, rest + widen(part))
         store(counts, r * LANES, count)
+
+
+class Middle(NamedTuple):
+    """Classes j … stop of a row that is to be streamed, whole lines of one block; j = stop: nothing."""
+
+    t: Any
+    g: Any
+    j: Any
+    stop: Any
+    factor: Any
+    place: Any
+    special: Any
 
 
 @device
@@ -139,46 +165,66 @@ def target_share(w, q, j, n, like, law, soft):
 
 
 @apart
-def write_gradients(x, q, w, t, maxima, g, n, classes, f, places, law, soft, softcap, kept, streaming):
-    """(mass + 2ζ·lse)·p − q, times scale and the slope of the softcap. Terms were kept, or are worked out again."""
+def write_gradients(
+    x, q, w, t, maxima, g, n, begin, end, edges, classes, f, places, law, soft, softcap, kept, streaming
+):
+    """(mass + 2ζ·lse)·p − q, times scale and the slope of the softcap, of the blocks between two classes, or of their
+    edges. Terms were kept, or are worked out again.
+    """
     for r in range(n):
         given, there = Given(row(x, r), row(q, r), w, row(t, r), kept), row(g, r)
         m, power, push, pull = load(f, M + r, 0), load(f, POWER + r, 0), load(f, PUSH + r, 0), load(f, PULL + r, 0)
         place, special = places[PLACE + r], load(f, SPECIAL + r, 0)
         if place == IGNORED:
-            clear(there, classes, m)
+            if begin == 0:
+                clear(there, classes, m)
             continue
-        j = 0
-        if streaming:
-            j = min(past_boundary(there, 0), classes)
+        j, _ = whole_steps(there, begin, begin, classes, streaming)
+        if begin == 0 and streaming:
             factor = narrow(push * block_factor(maxima, classes, 0, m, kept, law.near), m)
             for i in range(0, j, LANES):
                 v = gradient(given, i, j - i, m, power, factor, pull, law, soft, softcap)
                 store_part(there, i, j - i, marked(v, i, place, special))
-        for start in range(0, classes, BLOCK):
+        for start in range(begin, end, BLOCK):
             stop = min(start + BLOCK, classes)
             factor = narrow(push * block_factor(maxima, classes, start, m, kept, law.near), m)
-            whole = j + (stop - j) // LANES * LANES
-            for i in range(j, whole, LANES):
+            j, whole = whole_steps(there, start, stop, classes, streaming)
+            for i in range(whole if edges else j, whole, LANES):
                 v = gradient(given, i, LANES, m, power, factor, pull, law, soft, softcap)
                 if streaming:
                     stream(there, i, marked(v, i, place, special))
                 else:
                     store(there, i, v)
-            j = whole
-            if j < stop:
-                left, factors = min(LANES, classes - j), splat(factor, LANES)
-                if stop < classes:  # what is left of a block goes with the beginning of the next
-                    following = narrow(push * block_factor(maxima, classes, stop, m, kept, law.near), m)
-                    factors = maths.where(lane_numbers(LANES) < stop - j, factors, splat(following, LANES))
-                v = marked(gradient(given, j, left, m, power, factors, pull, law, soft, softcap), j, place, special)
+            following = factor
+            if stop < classes:
+                following = narrow(push * block_factor(maxima, classes, stop, m, kept, law.near), m)
+            after, _ = whole_steps(there, stop, stop, classes, streaming)
+            for i in range(whole, min(after, classes), LANES):
+                left = min(LANES, classes - i)
+                factors = maths.where(lane_numbers(LANES) < stop - i, splat(factor, LANES), splat(following, LANES))
+                v = marked(gradient(given, i, left, m, power, factors, pull, law, soft, softcap), i, place, special)
                 if streaming and left == LANES:
-                    stream(there, j, v)
+                    stream(there, i, v)
                 else:
-                    store_part(there, j, left, v)
-                j += left
-        if place >= 0 and not streaming:  # for streamed lines are not to be touched again
+                    store_part(there, i, left, v)
+        if place >= 0 and not streaming and end == classes:  # for streamed lines are not to be touched again
             store(there, place, special)
+
+
+@device
+def whole_steps(g, start, stop, classes, streaming):
+    """Where the whole steps of a block begin and end. Those that are streamed are whole cache lines; what is left of a
+    block goes with the beginning of the next.
+    """
+    j, size = min(past_boundary(g, 0), classes) if streaming else 0, steps_of(g, streaming)
+    if start > j:
+        j += (start - j + size - 1) // size * size
+    return j, max(j, j + (stop - j) // size * size)
+
+
+@device
+def steps_of(g, streaming):
+    return max(LANES, numbers_in_line(g)) if streaming else LANES
 
 
 class Given(NamedTuple):

@@ -25,6 +25,7 @@ class Plan(NamedTuple):
     untargeted: bool  # there are no labels
     ignore_index: int
     keep: bool = False  # rows.py: the terms of a row are kept until it is written
+    behind: bool = False  # rows.py: rows are written while the next are read
     copies: bool = False  # rows.py: rows are not contiguous, and are worked on in copies
     group: int = 1  # rows.py: rows that are worked on together
     desk: int = 0  # rows.py: rows that are put together before they are streamed; 0: each is written where it belongs

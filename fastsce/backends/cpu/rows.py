@@ -3,12 +3,15 @@
 A row is read from main memory once, in blocks that stay in the L1 cache: the block's largest logit, then its terms
 e = exp(z − m) and their sum, where m is the largest z so far. Then the gradient is written once. Terms are kept for it
 where they fit the caches, and computed again where they do not. Between the two, what there is once a row is worked out
-for a group of rows at a time; where rows have one block of at most TOGETHER classes, m and what comes of it too.
+for a group of rows at a time; where rows have one block of at most TOGETHER classes, m and what comes of it too. Large
+batches' rows are written while those of the next group are read, so that neither memory nor arithmetic has to wait.
 
 Rows laid out in any other way are copied, one at a time.
 """
 
 from __future__ import annotations
+
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -18,15 +21,16 @@ from fastsce.backends.cpu.coefficients import (
     BEND,
     CURVE,
     DISTANCE,
-    FACTS_BYTES,
     LIFT,
     LOG_S,
     MASS,
     OFFSET,
     PLACE,
     POWER,
+    PUSH,
     Q_K,
     REST,
+    SPECIAL,
     TIES,
     TO_P,
     TOP_PLACE,
@@ -39,66 +43,41 @@ from fastsce.backends.cpu.coefficients import (
     shift,
 )
 from fastsce.backends.cpu.jit import device, kernel
-from fastsce.backends.cpu.memory import at, fence, gather, load, moved, spare, store, workspace
+from fastsce.backends.cpu.memory import at, fence, gather, load, moved, spare, store
 from fastsce.backends.cpu.parts import hand_out
 from fastsce.backends.cpu.passes import (
+    Middle,
     Rows,
     add_shares,
     add_terms,
+    block_factor,
     clear,
     find,
     find_largest,
     rebase,
     row,
+    whole_steps,
     write_gradients,
     write_hessian,
     write_log_softmax,
 )
 from fastsce.backends.cpu.plan import GRADIENT, HESSIAN, IGNORED, LOG_SOFTMAX, NOTHING, job_of, softness
 from fastsce.backends.cpu.reductions import largest, rows_largest, rows_sum, total
-from fastsce.backends.cpu.tiles import send
-from fastsce.backends.cpu.tuning import BLOCK, DESK_CLASSES, GROUP_CLASSES, LANES, TOGETHER
+from fastsce.backends.cpu.room import (
+    copies_start,
+    copy,
+    finish_row,
+    folds_at,
+    group_bytes,
+    input_rows,
+    maxima_of,
+    numbers_of,
+    place_of,
+    send_rows,
+    terms_of,
+)
+from fastsce.backends.cpu.tuning import BLOCK, LANES, TOGETHER
 from fastsce.backends.cpu.vectors import lane_numbers, narrow, splat, widen
-
-FOLD_BYTES = 2 * 8 * LANES * LANES + 64
-
-
-def group_rows(classes, copies):
-    """How many rows are worked on together."""
-    return 1 if copies else max(1, min(LANES, GROUP_CLASSES // classes))
-
-
-def desk_rows(classes):
-    """How many rows are put together before they are streamed, so that lines which two of them share leave whole."""
-    return LANES if classes <= TOGETHER else DESK_CLASSES // classes
-
-
-def scratch_bytes(classes, plan):
-    """Facts of a group, folds, its rows' terms and the m of their blocks; copies of rows, or rows at the desk."""
-    copies = 4 * slot_bytes(classes) if plan.copies else slot_bytes(plan.desk * classes)
-    return copies_start(classes, plan) + copies
-
-
-@device
-def copies_start(classes, plan):
-    return FACTS_BYTES + FOLD_BYTES + kept_rows(plan.group, plan.keep) * row_bytes(classes, plan.keep)
-
-
-@device
-def slot_bytes(classes):
-    return 8 * (classes + LANES) + 64
-
-
-@device
-def kept_rows(group, keep):
-    """Rows whose terms stay until they are written; those of the others take each other's place, in L1."""
-    return group if keep else 1
-
-
-@device
-def row_bytes(classes, keep):
-    """Of one row's terms and the m of its blocks: whole cache lines, so that all rows begin with one."""
-    return (slot_bytes(classes if keep else BLOCK) + 8 * (classes // BLOCK + 1) + 127) // 64 * 64
 
 
 @kernel
@@ -112,35 +91,63 @@ def rows(logits, target, weight, row_scale, loss, lse, grad, hess, law, softcap,
     return hand_out(share, plan.parts, memory, (job, softness(target), softcap))
 
 
+class Group(NamedTuple):
+    """Up to LANES rows of one block, n of them from row i on, and the memory for what is known of them."""
+
+    i: Any
+    n: Any
+    scratch: Any
+
+
 @device
 def share(part, scratch, job, soft, softcap):
-    blocks, length = job.logits.shape[0], job.logits.shape[1]
-    i, stop = part * blocks * length // job.plan.parts, (part + 1) * blocks * length // job.plan.parts
+    blocks, length, plan = job.logits.shape[0], job.logits.shape[1], job.plan
+    i, stop = part * blocks * length // plan.parts, (part + 1) * blocks * length // plan.parts
+    before = Group(i, 0, moved(scratch, group_bytes(job.logits.shape[2], plan) if plan.behind else 0))
     while i < stop:
-        n = min(job.plan.group, stop - i, length - place_of(i, job.logits)[1])  # of one block
-        some_rows(i, n, job, soft, softcap, scratch)
+        n = min(plan.group, stop - i, length - place_of(i, job.logits)[1])  # of one block
+        here = Group(i, n, scratch)
+        read_group(here, before, job, soft, softcap)
+        if plan.behind:
+            scratch, before = before.scratch, here
+        else:
+            write_group(here, 0, job, soft, softcap)
         i += n
+    if plan.behind:
+        write_group(before, 0, job, soft, softcap)
     fence()
 
 
 @device
-def some_rows(i, n, job, soft, softcap, scratch):
-    """Rows i … i + n, up to LANES of one block: read all, work out their coefficients, write all."""
-    facts, plan, together = facts_at(scratch, job), job.plan, job.logits.shape[2] <= TOGETHER
+def read_group(here, before, job, soft, softcap):
+    """Read all rows and work out their coefficients; meanwhile write those read before, a block after each block."""
+    i, n, scratch = here
+    facts, plan, classes = facts_at(scratch, job), job.plan, job.logits.shape[2]
     y = begin(i, n, 0, facts, job)
-    if together:
+    if classes <= TOGETHER and not plan.behind:
         read_together(i, n, y, facts, job, soft, softcap, scratch)
     else:
         for r in range(n):
-            read_row(i + r, r, facts, job, soft, softcap, scratch)
+            read_row(i + r, r, facts, before, job, soft, softcap, scratch)
+    if before.n > n:
+        write_group(before, n, job, soft, softcap)
     settle(i, n, facts, job, soft, softcap)
+    if plan.keep and classes > BLOCK:
+        for r in range(n):
+            if facts.places[PLACE + r] != IGNORED:
+                m = load(facts.numbers, M + r, 0)
+                rebase(terms_of(r, job, scratch).data, maxima_of(r, job, scratch), classes, m, job.law.near)
+
+
+@device
+def write_group(group, first, job, soft, softcap):
+    """Write the rows of a group, from row `first` on."""
+    plan, classes = job.plan, job.logits.shape[2]
     if plan.write != NOTHING:
-        at_once = max(plan.desk, n if together and plan.write == GRADIENT and not plan.copies else 1)
-        for first in range(0, n, at_once):
-            few = min(at_once, n - first)
-            write_rows(i + first, few, first, facts, job, soft, softcap, scratch)
-            if plan.desk > 0:
-                send_rows(i + first, few, job, scratch)
+        together = classes <= TOGETHER and plan.write == GRADIENT and not plan.copies
+        some = max(plan.desk, group.n if together else 1)
+        for r in range(first, group.n, some):
+            write_rows(group, r, min(some, group.n - r), 0, classes, False, job, soft, softcap)
 
 
 # --- the pass that reads ----------------------------------------------------------------------------------------------
@@ -164,7 +171,8 @@ def read_together(i, n, y, facts, job, soft, softcap, scratch):
         store(f, X_TOP, x_top)
         note_offset(f, maths.where(m == -np.inf, 0.0, m), load(f, POWER, LANES), law)  # −∞ − (−∞) would be NaN
         counts = numbers_of(more, x.data)
-        add_terms(x, terms_of(0, job, scratch), soon, n, classes, f, places, sums, counts, law, softcap)
+        terms, nothing = terms_of(0, job, scratch), middle_of(Group(i, 0, scratch), 0, 0, job, soft, scratch)
+        add_terms(x, terms, soon, n, classes, f, places, sums, counts, law, softcap, nothing)
         store(facts.sums, REST, rows_sum(sums))
         store(facts.sums, TIES, widen(rows_sum(counts)))
         if soft is not None or law.off > 0.0:
@@ -185,10 +193,12 @@ def note_offset(f, m, power, law):
 
 
 @device
-def read_row(i, r, facts, job, soft, softcap, scratch):
+def read_row(i, r, facts, before, job, soft, softcap, scratch):
     plan, classes, f = job.plan, job.logits.shape[2], facts.numbers
     k = facts.places[PLACE + r]
     if k == IGNORED:
+        if r < before.n:
+            write_rows(before, r, 1, 0, classes, False, job, soft, softcap)
         return
     x, q, soon = input_rows(i, job, soft, scratch)
     if plan.stream:  # its ends go through the caches
@@ -197,7 +207,9 @@ def read_row(i, r, facts, job, soft, softcap, scratch):
         prefetch(at(job.grad, a, b, 0), classes - 1, LANES)
     x_top, rest, ties, mass, distance = load(x.data, 0, 0), 0.0, 1.0, 0.0, 0.0
     if soft is not None or not plan.saved:
-        x_top, rest, ties, mass, distance = statistics(r, x.data, q.data, soon, facts, job, soft, softcap, scratch)
+        x_top, rest, ties, mass, distance = statistics(
+            r, x.data, q.data, soon, facts, before, job, soft, softcap, scratch
+        )
     if soft is None:
         store(f, X_K + r, load(x.data, max(k, 0), 0))
     if soft is not None or plan.write == HESSIAN:
@@ -221,7 +233,7 @@ def note_largest(x, q, classes, x_top, r, facts, soft):
 
 
 @device
-def statistics(r, x, q, soon, facts, job, soft, softcap, scratch):
+def statistics(r, x, q, soon, facts, before, job, soft, softcap, scratch):
     """Of a row: the largest logit, and the sums of `Facts`. The terms are left where `terms_of` says, relative to the
     largest z so far, which is noted in `maxima` for each block.
     """
@@ -238,11 +250,11 @@ def statistics(r, x, q, soon, facts, job, soft, softcap, scratch):
         find_largest(block, 1, n, place, numbers)
         edge = largest(load(numbers, 0, LANES))
         if edge > x_top:
-            before, m = m, narrow(one_logit(edge, law, softcap), x_top)
+            old, m = m, narrow(one_logit(edge, law, softcap), x_top)
             if x_top > -np.inf:
                 ties = ties * maths.relative(one_logit(x_top, law, softcap), m, np.float64(power), law.near)
-                rest = rest * maths.rebased(before, m, law.near) + ties
-                distance = distance + mass * (np.float64(m) - np.float64(before))
+                rest = rest * maths.rebased(old, m, law.near) + ties
+                distance = distance + mass * (np.float64(m) - np.float64(old))
             x_top, ties = edge, ties * 0.0
         else:
             edge = narrow(np.inf, x_top)  # no term of this block is kept out of its sum
@@ -252,12 +264,15 @@ def statistics(r, x, q, soon, facts, job, soft, softcap, scratch):
         note_offset(f, safe, power, law)
         here = Rows(moved(t, start if plan.keep else 0), 0)
         later = Rows(moved(soon.data, start), 0)
-        add_terms(block, here, later, 1, n, f, place, sums, counts, law, softcap)
+        meanwhile = middle_of(before, r, start, job, soft, scratch)
+        add_terms(block, here, later, 1, n, f, place, sums, counts, law, softcap, meanwhile)
         rest, ties = rest + load(sums, 0, LANES), ties + widen(load(counts, 0, LANES))
         if soft is not None or law.off > 0.0:
             weight = moved(job.weight, start)
             add_shares(block, shares, weight, 1, n, f, place, sums, more, law, soft, softcap)
             mass, distance = mass + load(sums, 0, LANES), distance + load(more, 0, LANES)
+        if r < before.n:
+            write_rows(before, r, 1, start, start + n, meanwhile.stop > 0, job, soft, softcap)
     return x_top, total(rest), total(ties), total(mass), total(distance)
 
 
@@ -271,10 +286,29 @@ def one_logit(x, law, softcap):
 
 
 @device
-def write_rows(i, n, r, facts, job, soft, softcap, scratch):
-    """n rows, the first of which is row r of its group; one, where there is more to it than a gradient."""
+def middle_of(group, r, start, job, soft, scratch):
+    """What of a row that is streamed can be written while another is read, of the block that begins at `start`."""
+    facts, classes, plan = facts_at(group.scratch, job), job.logits.shape[2], job.plan
+    g, t = at(job.grad, 0, 0, 0), terms_of(0, job, scratch).data
+    if r >= group.n or soft is not None or job.law.off > 0.0 or facts.places[PLACE + r] == IGNORED:
+        return Middle(t, g, 0, 0, load(t, 0, 0), 0, load(t, 0, 0))
+    f = moved(facts.numbers, r)
+    a, b = place_of(group.i + r, job.logits)
+    g, t = at(job.grad, a, b, 0), terms_of(r, job, group.scratch).data
+    m, push, maxima = load(f, M, 0), load(f, PUSH, 0), maxima_of(r, job, group.scratch)
+    j, whole = whole_steps(g, start, min(start + BLOCK, classes), classes, plan.stream)
+    factor = narrow(push * block_factor(maxima, classes, start, m, plan.keep, job.law.near), m)
+    return Middle(t, g, j, whole, factor, facts.places[PLACE + r], load(f, SPECIAL, 0))
+
+
+@device
+def write_rows(group, r, n, start, stop, edges, job, soft, softcap):
+    """Classes start … stop of n rows of a group, from row r on; of one, where there is more to it than a gradient. Only
+    the edges of each block, where its middle has been written.
+    """
+    scratch, facts = group.scratch, facts_at(group.scratch, job)
     law, plan, classes, f = job.law, job.plan, job.logits.shape[2], moved(facts.numbers, r)
-    a, b = place_of(i, job.logits)
+    a, b = place_of(group.i + r, job.logits)
     places, t, maxima = moved(facts.places, r), terms_of(r, job, scratch), maxima_of(r, job, scratch)
     x, q = Rows(at(job.logits, a, b, 0), job.logits.strides[1]), Rows(at(job.soft, a, b, 0), job.soft.strides[1])
     g, h = Rows(at(job.grad, a, b, 0), job.grad.strides[1]), at(job.hess, a, b, 0)
@@ -284,8 +318,6 @@ def write_rows(i, n, r, facts, job, soft, softcap, scratch):
         x, q = Rows(copy(0, x.data, job, scratch), 0), Rows(copy(1, q.data, job, scratch), 0)
         g, h = Rows(copy(2, g.data, job, scratch), 0), copy(3, h, job, scratch)
     m = load(f, M, 0)
-    if plan.keep and classes > BLOCK:
-        rebase(t.data, maxima, classes, m, law.near)
     if plan.write == HESSIAN:
         if places[PLACE] == IGNORED:
             clear(h, classes, m)
@@ -298,91 +330,25 @@ def write_rows(i, n, r, facts, job, soft, softcap, scratch):
         write_log_softmax(x.data, g.data, classes, m, load(f, LOG_S, 0))
     else:
         write_gradients(
-            x, q, job.weight, t, maxima, g, n, classes, f, places, law, soft, softcap, plan.keep, plan.stream
+            x,
+            q,
+            job.weight,
+            t,
+            maxima,
+            g,
+            n,
+            start,
+            stop,
+            edges,
+            classes,
+            f,
+            places,
+            law,
+            soft,
+            softcap,
+            plan.keep,
+            plan.stream,
         )
     finish_row(job.grad, a, b, g.data, plan)
-
-
-# --- rows where they lie, or copies of them ---------------------------------------------------------------------------
-
-
-@device
-def place_of(i, v):
-    """Row i of a view; a division takes longer than a short row."""
-    return (0, i) if v.shape[0] == 1 else (i // v.shape[1], i % v.shape[1])
-
-
-@device
-def folds_at(scratch, job):
-    """For LANES rows, LANES numbers each that are to be folded into one: in the place of one another, and float64."""
-    sums = workspace(scratch, FACTS_BYTES, job.lse)
-    return numbers_of(sums, job.logits.data), sums, moved(sums, LANES * LANES)
-
-
-@device
-def numbers_of(sums, like):
-    """The same memory, for numbers of the working precision."""
-    return workspace(sums, 0, like)
-
-
-@device
-def terms_of(r, job, scratch):
-    """The terms of rows from row r of a group on."""
-    plan, classes = job.plan, job.logits.shape[2]
-    size = row_bytes(classes, plan.keep)
-    start = FACTS_BYTES + FOLD_BYTES + (r if plan.keep else 0) * size
-    return Rows(workspace(scratch, start, job.logits.data), size if plan.keep else 0)
-
-
-@device
-def maxima_of(r, job, scratch):
-    """The m of the blocks of row r."""
-    plan, classes = job.plan, job.logits.shape[2]
-    start = FACTS_BYTES + FOLD_BYTES + (r if plan.keep else 0) * row_bytes(classes, plan.keep)
-    return workspace(scratch, start + slot_bytes(classes if plan.keep else BLOCK), job.logits.data)
-
-
-@device
-def input_rows(i, job, soft, scratch):
-    """Logits and soft target of rows from row i on, and what should be in the caches when it is written."""
-    plan = job.plan
-    a, b = place_of(i, job.logits)
-    x, q = Rows(at(job.logits, a, b, 0), job.logits.strides[1]), Rows(at(job.soft, a, b, 0), job.soft.strides[1])
-    soon = Rows(at(job.grad, a, b, 0), job.grad.strides[1])
-    if plan.write == NOTHING or plan.stream or plan.copies or plan.desk > 0:
-        soon = x
-    if plan.copies:
-        x = Rows(copied(job.logits, a, b, copy(0, x.data, job, scratch)), 0)
-        if soft is not None:
-            q = Rows(copied(job.soft, a, b, copy(1, q.data, job, scratch)), 0)
-    return x, q, soon
-
-
-@device
-def copy(number, like, job, scratch):
-    """Where one of a row's four copies is."""
-    classes = job.logits.shape[2]
-    return spare(scratch, copies_start(classes, job.plan) + number * slot_bytes(classes), like)
-
-
-@device
-def copied(v, a, b, p):
-    for c in range(v.shape[2]):
-        p[c] = at(v, a, b, c)[0]
-    return p
-
-
-@device
-def finish_row(v, a, b, p, plan):
-    if plan.copies:
-        for c in range(v.shape[2]):
-            at(v, a, b, c)[0] = p[c]
-
-
-@device
-def send_rows(i, n, job, scratch):
-    """n rows from i on leave the desk."""
-    classes = job.logits.shape[2]
-    a, b = place_of(i, job.grad)
-    desk = spare(scratch, copies_start(classes, job.plan), job.grad.data)
-    send(desk, at(job.grad, a, b, 0), n * classes, job.grad.item, True)
+    if plan.desk > 0:
+        send_rows(group.i + r, n, job, scratch)

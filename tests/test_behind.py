@@ -1,0 +1,161 @@
+"""Rows of large batches are written while others are read: the same bits as rows that are not."""
+
+import numpy as np
+import pytest
+
+import fastsce
+from fastsce.backends import cpu
+from fastsce.backends.cpu.tuning import BLOCK, GROUP_CLASSES, LANES
+from fastsce.spec import BFLOAT16
+
+KINDS = {"float32": np.float32, "float64": np.float64, "float16": np.float16, "bfloat16": BFLOAT16}
+# classes, and how far in numbers past a cache line the gradient begins
+SHAPES = [
+    (400, 0),  # several groups of LANES rows
+    (400, 1),
+    (1000, 0),  # rows share lines
+    (1001, 3),
+    (4 * LANES * 17, 0),
+    (BLOCK, 0),
+    (BLOCK + 1, 0),
+    (BLOCK + 5, 7),
+    (3 * BLOCK, 0),
+    (3 * BLOCK + 33, 0),
+    (3 * BLOCK + 64, 5),
+    (GROUP_CLASSES + 2000, 0),  # a row is a group
+]
+
+
+def rising(x):
+    """The largest logit grows from block to block, further than terms are kept for."""
+    x += np.linspace(-300, 0, x.shape[1], dtype=x.dtype)
+
+
+def high(x):
+    x += 1000
+
+
+def spoiled(x):
+    x[1] = -np.inf
+    x[2, 5] = np.nan
+    x[3, -1] = np.inf
+    x[4, : x.shape[1] // 2] = -np.inf
+
+
+def batch(classes, kind, change, seed=0):
+    rng = np.random.default_rng(seed)
+    rows = 2 * (GROUP_CLASSES // classes) + 7 if classes > 1200 else 37
+    x = rng.standard_normal((rows, classes)) * 4
+    if change is not None:
+        change(x)
+    y = rng.integers(0, classes, rows)
+    y[:4] = 0, classes - 1, min(BLOCK, classes - 1), min(BLOCK - 1, classes - 1)
+    y[[5, rows // 2, rows - 1]] = -100
+    return stored(x, kind), y
+
+
+def stored(x, kind):
+    with np.errstate(all="ignore"):
+        if kind != "bfloat16":
+            return x.astype(KINDS[kind])
+        return (x.astype(np.float32).view(np.uint32) >> 16).astype(np.uint16).view(BFLOAT16)
+
+
+def gradient(x, y, past, **options):
+    """In memory that begins `past` numbers after a cache line; what lies around it must stay as it is."""
+    memory = np.full(x.nbytes + 256, 0x5A, np.uint8)
+    start = -memory.ctypes.data % 64 + past * x.itemsize
+    out = memory[start : start + x.nbytes].view(x.dtype).reshape(x.shape)
+    results = fastsce.cross_entropy_value_and_grad(x, y, out=out, backend="cpu", **options)
+    assert (memory[:start] == 0x5A).all()
+    assert (memory[start + x.nbytes :] == 0x5A).all()
+    return out, results.loss, results.lse
+
+
+@pytest.fixture
+def planned(monkeypatch):
+    """Stream everything, however small, and behind what is read; the plans that were made."""
+    plans = []
+    plan_of = cpu.plan_of
+
+    def watched(*args):
+        kernel, plan, scratch = plan_of(*args)
+        plans.append(plan)
+        return kernel, plan, scratch
+
+    def prepare():
+        for name in ("STREAM_BYTES", "STREAM_ROW_BYTES", "BEHIND_BYTES", "BEHIND_SHARED_BYTES"):
+            monkeypatch.setattr(cpu, name, 0)
+        monkeypatch.setattr(cpu, "plan_of", watched)
+        return plans
+
+    return prepare
+
+
+@pytest.mark.parametrize("change", [None, rising, high, spoiled])
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(("classes", "past"), SHAPES)
+def test_written_behind(classes, past, kind, change, planned):
+    x, y = batch(classes, kind, change)
+    expected = gradient(x, y, past)
+    plans = planned()
+    found = gradient(x, y, past)
+    assert all(plan.behind and plan.stream for plan in plans)
+    for a, b in zip(found, expected, strict=True):
+        assert a.tobytes() == b.tobytes()
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"label_smoothing": 0.1},
+        {"softcap": 5.0},
+        {"logit_scale": 3.0, "z_loss": 0.01},
+        {"weight": True},
+        {"sample_weight": True},
+        {"reduction": "none"},
+        {"soft": True},
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize(("classes", "past"), [(400, 0), (1001, 3), (3 * BLOCK + 33, 0)])
+def test_written_behind_with_options(classes, past, options, planned):
+    x, y = batch(classes, "float32", None)
+    rng, options = np.random.default_rng(1), dict(options)
+    if options.pop("soft", False):
+        y = rng.dirichlet(np.ones(classes), len(x)).astype(np.float32)
+    if "weight" in options:
+        options["weight"] = rng.random(classes)
+    if "sample_weight" in options:
+        options["sample_weight"] = rng.random(len(x)) * (rng.random(len(x)) > 0.2)
+    expected = gradient(x, y, past, **options)
+    plans = planned()
+    found = gradient(x, y, past, **options)
+    assert all(plan.behind for plan in plans)
+    for a, b in zip(found, expected, strict=True):
+        assert a.tobytes() == b.tobytes()
+
+
+@pytest.mark.parametrize("rows", [1, 2, LANES, LANES + 1, 3 * LANES])
+@pytest.mark.parametrize("all_ignored", [False, True])
+def test_few_rows_in_place(rows, all_ignored, planned):
+    x, y = batch(1024, "float32", None)
+    x, y = np.concatenate([x, x])[:rows], np.full(rows, -100) if all_ignored else np.arange(rows)
+    expected = gradient(x, y, 0)[0]
+    assert planned() == []
+    inside = x.copy()
+    fastsce.cross_entropy_value_and_grad(inside, y, out=inside, backend="cpu")
+    assert inside.tobytes() == expected.tobytes()
+
+
+def test_images_whose_rows_are_apart(planned):
+    """Blocks of rows that do not adjoin: no group reaches from one into the next."""
+    x = np.random.default_rng(3).standard_normal((5, 7, 2, 1024), np.float32)[:, :, 0]
+    y = np.random.default_rng(4).integers(0, 1024, (5, 7))
+    expected = fastsce.cross_entropy_value_and_grad(x, y, backend="cpu").grad
+    plans = planned()
+    out = np.full((5, 7, 3, 1024), np.float32(7))
+    fastsce.cross_entropy_value_and_grad(x, y, out=out[:, :, 1], backend="cpu")
+    assert all(plan.behind for plan in plans)
+    assert (out[:, :, 1] == expected).all()
+    assert (out[:, :, [0, 2]] == 7).all()
