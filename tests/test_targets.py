@@ -89,10 +89,16 @@ def work(code, ending) -> str:
 
 
 def inner_loops(code):
-    """Blocks that jump back to their own beginning."""
-    blocks = re.split(r"^(\.?L\w+):", code, flags=re.MULTILINE)
-    for name, block in zip(blocks[1::2], blocks[2::2]):
-        if re.search(rf"\bj\w+\s+{re.escape(name)}\b", block):
+    """Blocks that lead back to their own beginning, through one other at most."""
+    parts = re.split(r"^(\.?L\w+):", code, flags=re.MULTILINE)
+    blocks = dict(zip(parts[1::2], parts[2::2]))
+    after = dict(zip(parts[1::2], parts[3::2]))
+    leads = {name: set(re.findall(r"\bj\w+\s+(\.?L\w+)", block)) & set(blocks) for name, block in blocks.items()}
+    for name, block in blocks.items():
+        if name in after and not re.search(r"\b(jmp|ret)\w*\b[^\n]*\s*$", block):
+            leads[name].add(after[name])
+    for name, block in blocks.items():
+        if name in leads[name].union(*(leads[n] for n in leads[name])):
             yield block
 
 
