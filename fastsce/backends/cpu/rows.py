@@ -104,17 +104,15 @@ def share(part, scratch, job, soft, softcap):
     blocks, length, plan = job.logits.shape[0], job.logits.shape[1], job.plan
     i, stop = part * blocks * length // plan.parts, (part + 1) * blocks * length // plan.parts
     before = Group(i, 0, moved(scratch, group_bytes(job.logits.shape[2], plan) if plan.behind else 0))
-    while i < stop:
+    while i < stop or before.n > 0:  # rows that are written behind the last are read behind none
         n = min(plan.group, stop - i, length - place_of(i, job.logits)[1])  # of one block
         here = Group(i, n, scratch)
         read_group(here, before, job, soft, softcap)
         if plan.behind:
             scratch, before = before.scratch, here
-        else:
-            write_group(here, 0, job, soft, softcap)
+        elif plan.write != NOTHING:
+            write_group(here, job, soft, softcap)
         i += n
-    if plan.behind:
-        write_group(before, 0, job, soft, softcap)
     fence()
 
 
@@ -127,27 +125,17 @@ def read_group(here, before, job, soft, softcap):
     if classes <= TOGETHER and not plan.behind:
         read_together(i, n, y, facts, job, soft, softcap, scratch)
     else:
-        for r in range(n):
-            read_row(i + r, r, facts, before, job, soft, softcap, scratch)
-    if before.n > n:
-        write_group(before, n, job, soft, softcap)
+        for r in range(max(n, before.n)):
+            if r < n and facts.places[PLACE + r] != IGNORED:
+                read_row(i + r, r, facts, before, job, soft, softcap, scratch)
+            elif r < before.n:
+                write_behind(before, r, 0, classes, False, job, soft, softcap)
     settle(i, n, facts, job, soft, softcap)
     if plan.keep and classes > BLOCK:
         for r in range(n):
             if facts.places[PLACE + r] != IGNORED:
                 m = load(facts.numbers, M + r, 0)
                 rebase(terms_of(r, job, scratch).data, maxima_of(r, job, scratch), classes, m, job.law.near)
-
-
-@device
-def write_group(group, first, job, soft, softcap):
-    """Write the rows of a group, from row `first` on."""
-    plan, classes = job.plan, job.logits.shape[2]
-    if plan.write != NOTHING:
-        together = classes <= TOGETHER and plan.write == GRADIENT and not plan.copies
-        some = max(plan.desk, group.n if together else 1)
-        for r in range(first, group.n, some):
-            write_rows(group, r, min(some, group.n - r), 0, classes, False, job, soft, softcap)
 
 
 # --- the pass that reads ----------------------------------------------------------------------------------------------
@@ -171,8 +159,8 @@ def read_together(i, n, y, facts, job, soft, softcap, scratch):
         store(f, X_TOP, x_top)
         note_offset(f, maths.where(m == -np.inf, 0.0, m), load(f, POWER, LANES), law)  # −∞ − (−∞) would be NaN
         counts = numbers_of(more, x.data)
-        terms, nothing = terms_of(0, job, scratch), middle_of(Group(i, 0, scratch), 0, 0, job, soft, scratch)
-        add_terms(x, terms, soon, n, classes, f, places, sums, counts, law, softcap, nothing)
+        t = terms_of(0, job, scratch)
+        add_terms(x, t, soon, n, classes, f, places, sums, counts, law, softcap, nothing_of(t.data, job))
         store(facts.sums, REST, rows_sum(sums))
         store(facts.sums, TIES, widen(rows_sum(counts)))
         if soft is not None or law.off > 0.0:
@@ -195,11 +183,6 @@ def note_offset(f, m, power, law):
 @device
 def read_row(i, r, facts, before, job, soft, softcap, scratch):
     plan, classes, f = job.plan, job.logits.shape[2], facts.numbers
-    k = facts.places[PLACE + r]
-    if k == IGNORED:
-        if r < before.n:
-            write_rows(before, r, 1, 0, classes, False, job, soft, softcap)
-        return
     x, q, soon = input_rows(i, job, soft, scratch)
     if plan.stream:  # its ends go through the caches
         a, b = place_of(i, job.grad)
@@ -211,7 +194,7 @@ def read_row(i, r, facts, before, job, soft, softcap, scratch):
             r, x.data, q.data, soon, facts, before, job, soft, softcap, scratch
         )
     if soft is None:
-        store(f, X_K + r, load(x.data, max(k, 0), 0))
+        store(f, X_K + r, load(x.data, max(facts.places[PLACE + r], 0), 0))
     if soft is not None or plan.write == HESSIAN:
         note_largest(x.data, q.data, classes, x_top, r, facts, soft)
     store(f, X_TOP + r, x_top)
@@ -264,7 +247,7 @@ def statistics(r, x, q, soon, facts, before, job, soft, softcap, scratch):
         note_offset(f, safe, power, law)
         here = Rows(moved(t, start if plan.keep else 0), 0)
         later = Rows(moved(soon.data, start), 0)
-        meanwhile = middle_of(before, r, start, job, soft, scratch)
+        meanwhile = middle_of(before, r, start, job, soft, t)
         add_terms(block, here, later, 1, n, f, place, sums, counts, law, softcap, meanwhile)
         rest, ties = rest + load(sums, 0, LANES), ties + widen(load(counts, 0, LANES))
         if soft is not None or law.off > 0.0:
@@ -272,7 +255,7 @@ def statistics(r, x, q, soon, facts, before, job, soft, softcap, scratch):
             add_shares(block, shares, weight, 1, n, f, place, sums, more, law, soft, softcap)
             mass, distance = mass + load(sums, 0, LANES), distance + load(more, 0, LANES)
         if r < before.n:
-            write_rows(before, r, 1, start, start + n, meanwhile.stop > 0, job, soft, softcap)
+            write_behind(before, r, start, start + n, meanwhile.stop > 0, job, soft, softcap)
     return x_top, total(rest), total(ties), total(mass), total(distance)
 
 
@@ -286,26 +269,17 @@ def one_logit(x, law, softcap):
 
 
 @device
-def middle_of(group, r, start, job, soft, scratch):
-    """What of a row that is streamed can be written while another is read, of the block that begins at `start`."""
-    facts, classes, plan = facts_at(group.scratch, job), job.logits.shape[2], job.plan
-    g, t = at(job.grad, 0, 0, 0), terms_of(0, job, scratch).data
-    if r >= group.n or soft is not None or job.law.off > 0.0 or facts.places[PLACE + r] == IGNORED:
-        return Middle(t, g, 0, 0, load(t, 0, 0), 0, load(t, 0, 0))
-    f = moved(facts.numbers, r)
-    a, b = place_of(group.i + r, job.logits)
-    g, t = at(job.grad, a, b, 0), terms_of(r, job, group.scratch).data
-    m, push, maxima = load(f, M, 0), load(f, PUSH, 0), maxima_of(r, job, group.scratch)
-    j, whole = whole_steps(g, start, min(start + BLOCK, classes), classes, plan.stream)
-    factor = narrow(push * block_factor(maxima, classes, start, m, plan.keep, job.law.near), m)
-    return Middle(t, g, j, whole, factor, facts.places[PLACE + r], load(f, SPECIAL, 0))
+def write_group(group, job, soft, softcap):
+    plan, classes = job.plan, job.logits.shape[2]
+    together = classes <= TOGETHER and plan.write == GRADIENT and not plan.copies
+    some = max(plan.desk, group.n if together else 1)
+    for r in range(0, group.n, some):
+        write_rows(group, r, min(some, group.n - r), job, soft, softcap)
 
 
 @device
-def write_rows(group, r, n, start, stop, edges, job, soft, softcap):
-    """Classes start … stop of n rows of a group, from row r on; of one, where there is more to it than a gradient. Only
-    the edges of each block, where its middle has been written.
-    """
+def write_rows(group, r, n, job, soft, softcap):
+    """n rows of a group, from row r on; one, where there is more to it than a gradient."""
     scratch, facts = group.scratch, facts_at(group.scratch, job)
     law, plan, classes, f = job.law, job.plan, job.logits.shape[2], moved(facts.numbers, r)
     a, b = place_of(group.i + r, job.logits)
@@ -329,26 +303,41 @@ def write_rows(group, r, n, start, stop, edges, job, soft, softcap):
     if plan.write == LOG_SOFTMAX:
         write_log_softmax(x.data, g.data, classes, m, load(f, LOG_S, 0))
     else:
-        write_gradients(
-            x,
-            q,
-            job.weight,
-            t,
-            maxima,
-            g,
-            n,
-            start,
-            stop,
-            edges,
-            classes,
-            f,
-            places,
-            law,
-            soft,
-            softcap,
-            plan.keep,
-            plan.stream,
-        )
+        how = (law, soft, softcap, plan.keep, plan.stream)
+        write_gradients(x, q, job.weight, t, maxima, g, n, 0, classes, False, classes, f, places, *how)
     finish_row(job.grad, a, b, g.data, plan)
     if plan.desk > 0:
         send_rows(group.i + r, n, job, scratch)
+
+
+@device
+def middle_of(group, r, start, job, soft, t):
+    """What of row r can be written while another is read, of the block that begins at `start`; t: any terms."""
+    facts, classes = facts_at(group.scratch, job), job.logits.shape[2]
+    if r >= group.n or soft is not None or job.law.off > 0.0 or facts.places[PLACE + r] == IGNORED:
+        return nothing_of(t, job)
+    f, maxima = moved(facts.numbers, r), maxima_of(r, job, group.scratch)
+    a, b = place_of(group.i + r, job.logits)
+    g, m = at(job.grad, a, b, 0), load(f, M, 0)
+    j, whole = whole_steps(g, start, min(start + BLOCK, classes), classes, True)
+    factor = narrow(load(f, PUSH, 0) * block_factor(maxima, classes, start, m, True, job.law.near), m)
+    return Middle(
+        terms_of(r, job, group.scratch).data, g, j, whole, factor, facts.places[PLACE + r], load(f, SPECIAL, 0)
+    )
+
+
+@device
+def nothing_of(t, job):
+    return Middle(t, at(job.grad, 0, 0, 0), 0, 0, load(t, 0, 0), 0, load(t, 0, 0))
+
+
+@device
+def write_behind(group, r, start, stop, edges, job, soft, softcap):
+    """Classes start … stop of row r, or only the edges of their block, where its middle has been written."""
+    facts, law, classes = facts_at(group.scratch, job), job.law, job.logits.shape[2]
+    f, places = moved(facts.numbers, r), moved(facts.places, r)
+    t, maxima = terms_of(r, job, group.scratch), maxima_of(r, job, group.scratch)
+    a, b = place_of(group.i + r, job.logits)
+    x, q, g = Rows(at(job.logits, a, b, 0), 0), Rows(at(job.soft, a, b, 0), 0), Rows(at(job.grad, a, b, 0), 0)
+    how = (law, soft, softcap, True, True)
+    write_gradients(x, q, job.weight, t, maxima, g, 1, start, stop, edges, classes, f, places, *how)

@@ -5,6 +5,7 @@ booleans. Arithmetic with a number takes the number as one of the vector's own t
 contract: the same operations give the same bits on every machine with an instruction for fma (`fuses`).
 """
 
+import itertools
 import operator
 from functools import cache
 
@@ -12,7 +13,9 @@ from llvmlite import binding, ir
 from numba import types
 from numba.core import cgutils
 from numba.core.datamodel import models, register_default
-from numba.extending import intrinsic
+from numba.core.typing.templates import AbstractTemplate, infer_global
+from numba.core.typing.templates import signature as signature_of
+from numba.extending import intrinsic, lower_builtin
 
 from fastsce import logistic, maths
 from fastsce.backends.cpu.jit import device, overload
@@ -94,22 +97,41 @@ def vector_among(*given):
 # --- arithmetic -------------------------------------------------------------------------------------------------------
 
 
+def define(function, kinds, result_of, build):
+    """Give a function or an operator a meaning for arguments of these kinds, if `result_of` has a type for it.
+
+    numba's overloads are functions of their own, each of which it takes 7 ms to compile for each types of arguments.
+    """
+
+    class Meaning(AbstractTemplate):
+        key = function
+
+        def generic(self, args, kws):
+            given = [types.unliteral(a) for a in args]
+            result = result_of(*given)
+            return None if result is None else signature_of(result, *given)
+
+    infer_global(function)(Meaning)
+    for given in kinds:
+        lower_builtin(function, *given)(build)
+
+
+ANY = (Vector, types.Number)
+ONE = tuple((kind,) for kind in ANY)
+PAIRS = ((Vector, Vector), (Vector, types.Number), (types.Number, Vector))
+
+
 def define_operator(op, on_floats, on_integers, gives_mask=False):
-    @intrinsic
-    def apply(typing, a, b):
+    def result_of(a, b):
         vector = vector_among(a, b)
-        result = Vector(types.boolean, vector.lanes) if gives_mask else vector
+        return Vector(types.boolean, vector.lanes) if vector and gives_mask else vector
 
-        def build(context, builder, signature, args):
-            x, y = (widened(context, builder, v, t, vector) for v, t in zip(args, signature.args))
-            return (on_floats if is_float(vector) else on_integers)(builder, x, y)
+    def build(context, builder, signature, args):
+        vector = vector_among(*signature.args)
+        x, y = (widened(context, builder, v, t, vector) for v, t in zip(args, signature.args))
+        return (on_floats if is_float(vector) else on_integers)(builder, x, y)
 
-        return result(a, b), build
-
-    @overload(op)
-    def typed(a, b):
-        if vector_among(a, b) is not None:
-            return lambda a, b: apply(a, b)
+    define(op, PAIRS, result_of, build)
 
 
 define_operator(operator.add, lambda b, x, y: b.fadd(x, y), lambda b, x, y: b.add(x, y))
@@ -128,35 +150,34 @@ for _op, _sign in ((operator.lt, "<"), (operator.gt, ">"), (operator.eq, "==")):
     )
 
 
-@intrinsic
-def negative(typing, a):
-    return a(a), lambda context, b, signature, args: b.fneg(args[0])
+define(
+    operator.neg,
+    [(Vector,)],
+    lambda a: a if isinstance(a, Vector) else None,
+    lambda context, b, signature, args: b.fneg(args[0]),
+)
 
 
-@overload(operator.neg)
-def neg_vector(a):
-    if isinstance(a, Vector):
-        return lambda a: negative(a)
-
-
-@intrinsic
-def fma_any(typing, a, b, c):
-    kind = vector_among(a, b, c)
+def fused_type(a, b, c):
     number = next((t for t in (c, a, b) if isinstance(t, types.Float) and t != types.float64), types.float64)
+    return vector_among(a, b, c) or number
 
-    def build(context, builder, signature, args):
-        if kind is None:
-            values = [context.cast(builder, v, t, number) for v, t in zip(args, signature.args)]
-            name, result = f"llvm.fma.f{number.bitwidth}", ELEMENT[number]
-        else:
-            values = [widened(context, builder, v, t, kind) for v, t in zip(args, signature.args)]
-            name, result = f"llvm.fma.{kind.mangled}", kind.llvm
-        if fuses(context):
-            return call(builder, name, result, values)
-        x, y, z = (cast_value(builder, v, element(kind or number), types.float64) for v in values)
-        return cast_value(builder, builder.fadd(builder.fmul(x, y), z), types.float64, element(kind or number))
 
-    return (kind or number)(a, b, c), build
+def fused(context, builder, signature, args):
+    kind = signature.return_type
+    if isinstance(kind, Vector):
+        values = [widened(context, builder, v, t, kind) for v, t in zip(args, signature.args)]
+        name, result = f"llvm.fma.{kind.mangled}", kind.llvm
+    else:
+        values = [context.cast(builder, v, t, kind) for v, t in zip(args, signature.args)]
+        name, result = f"llvm.fma.f{kind.bitwidth}", ELEMENT[kind]
+    if fuses(context):
+        return call(builder, name, result, values)
+    x, y, z = (cast_value(builder, v, element(kind), types.float64) for v in values)
+    return cast_value(builder, builder.fadd(builder.fmul(x, y), z), types.float64, element(kind))
+
+
+define(maths.fma, itertools.product(ANY, repeat=3), fused_type, fused)
 
 
 def fuses(context):
@@ -179,47 +200,40 @@ def assembly(target, code):
     return target.emit_assembly(binding.parse_assembly(code))
 
 
-@overload(maths.fma)
-def fma_overload(a, b, c):
-    return lambda a, b, c: fma_any(a, b, c)
+def selected_type(mask, a, b):
+    if isinstance(mask, Vector):
+        number = a if isinstance(a, types.Float) and a != types.float64 else b
+        return vector_among(a, b) or Vector(number, mask.lanes)
+    return None
 
 
-@intrinsic
-def select(typing, mask, a, b):
-    kind = vector_among(a, b)
-    kind = kind or Vector(a if isinstance(a, types.Float) and a != types.float64 else b, mask.lanes)
+def select(context, builder, signature, args):
+    x, y = (widened(context, builder, v, t, signature.return_type) for v, t in zip(args[1:], signature.args[1:]))
+    return builder.select(args[0], x, y)
 
-    def build(context, builder, signature, args):
-        x, y = (widened(context, builder, v, t, kind) for v, t in zip(args[1:], signature.args[1:]))
-        return builder.select(args[0], x, y)
 
-    return kind(mask, a, b), build
+define(maths.where, itertools.product((Vector,), ANY, ANY), selected_type, select)
 
 
 @overload(maths.where)
 def where_overload(condition, a, b):
-    if isinstance(condition, Vector):
-        return lambda condition, a, b: select(condition, a, b)
-    return lambda condition, a, b: a if condition else b
+    if not isinstance(condition, Vector):
+        return lambda condition, a, b: a if condition else b
+    return None
 
 
-@intrinsic
-def reinterpret(typing, x):
+def reinterpreted_type(x):
     """float ↔ integer of the same size."""
-    dtype = x.dtype if isinstance(x, Vector) else x
-    other = {**INTEGER, **{i: f for f, i in INTEGER.items()}}[dtype]
-    result = Vector(other, x.lanes) if isinstance(x, Vector) else other
-    return result(x), lambda context, b, signature, args: b.bitcast(args[0], context.get_value_type(result))
+    other = {**INTEGER, **{i: f for f, i in INTEGER.items()}}[element(x)]
+    return Vector(other, x.lanes) if isinstance(x, Vector) else other
 
 
-@overload(maths.bits)
-def bits_overload(x):
-    return lambda x: reinterpret(x)
+def reinterpret(context, b, signature, args):
+    return b.bitcast(args[0], context.get_value_type(signature.return_type))
 
 
-@overload(maths.from_bits)
-def from_bits_overload(i):
-    return lambda i: reinterpret(i)
+for _function in (maths.bits, maths.from_bits):
+    define(_function, ONE, reinterpreted_type, reinterpret)
 
 
 def element(t):
@@ -254,18 +268,8 @@ def log_tail_overload(z):
     return lambda z: logistic.log_tail_f64(z)
 
 
-@overload(maths.widen)
-def widen_overload(x):
-    return lambda x: widen(x)
-
-
-@overload(maths.narrow)
-def narrow_overload(x, like):
-    return lambda x, like: narrow(x, like)
-
-
-for _function in (maths.maximum, *maths.FORMULAS, *logistic.FORMULAS):
-    device(_function)
+for _formula in (maths.maximum, *maths.FORMULAS, *logistic.FORMULAS):
+    device(_formula)
 
 
 # --- between types ----------------------------------------------------------------------------------------------------
@@ -281,19 +285,19 @@ def cast_value(b, value, given, to):
     return b.fpext(value, kind) if given.bitwidth < to.bitwidth else b.fptrunc(value, kind)
 
 
-@intrinsic
-def widen(typing, x):
-    """In float64."""
-    result = Vector(types.float64, x.lanes) if isinstance(x, Vector) else types.float64
-    return result(x), lambda context, b, signature, args: cast_value(b, args[0], element(x), types.float64)
+def widened_type(x, like=None):
+    """float64, or the float type of `like`."""
+    to = types.float64 if like is None else element(like)
+    return Vector(to, x.lanes) if isinstance(x, Vector) else to
 
 
-@intrinsic
-def narrow(typing, x, like):
-    """The float type of `like`."""
-    to = element(like)
-    result = Vector(to, x.lanes) if isinstance(x, Vector) else to
-    return result(x, like), lambda context, b, signature, args: cast_value(b, args[0], element(x), to)
+def convert(context, b, signature, args):
+    return cast_value(b, args[0], element(signature.args[0]), element(signature.return_type))
+
+
+define(maths.widen, ONE, widened_type, convert)
+define(maths.narrow, itertools.product(ANY, ANY), widened_type, convert)
+widen, narrow = maths.widen, maths.narrow
 
 
 @intrinsic(prefer_literal=True)
