@@ -1,4 +1,4 @@
-"""Memory of large results: when nobody holds one any more, the next takes its place.
+"""Memory of large results: when nobody holds one any more, the next of its size takes its place.
 
 The first touch of fresh pages costs more than a loss and its gradient. Smaller results are left to malloc, which keeps
 memory itself.
@@ -67,6 +67,8 @@ def new(size):
 
 
 def keep(memory: np.ndarray) -> None:
+    if memory.size > MOST:
+        return
     waiting.append(memory)
     while sum(piece.size for piece in waiting) > MOST:
         try:
@@ -78,7 +80,8 @@ def keep(memory: np.ndarray) -> None:
 def empty_cache() -> None:
     """Let go of the CPU's memory that waits to be used again: large results that nobody holds any more, and scratch.
 
-    There is at most 1.4 GB of it. Nothing changes but the time of the next large call. Named after torch's function.
+    There is at most 2 GB of it, and nothing changes but the time of the next large call. A large result that finds no
+    other memory does this by itself, nothing else does. Named after torch's function.
 
     >>> import fastsce
     >>> fastsce.empty_cache()

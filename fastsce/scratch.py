@@ -10,7 +10,7 @@ import math
 import numpy as np
 
 SMALL = 1 << 17  # bytes: malloc has less at hand, without fresh pages
-LARGEST = 1 << 27  # bytes of a piece that is kept: the terms of 64 threads' rows of 262144 classes
+LARGEST = 9 << 25  # bytes of a piece that is kept: the terms of 64 threads' rows of 262144 classes
 PIECES = 3  # kept at most: a call needs as many
 
 BYTE = np.dtype(np.uint8)

@@ -159,3 +159,16 @@ def test_images_whose_rows_are_apart(planned):
     assert all(plan.behind for plan in plans)
     assert (out[:, :, 1] == expected).all()
     assert (out[:, :, [0, 2]] == 7).all()
+
+
+@pytest.mark.parametrize("streamed", [False, True])
+def test_blocks_far_below_the_largest_logit(streamed, planned):
+    """What multiplies their terms is no normal number, if it is kept beside them."""
+    x = np.random.default_rng(5).standard_normal((5, 3 * BLOCK), np.float32)
+    x[:, :BLOCK] -= 75
+    y = np.full(5, 2 * BLOCK)
+    expected = fastsce.cross_entropy_value_and_grad(x, y, backend="reference").grad
+    if streamed:
+        planned()
+    found = fastsce.cross_entropy_value_and_grad(x, y, out=np.empty_like(x), backend="cpu").grad
+    np.testing.assert_allclose(found, expected, rtol=2e-6)

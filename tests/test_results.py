@@ -150,6 +150,14 @@ def test_only_so_much_waits(monkeypatch):
     assert address(host.empty_like(x)) == places[-1]  # the last to go is the warmest
 
 
+def test_what_is_larger_than_all_that_may_wait_does_not(monkeypatch):
+    x, _ = batch()
+    host.empty_like(x)
+    monkeypatch.setattr(results, "MOST", 2 * SIZE)
+    host.empty_like(np.empty((3, *x.shape), np.float32))
+    assert [memory.size for memory in results.waiting] == [SIZE + results.LINE]
+
+
 def test_memory_that_waits_is_given_up_when_there_is_no_other(monkeypatch):
     x, _ = batch()
     host.empty_like(x)

@@ -123,7 +123,7 @@ def run(spec, logits, target, weight, row_scale, loss, lse, grad, hess, *, write
             write,
             saved,
             stream,
-            *(way_out(g) if stream and write == GRADIENT else (False, False)),
+            *(way_out(g, saved) if stream and write == GRADIENT else (False, False)),
             weight is not None,
             target is None,
             spec.ignore_index,
@@ -184,11 +184,11 @@ def plan_of(
     return rows.rows, plan, room.scratch_bytes(classes, plan)
 
 
-def way_out(grad):
+def way_out(grad, saved):
     """Of a gradient that is streamed: whether rows are written behind those that are read, and whether at a desk."""
     size = grad.shape[-1] * grad.itemsize
     whole = all(step % 64 == 0 for step in (*grad.strides[:-1], size, grad.ctypes.data))  # cache lines of their own
-    behind = size >= (BEHIND_BYTES if whole else BEHIND_SHARED_BYTES)
+    behind = not saved and size >= (BEHIND_BYTES if whole else BEHIND_SHARED_BYTES)
     return behind, grad.flags.c_contiguous and not behind and not (whole and size >= DESK_BYTES)
 
 

@@ -203,7 +203,7 @@ def write_gradients(
                 left = min(LANES, classes - i)
                 factors = maths.where(lane_numbers(LANES) < stop - i, splat(factor, LANES), splat(following, LANES))
                 v = marked(gradient(given, i, left, m, power, factors, pull, law, soft, softcap), i, place, special)
-                if streaming and left == LANES:
+                if streaming and after <= classes:
                     stream(there, i, v)
                 else:
                     store_part(there, i, left, v)

@@ -3,8 +3,8 @@
 A row is read from main memory once, in blocks that stay in the L1 cache: the block's largest logit, then its terms
 e = exp(z − m) and their sum, where m is the largest z so far. Then the gradient is written once. Terms are kept for it
 where they fit the caches, and computed again where they do not. Between the two, what there is once a row is worked out
-for a group of rows at a time; where rows have one block of at most TOGETHER classes, m and what comes of it too. Large
-batches' rows are written while those of the next group are read, so that neither memory nor arithmetic has to wait.
+for a group of rows at a time, and for rows of at most TOGETHER classes m and what comes of it too. Rows of large
+batches, unless they are short, are written while the next group is read, so that neither memory nor arithmetic waits.
 
 Rows laid out in any other way are copied, one at a time.
 """
@@ -272,7 +272,7 @@ def one_logit(x, law, softcap):
 def write_group(group, job, soft, softcap):
     plan, classes = job.plan, job.logits.shape[2]
     together = classes <= TOGETHER and plan.write == GRADIENT and not plan.copies
-    some = max(plan.desk, group.n if together else 1)
+    some = max(plan.desk, group.n if together else 1, 1)
     for r in range(0, group.n, some):
         write_rows(group, r, min(some, group.n - r), job, soft, softcap)
 

@@ -8,14 +8,14 @@ LANES = 16
 GROUP = 64  # samples worked on together in columns.py; not compared. Facts have places for so many
 
 # rows.py
-BLOCK = (
-    4096  # classes read, raised and summed in L1: 4096 to 131072 take 0.91 to 0.97 of what 2048 take (256 MB, Zen 4)
-)
+# Classes read, raised and summed while float32 ones are in L1: 4096 to 131072 take 0.91 to 0.97 of the time with 2048
+# (256 MB, two cores, Zen 4).
+BLOCK = 4096
 # Classes of rows of which LANES are read together: 512 take 199 ns so, 246 alone; 1000 from memory as long (Zen 4).
 TOGETHER = 512
-# Of a streamed row's bytes: from here on it is written while others are read. 256 MB, two cores, Zen 4: float32 336
-# classes take 1.02 of the time, 400 0.87, 1024 0.85, 8192 0.84, 50257 0.83; bfloat16 704 0.97, 1024 0.92, 32768 0.91;
-# float64 256 0.95, 32768 0.8.
+# Of a streamed row's bytes: from here on it is written while others are read. The plain loss, 256 MB, two cores, Zen 4:
+# float32 336 classes take 1.02 of the time, 400 0.87, 1024 0.85, 8192 0.84, 50257 0.83; bfloat16 704 0.97, 1024 0.92,
+# 32768 0.91; float64 256 0.95, 32768 0.8.
 BEHIND_BYTES = 1400
 # The same where rows share cache lines: 600 float32 classes 0.97, 700 1.07, 1000 0.94, 2500 0.88; bfloat16 1500 1.2,
 # 2000 1.04, 3000 1.0.
@@ -23,9 +23,9 @@ BEHIND_SHARED_BYTES = 4000
 # Rows of so many bytes that share no line are streamed without being put together first: float32 64 classes 1.14 of the
 # time, 128 0.96, 256 0.88.
 DESK_BYTES = 512
-AHEAD = (
-    2048  # classes: so far ahead memory is asked for; 4096 take 1.0 to 1.07 times as long, 8192 1.02 to 1.08 (Zen 4)
-)
+# Classes: so far ahead memory is asked for; 4096 take 1.0 to 1.07 times as long, 8192 1.02 to 1.08 (256 MB, two cores,
+# Zen 4).
+AHEAD = 2048
 # Terms of a row that wait for it to be written: 70000 to 262144 bfloat16 classes take 7.1 ns for 16, and 11.3 if they
 # are worked out twice (float32 9.3, 9.8); from 2M classes on it is the other way round (two cores, Zen 4).
 KEEP_BYTES = 3 << 20
