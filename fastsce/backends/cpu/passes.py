@@ -95,14 +95,18 @@ def add_terms(x, t, soon, n, classes, f, places, sums, counts, law, softcap, mea
         zero = splat(offset, LANES) * 0.0
         part, count, rest = zero, zero, widen(zero)
         for start in range(0, whole, STRETCH):
-            for j in range(start, min(start + STRETCH, whole), LANES):
+            stop = min(start + STRETCH, whole)
+            busy = max(start, min(stop, meanwhile.stop - meanwhile.j))
+            for j in range(start, busy, LANES):
+                part, count = add_term(load(p, j, LANES), here, j, offset, edge, lift, part, count, law, softcap)
+                prefetch(p, j + ahead, LANES)
+                i = meanwhile.j + j
+                v = load(meanwhile.t, i, LANES) * meanwhile.factor
+                stream(meanwhile.g, i, marked(v, i, meanwhile.place, meanwhile.special))
+            for j in range(busy, stop, LANES):
                 part, count = add_term(load(p, j, LANES), here, j, offset, edge, lift, part, count, law, softcap)
                 prefetch(p, j + ahead, LANES)
                 prefetch(later, j, LANES)
-                i = meanwhile.j + j
-                if i < meanwhile.stop:
-                    v = load(meanwhile.t, i, LANES) * meanwhile.factor
-                    stream(meanwhile.g, i, marked(v, i, meanwhile.place, meanwhile.special))
             rest, part = rest + widen(part), zero
         if whole < classes:
             v = fetch(p, whole, classes - whole, -np.inf, zero)
