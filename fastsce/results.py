@@ -14,7 +14,7 @@ import numpy as np
 from fastsce import scratch
 
 LEAST = 32 << 20  # bytes: of less, glibc's malloc lets nothing go; a gradient of 24 MB takes as long as with `out=`
-MOST = 1 << 30  # bytes that wait for a next result, all together: 8192 x 32000 float32 numbers
+MOST = 1 << 30  # bytes that wait for a next result, all together, without their lines: 1024 x 262144 float32
 SPARE = 0.25  # of a result's bytes: as much larger a piece may be
 LINE = 64  # bytes: a result begins with a cache line, so that all of it can be streamed
 
@@ -67,10 +67,10 @@ def new(size):
 
 
 def keep(memory: np.ndarray) -> None:
-    if memory.size > MOST:
+    if memory.size > MOST + LINE:
         return
     waiting.append(memory)
-    while sum(piece.size for piece in waiting) > MOST:
+    while sum(piece.size for piece in waiting) > MOST + LINE:
         try:
             waiting.pop(0)
         except IndexError:
