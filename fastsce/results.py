@@ -1,7 +1,7 @@
 """Memory of large results: when nobody holds one any more, the next of its size takes its place.
 
-The first touch of fresh pages costs more than a loss and its gradient. Smaller results are left to malloc, which keeps
-memory itself.
+The first touch of fresh pages takes 0.6 to 3 times as long as a loss and its gradient (256 and 48 MB). Smaller results
+are left to malloc, which keeps memory itself.
 """
 
 from __future__ import annotations
