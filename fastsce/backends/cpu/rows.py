@@ -270,6 +270,7 @@ def one_logit(x, law, softcap):
 
 @device
 def write_group(group, job, soft, softcap):
+    """Write rows that have been read: short ones all at once, those for the desk as many as it takes."""
     plan, classes = job.plan, job.logits.shape[2]
     together = classes <= TOGETHER and plan.write == GRADIENT and not plan.copies
     some = max(plan.desk, group.n if together else 1, 1)
