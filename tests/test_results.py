@@ -117,8 +117,18 @@ def test_laid_out_as_numpy_would(lay):
     assert (made.shape, made.dtype) == (like.shape, like.dtype)
     steps = [(a, b) for a, b, n in zip(made.strides, like.strides, made.shape, strict=True) if n > 1]
     assert all(a == b for a, b in steps)
-    assert address(made) % results.LINE == 0
     assert made.flags.writeable
+
+
+@pytest.mark.parametrize("past", [0, 1, 16, 63])
+def test_begins_with_a_cache_line(past):
+    memory = np.empty(SIZE + 2 * results.LINE + past, np.uint8)
+    start = -address(memory) % results.LINE + past
+    results.waiting.append(memory[start : start + SIZE + results.LINE])
+    made = host.empty_like(np.empty((ROWS, CLASSES), np.float32))
+    assert not results.waiting
+    assert address(made) % results.LINE == 0
+    assert 0 <= address(made) - address(memory) - start < results.LINE
 
 
 def test_rows_that_are_one_row_get_memory_each():
