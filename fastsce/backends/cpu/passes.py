@@ -183,12 +183,12 @@ def write_gradients(
             if begin == 0:
                 clear(there, classes, m)
             continue
-        j, _ = whole_steps(there, begin, begin, classes, streaming)
-        if begin == 0 and streaming:
+        if begin == 0:
+            head, _ = whole_steps(there, 0, 0, classes, streaming)
             factor = narrow(push * block_factor(maxima, classes, 0, m, kept, law.near), m)
-            for i in range(0, j, LANES):
-                v = gradient(given, i, j - i, m, power, factor, pull, law, soft, softcap)
-                store_part(there, i, j - i, marked(v, i, place, special))
+            for i in range(0, head, LANES):
+                v = gradient(given, i, head - i, m, power, factor, pull, law, soft, softcap)
+                store_part(there, i, head - i, marked(v, i, place, special))
         for start in range(begin, end, BLOCK):
             stop = min(start + BLOCK, classes)
             factor = narrow(push * block_factor(maxima, classes, start, m, kept, law.near), m)
