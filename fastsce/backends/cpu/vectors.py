@@ -100,7 +100,7 @@ def vector_among(*given):
 def define(function, kinds, result_of, build):
     """Give a function or an operator a meaning for arguments of these kinds, if `result_of` has a type for it.
 
-    numba's overloads are functions of their own, each of which it takes 7 ms to compile for each types of arguments.
+    An overload of numba's is a function of its own, which takes 7 ms to compile for every new types of its arguments.
     """
 
     class Meaning(AbstractTemplate):
