@@ -18,6 +18,8 @@ FLOAT64, INT64 = np.dtype(np.float64), np.dtype(np.int64)
 
 def empty(x, shape, dtype):
     """Memory for a result, beside the array x."""
+    if dtype.itemsize * math.prod(shape) >= results.LEAST:
+        return results.empty(shape, dtype, range(len(shape)))
     return np.empty(shape, dtype)
 
 
@@ -58,7 +60,7 @@ def labels(target):
 
 
 def copied(a, dtype):
-    out = np.empty(a.shape, dtype)
+    out = empty(a, a.shape, dtype)
     with np.errstate(all="ignore"):
         for piece in pieces(a.shape):
             out[piece] = values(a[piece])

@@ -19,7 +19,10 @@ kept: list[np.ndarray] = []
 
 
 def borrow(size: int) -> np.ndarray:
-    """At least so many bytes. Whoever comes meanwhile, a thread or a signal's handler, finds other pieces or none."""
+    """At least so many bytes. Whoever comes meanwhile, a thread or a signal's handler, finds other pieces or none.
+
+    Where all are too small, the smallest makes room for the one that will be given back.
+    """
     found, others = None, []
     while size >= SMALL and kept and found is None:
         try:
@@ -30,7 +33,8 @@ def borrow(size: int) -> np.ndarray:
             others.append(found)
             found = None
     if others:
-        kept.extend(others)
+        others.sort(key=len, reverse=True)
+        kept.extend(others if found is not None else others[:-1])
     return np.empty(size, BYTE) if found is None else found
 
 

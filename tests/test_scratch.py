@@ -33,6 +33,15 @@ def test_small_and_huge_pieces_are_not_kept():
     assert not scratch.kept
 
 
+def test_what_is_too_small_makes_room():
+    scratch.kept.clear()
+    for size in (SIZE, 2 * SIZE, 3 * SIZE):
+        pieces = [scratch.borrow(size) for _ in range(scratch.PIECES)]
+        for piece in pieces:
+            scratch.give_back(piece)
+    assert [piece.size for piece in scratch.kept] == [3 * SIZE] * scratch.PIECES
+
+
 def test_results_survive_later_calls():
     """Losses one a row, lse and gradients are memory of their own, also while other threads call."""
     rng = np.random.default_rng(5)

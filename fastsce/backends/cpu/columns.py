@@ -10,7 +10,7 @@ from __future__ import annotations
 import numpy as np
 
 from fastsce import maths
-from fastsce.backends.cpu.ahead import ask, ask_numbers, lines_of
+from fastsce.backends.cpu.ahead import FOUR, ask, ask_numbers, lines_of
 from fastsce.backends.cpu.coefficients import (
     BEND,
     CURVE,
@@ -49,7 +49,7 @@ from fastsce.backends.cpu.plan import (
     softness,
 )
 from fastsce.backends.cpu.reductions import first
-from fastsce.backends.cpu.tiles import Part, bring, bring_columns, desk_bytes, stride, take, tile_bytes
+from fastsce.backends.cpu.tiles import Coming, Part, bring, bring_four, bring_rest, desk_bytes, stride, take, tile_bytes
 from fastsce.backends.cpu.tuning import COLUMN_BYTES, GROUP, LANES, ROW_BYTES, STEP, TILE_LANES
 from fastsce.backends.cpu.vectors import lane_numbers, narrow, same_integer, splat, widen
 
@@ -124,36 +124,24 @@ def tile(here, after, job, soft, softcap, scratch):
         bring(job.soft, Part(q, here.a, here.b, here.n), width)
     desk = spare(scratch, FACTS_BYTES + 4 * size, job.logits.data)
     facts = facts_at(scratch, job)
-    strips = -(-here.n // LANES)
+    coming = Coming(after, 0, 0)
     for lane in range(0, here.n, GROUP):
-        group(
-            here.a,
-            here.b + lane,
-            min(GROUP, here.n - lane),
-            lane,
-            x,
-            e,
-            q,
-            desk,
-            after,
-            strips,
-            facts,
-            job,
-            soft,
-            softcap,
-        )
+        some = min(GROUP, here.n - lane)
+        coming = group(here.a, here.b + lane, some, lane, x, e, q, desk, coming, facts, job, soft, softcap)
+    if after.n > 0:
+        bring_rest(job.logits, coming, width)
 
 
 @device
-def group(a, b, n, lane, x, e, q, desk, after, strips, facts, job, soft, softcap):
+def group(a, b, n, lane, x, e, q, desk, coming, facts, job, soft, softcap):
     """n samples from b on, in a tile's lanes from `lane` on. The gradient is left in x, the Hessian in e."""
     i = a * job.logits.shape[1] + b
     for j in range(0, n, LANES):
         at_hand = at(job.logits, a, b + j, 0)
         later = lines_of(job.logits, a, b + j + job.plan.lanes, True, at_hand)
         soon = lines_of(job.grad, a, b + j, job.plan.write != NOTHING and not job.plan.stream, at_hand)
-        read_strip(
-            i + j, min(LANES, n - j), lane + j, j, x, e, q, after, later, soon, strips, facts, job, soft, softcap
+        coming = read_strip(
+            i + j, min(LANES, n - j), lane + j, j, x, e, q, coming, later, soon, facts, job, soft, softcap
         )
         ask_numbers(job.labels, i + j + GROUP)
         ask_numbers(Line(job.lse, 1), i + j + GROUP)
@@ -165,10 +153,11 @@ def group(a, b, n, lane, x, e, q, desk, after, strips, facts, job, soft, softcap
         take(moved(x, lane), stride(job.plan.lanes), n, job.grad, a, b, job.plan.stream, desk)
     if job.plan.write == HESSIAN:
         take(moved(e, lane), stride(job.plan.lanes), n, job.hess, a, b, job.plan.stream, desk)
+    return coming
 
 
 @device
-def read_strip(i, n, lane, j, x, e, q, after, later, soon, strips, facts, job, soft, softcap):
+def read_strip(i, n, lane, j, x, e, q, coming, later, soon, facts, job, soft, softcap):
     """x[c·width + lane …]: class c of these rows; facts[… + j …]: theirs."""
     law, plan, w, classes, width = job.law, job.plan, job.weight, job.logits.shape[2], stride(job.plan.lanes)
     y = begin(i, n, j, facts, job)
@@ -189,7 +178,7 @@ def read_strip(i, n, lane, j, x, e, q, after, later, soon, strips, facts, job, s
     m = maths.where(y == IGNORED, 0.0, m)  # an lse that is given may be anything there
     if soft is not None or law.off > 0.0:
         weigh(x, q, w, lane, j, width, classes, m, facts, law, soft, softcap)
-    terms(x, e, lane, j, width, classes, x_top, m, after, later, soon, strips, facts, job, softcap)
+    return terms(x, e, lane, j, width, classes, x_top, m, coming, later, soon, facts, job, softcap)
 
 
 @device
@@ -225,17 +214,15 @@ def first_largest(x, lane, width, classes, x_top):
 
 
 @device
-def terms(x, e, lane, j, width, classes, x_top, m, after, later, soon, strips, facts, job, softcap):
+def terms(x, e, lane, j, width, classes, x_top, m, coming, later, soon, facts, job, softcap):
     """Leave 2^power·(the term of z) in e; note the sum of all but the largest, and how many are the largest."""
     law = job.law
     power = load(facts.numbers, POWER + j, LANES) - maths.octaves(m, law.near)
     m = maths.offset(m, law.near)
     ties = m * 0.0
     rest = widen(ties)
-    steps = -(-classes // STEP)
-    some = -(-classes // (steps * strips))
-    for step in range(steps):
-        start, stop = step * STEP, min(step * STEP + STEP, classes)
+    for start in range(0, classes, STEP):
+        stop = min(start + STEP, classes)
         whole = start + (stop - start) // 4 * 4
         part = widen(ties) * 0.0  # float64 logits have no wider type to be summed in: steps first, then their sums
         for c in range(start, whole, 4):  # four terms are added up in the working precision
@@ -244,19 +231,23 @@ def terms(x, e, lane, j, width, classes, x_top, m, after, later, soon, strips, f
             v2, ties = term(x, e, (c + 2) * width + lane, x_top, m, power, ties, law, softcap)
             v3, ties = term(x, e, (c + 3) * width + lane, x_top, m, power, ties, law, softcap)
             part = part + widen((v0 + v1) + (v2 + v3))
-            ask(later, c)
-            ask(soon, c)
+            if coming.part.n >= FOUR:
+                coming = bring_four(job.logits, coming, width)
+            else:
+                ask(later, c)
+                ask(soon, c)
         for c in range(whole, stop):
             v0, ties = term(x, e, c * width + lane, x_top, m, power, ties, law, softcap)
             part = part + widen(v0)
         rest = rest + part
-        if after.n > 0:
-            some_more = (lane // LANES * steps + step) * some
-            bring_columns(job.logits, after, width, some_more, some_more + some)
-    ask(later, classes // 4 * 4)
-    ask(soon, classes // 4 * 4)
+    if coming.part.n >= FOUR:
+        coming = bring_four(job.logits, coming, width)
+    else:
+        ask(later, classes // 4 * 4)
+        ask(soon, classes // 4 * 4)
     store(facts.sums, REST + j, rest)
     store(facts.sums, TIES + j, widen(ties))
+    return coming
 
 
 @device

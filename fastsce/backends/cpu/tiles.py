@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-from fastsce.backends.cpu.ahead import prefetch
+from fastsce.backends.cpu.ahead import FOUR, prefetch
 from fastsce.backends.cpu.jit import device
 from fastsce.backends.cpu.memory import (
     QUAD,
@@ -54,17 +54,49 @@ class Part(NamedTuple):
     n: Any
 
 
+class Coming(NamedTuple):
+    """A tile that is being brought, four steps at a time: those from sample j of class c on come next."""
+
+    part: Any
+    c: Any
+    j: Any
+
+
 @device
-def bring_columns(v, part, width, start, stop):
-    """Classes start … stop of samples that lie side by side; as many classes more are asked for."""
-    whole = part.n // LANES * LANES
-    for c in range(start, min(stop, v.shape[2])):
-        p, ahead = at(v, part.a, part.b, c), at(v, part.a, part.b, c + (stop - start))
-        for j in range(0, whole, LANES):
-            store(part.x, c * width + j, load(p, j, LANES))
-            prefetch(ahead, j, LANES)
-        if whole < part.n:
-            store(part.x, c * width + whole, load_part(p, whole, part.n - whole, 0.0, LANES))
+def bring_four(v, coming, width):
+    """Bring four steps of samples that lie side by side, and ask for what comes CLASSES_AHEAD, in this tile or in the
+    one behind it. When all have come, the last class comes again.
+    """
+    (x, a, b, n), c, j = coming
+    last = v.shape[2] - 1
+    c, later, after = min(c, last), c + CLASSES_AHEAD, b
+    if later > last:
+        later, after = min(later - v.shape[2], last), b + n
+    p = at(v, a, b, c)
+    for i in range(j, j + FOUR, LANES):
+        store(x, c * width + i, load(p, i, LANES))
+    soon = at(v, a, after, later)
+    prefetch(soon, j, FOUR)
+    prefetch(soon, j + FOUR, LANES)  # columns need not begin with a cache line
+    j += FOUR
+    if j + FOUR > n:
+        c, j = c + 1, 0
+    return Coming(coming.part, c, j)
+
+
+@device
+def bring_rest(v, coming, width):
+    """What has not come by fours."""
+    (x, a, b, n), c, j = coming
+    whole = n // LANES * LANES
+    for k in range(v.shape[2]):
+        p, start = at(v, a, b, k), 0
+        if k <= c:
+            start = j if k == c else n // FOUR * FOUR
+        for i in range(start, whole, LANES):
+            store(x, k * width + i, load(p, i, LANES))
+        if whole < n:
+            store(x, k * width + whole, load_part(p, whole, n - whole, 0.0, LANES))
 
 
 @device
@@ -73,8 +105,7 @@ def bring(v, part, width):
     x, a, b, n = part.x, part.a, part.b, part.n
     classes, whole = v.shape[2], n // LANES * LANES
     if v.strides[1] == v.item:
-        for c in range(0, classes, CLASSES_AHEAD):
-            bring_columns(v, part, width, c, c + CLASSES_AHEAD)
+        bring_rest(v, Coming(part, 0, 0), width)
         return
     quads = v.strides[2] == v.item and classes >= QUAD
     for j in range(0, whole, LANES):
