@@ -138,6 +138,29 @@ def test_written_behind_with_options(classes, past, options, planned):
         assert a.tobytes() == b.tobytes()
 
 
+@pytest.mark.parametrize("ahead", [64, 128, 192, 256, 4032])
+@pytest.mark.parametrize(
+    ("classes", "kind"), [(1024, "float32"), (100, "float32"), (16, "float32"), (1040, "bfloat16")]
+)
+def test_gradients_just_ahead_of_the_logits_in_another_page(classes, kind, ahead, planned, monkeypatch):
+    """The last lines of a row go first there; of a short one all do."""
+    monkeypatch.setattr(cpu, "SHORT", 0)
+    x, y = batch(classes, kind, None)
+    memory = np.zeros(x.nbytes + 8192, np.uint8)
+    group = min(LANES, GROUP_CLASSES // classes) * classes * x.itemsize
+    start = (-memory.ctypes.data) % 4096
+    memory[start : start + x.nbytes] = x.view(np.uint8).reshape(-1)
+    x = memory[start : start + x.nbytes].view(x.dtype).reshape(x.shape)
+    expected = gradient(x, y, 0)
+    out = np.zeros(x.nbytes + 8192, np.uint8)
+    start = (-out.ctypes.data + group + ahead) % 4096
+    out = out[start : start + x.nbytes].view(x.dtype).reshape(x.shape)
+    plans = planned()
+    found = fastsce.cross_entropy_value_and_grad(x, y, out=out, backend="cpu")
+    assert [plan.behind for plan in plans] == [True]
+    assert found.grad.tobytes() == expected[0].tobytes()
+
+
 @pytest.mark.parametrize("rows", [1, 2, LANES, LANES + 1, 3 * LANES])
 @pytest.mark.parametrize("all_ignored", [False, True])
 def test_few_rows_in_place(rows, all_ignored, planned):

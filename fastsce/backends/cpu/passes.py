@@ -15,8 +15,10 @@ from fastsce.backends.cpu.ahead import prefetch
 from fastsce.backends.cpu.coefficients import LIFT, OFFSET, PLACE, POWER, PULL, PUSH, SPECIAL, X_TOP, M
 from fastsce.backends.cpu.jit import apart, device
 from fastsce.backends.cpu.memory import (
+    address_of,
     fetch,
     load,
+    moved,
     moved_bytes,
     numbers_in_line,
     past_boundary,
@@ -30,6 +32,7 @@ from fastsce.backends.cpu.tuning import AHEAD, BLOCK, LANES
 from fastsce.backends.cpu.vectors import lane_numbers, narrow, splat, widen
 
 STRETCH = 32 * LANES  # classes whose numbers are added up in the working precision
+NEAR_BYTES = 256  # 64: 1023 classes take 1.5 of the time they take from 256 on
 FAR = 2.0**-20  # of the largest term: what multiplies smaller blocks is not kept beside them
 
 
@@ -100,7 +103,8 @@ def add_terms(x, t, soon, n, classes, f, places, sums, counts, law, softcap, mea
             for j in range(start, busy, LANES):
                 part, count = add_term(load(p, j, LANES), here, j, offset, edge, lift, part, count, law, softcap)
                 prefetch(p, j + ahead, LANES)
-                i = meanwhile.j + j
+                i = meanwhile.j + j - meanwhile.lag
+                i += meanwhile.stop - meanwhile.j if j < meanwhile.lag else 0
                 v = load(meanwhile.t, i, LANES) * meanwhile.factor
                 stream(meanwhile.g, i, marked(v, i, meanwhile.place, meanwhile.special))
             for j in range(busy, stop, LANES):
@@ -116,15 +120,28 @@ def add_terms(x, t, soon, n, classes, f, places, sums, counts, law, softcap, mea
 
 
 class Middle(NamedTuple):
-    """Classes j … stop of a row that is to be streamed, whole lines of one block; j = stop: nothing."""
+    """Classes j … stop of a row that is to be streamed, whole lines of one block; j = stop: nothing. The last `lag` of
+    them go first.
+    """
 
     t: Any
     g: Any
     j: Any
     stop: Any
+    lag: Any
     factor: Any
     place: Any
     special: Any
+
+
+@device
+def lag_of(g, j, stop, x):
+    """How many to stream first, lest a load of x have to wait for a store just ahead of it in another page: where
+    addresses agree in their last 12 bits, the processor takes it for a load of what is being stored.
+    """
+    ahead = (address_of(moved(g, j)) - address_of(x)) % 4096
+    some = (ahead // 64 + 1) * steps_of(g, True)  # of float64, twice as many
+    return min(some, stop - j) if 0 < ahead < NEAR_BYTES else 0
 
 
 @device

@@ -54,6 +54,7 @@ from fastsce.backends.cpu.passes import (
     clear,
     find,
     find_largest,
+    lag_of,
     rebase,
     row,
     whole_steps,
@@ -247,7 +248,7 @@ def statistics(r, x, q, soon, facts, before, job, soft, softcap, scratch):
         note_offset(f, safe, power, law)
         here = Rows(moved(t, start if plan.keep else 0), 0)
         later = Rows(moved(soon.data, start), 0)
-        meanwhile = middle_of(before, r, start, job, soft, t)
+        meanwhile = middle_of(before, r, start, job, soft, t, block.data)
         add_terms(block, here, later, 1, n, f, place, sums, counts, law, softcap, meanwhile)
         rest, ties = rest + load(sums, 0, LANES), ties + widen(load(counts, 0, LANES))
         if soft is not None or law.off > 0.0:
@@ -312,8 +313,8 @@ def write_rows(group, r, n, job, soft, softcap):
 
 
 @device
-def middle_of(group, r, start, job, soft, t):
-    """What of row r can be written while another is read, of the block that begins at `start`; t: any terms."""
+def middle_of(group, r, start, job, soft, t, x):
+    """What of row r can be written while x is read, of the block that begins at `start`; t: any terms."""
     facts, classes = facts_at(group.scratch, job), job.logits.shape[2]
     if r >= group.n or soft is not None or job.law.off > 0.0 or facts.places[PLACE + r] == IGNORED:
         return nothing_of(t, job)
@@ -322,14 +323,13 @@ def middle_of(group, r, start, job, soft, t):
     g, m = at(job.grad, a, b, 0), load(f, M, 0)
     j, whole = whole_steps(g, start, min(start + BLOCK, classes), classes, True)
     factor = narrow(load(f, PUSH, 0) * block_factor(maxima, classes, start, m, True, job.law.near), m)
-    return Middle(
-        terms_of(r, job, group.scratch).data, g, j, whole, factor, facts.places[PLACE + r], load(f, SPECIAL, 0)
-    )
+    t, place, special = terms_of(r, job, group.scratch).data, facts.places[PLACE + r], load(f, SPECIAL, 0)
+    return Middle(t, g, j, whole, lag_of(g, j, whole, x), factor, place, special)
 
 
 @device
 def nothing_of(t, job):
-    return Middle(t, at(job.grad, 0, 0, 0), 0, 0, load(t, 0, 0), 0, load(t, 0, 0))
+    return Middle(t, at(job.grad, 0, 0, 0), 0, 0, 0, load(t, 0, 0), 0, load(t, 0, 0))
 
 
 @device

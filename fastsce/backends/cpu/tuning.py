@@ -17,10 +17,9 @@ TOGETHER = 512
 # float32 336 classes take 1.02 of the time, 400 0.87, 1024 0.85, 8192 0.84, 50257 0.83; bfloat16 704 0.97, 1024 0.92,
 # 32768 0.91; float64 256 0.95, 32768 0.8.
 BEHIND_BYTES = 1400
-# The same where rows share cache lines: 1000 float32 classes take 0.94 of the time, 1023 1.25, 1025 0.93, 2047 1.08,
-# 2500 0.88, 4097 1.08, 8191 0.99 to 1.04, 16385 0.98, 32003 0.8, 65535 0.98, 100003 0.8; bfloat16 1500 1.2, 3000 1.0.
-# Why was not found out.
-BEHIND_SHARED_BYTES = 64 << 10
+# The same where rows share cache lines: float32 401 classes take 1.4 of the time, 601 1.03, 767 0.9, 1023 0.94, 2047
+# 0.9, 4097 0.95; bfloat16 1023 1.05, 2047 0.88, 32767 0.93; float64 401 1.1, 511 1.0, 1023 0.94.
+BEHIND_SHARED_BYTES = 3300
 # Rows of so many bytes that share no line are streamed without being put together first: float32 64 classes 1.14 of the
 # time, 128 0.96, 256 0.88.
 DESK_BYTES = 512
