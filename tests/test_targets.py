@@ -69,7 +69,7 @@ def part(request, target, tmp_path_factory):
     """What one thread runs: what it begins with, and the loops that this calls."""
     code = (targets.made(tmp_path_factory.getbasetemp())[target] / f"{request.param}.s").read_text()
     loops = re.findall(rf"^({LOOP}):", code, re.MULTILINE)
-    assert len(loops) == (4 if request.param == "rows" else 0)
+    assert len(loops) == (5 if request.param == "rows" else 0)
     return "\n".join([work(code, ".part"), *(work(code, name) for name in loops)])
 
 

@@ -29,6 +29,8 @@ from fastsce.backends.cpu.tuning import (
     SHORT_APART,
     STREAM_BYTES,
     STREAM_ROW_BYTES,
+    TOGETHER,
+    TOGETHER_SAVED,
 )
 from fastsce.layout import STORAGE, blocks, compute_dtype, contiguous, pieces, runs, stored
 from fastsce.maths import law_of
@@ -178,9 +180,11 @@ def plan_of(
         parts = min(COPIES * parts, a * b)
     group = room.group_rows(classes, copies)
     behind = behind and keep and not copies
-    at_desk = room.desk_rows(classes) if desk and not copies else 0
+    together = classes <= (TOGETHER_SAVED if saved else TOGETHER) and not behind
+    at_desk = room.desk_rows(classes, together) if desk and not copies else 0
     given = (saved, stream and not copies and not at_desk, weighted, untargeted, ignored)
-    plan = Plan(parts, write, *given, keep=keep, behind=behind, copies=copies, group=group, desk=at_desk)
+    how = {"together": together, "keep": keep, "behind": behind, "copies": copies, "group": group, "desk": at_desk}
+    plan = Plan(parts, write, *given, **how)
     return rows.rows, plan, room.scratch_bytes(classes, plan)
 
 

@@ -186,6 +186,33 @@ def target_share(w, q, j, n, like, law, soft):
 
 
 @apart
+def scale_terms(t, maxima, g, n, classes, f, places, near, streaming):
+    """(mass + 2ζ·lse)·p, times scale, and the label's gradient, of rows with kept terms; of a block, if streamed."""
+    for r in range(n):
+        there, m, push, place = row(g, r), load(f, M + r, 0), load(f, PUSH + r, 0), places[PLACE + r]
+        if place == IGNORED:
+            clear(there, classes, m)
+            continue
+        special = load(f, SPECIAL + r, 0)
+        for start in range(0, classes, BLOCK):
+            e, to, size = moved(row(t, r), start), moved(there, start), min(BLOCK, classes - start)
+            factor = narrow(push * block_factor(maxima, classes, start, m, True, near), m)
+            j, whole = whole_steps(to, 0, size, size, streaming)
+            if streaming:  # such lines are not to be touched again
+                for i in range(j, whole, LANES):
+                    stream(to, i, marked(load(e, i, LANES) * factor, i, place, special))
+            else:
+                for i in range(j, whole, LANES):
+                    store(to, i, load(e, i, LANES) * factor)
+            for i in range(0, j, LANES):
+                store_part(to, i, j - i, load(e, i, LANES) * factor)
+            for i in range(whole, size, LANES):
+                store_part(to, i, size - i, load(e, i, LANES) * factor)
+            if place >= 0 and not (streaming and j <= place and place < whole):
+                store(there, place, special)
+
+
+@apart
 def write_gradients(
     x, q, w, t, maxima, g, n, begin, end, edges, classes, f, places, law, soft, softcap, kept, streaming
 ):

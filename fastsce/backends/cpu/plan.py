@@ -24,6 +24,7 @@ class Plan(NamedTuple):
     weighted: bool  # classes have weights that are not 1
     untargeted: bool  # there are no labels
     ignore_index: int
+    together: bool = False  # rows.py: up to LANES rows are gone through at once
     keep: bool = False  # rows.py: the terms of a row are kept until it is written
     behind: bool = False  # rows.py: rows are written while the next are read
     copies: bool = False  # rows.py: rows are not contiguous, and are worked on in copies

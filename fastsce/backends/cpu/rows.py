@@ -3,7 +3,7 @@
 A row is read from main memory once, in blocks that stay in the L1 cache: the block's largest logit, then its terms
 e = exp(z − m) and their sum, where m is the largest z so far. Then the gradient is written once. Terms are kept for it
 where they fit the caches, and computed again where they do not. Between the two, what there is once a row is worked out
-for a group of rows at a time, and for rows of at most TOGETHER classes m and what comes of it too. Rows of large
+for a group of rows at a time, and for rows that are gone through together m and what comes of it too. Rows of large
 batches, unless they are short, are written while the next group is read, so that neither memory nor arithmetic waits.
 
 Rows laid out in any other way are copied, one at a time.
@@ -57,6 +57,7 @@ from fastsce.backends.cpu.passes import (
     lag_of,
     rebase,
     row,
+    scale_terms,
     whole_steps,
     write_gradients,
     write_hessian,
@@ -77,7 +78,7 @@ from fastsce.backends.cpu.room import (
     send_rows,
     terms_of,
 )
-from fastsce.backends.cpu.tuning import BLOCK, LANES, TOGETHER
+from fastsce.backends.cpu.tuning import BLOCK, LANES
 from fastsce.backends.cpu.vectors import lane_numbers, narrow, splat, widen
 
 
@@ -123,7 +124,7 @@ def read_group(here, before, job, soft, softcap):
     i, n, scratch = here
     facts, plan, classes = facts_at(scratch, job), job.plan, job.logits.shape[2]
     y = begin(i, n, 0, facts, job)
-    if classes <= TOGETHER and not plan.behind:
+    if plan.together:
         read_together(i, n, y, facts, job, soft, softcap, scratch)
     else:
         for r in range(max(n, before.n)):
@@ -144,7 +145,7 @@ def read_group(here, before, job, soft, softcap):
 
 @device
 def read_together(i, n, y, facts, job, soft, softcap, scratch):
-    """Rows of up to TOGETHER classes: what there is once a row is worked out for all of them at once."""
+    """Up to LANES rows: what there is once a row is worked out for all of them at once."""
     law, f, classes, places = job.law, facts.numbers, job.logits.shape[2], facts.places
     x, q, soon = input_rows(i, job, soft, scratch)
     if soft is None:
@@ -272,8 +273,8 @@ def one_logit(x, law, softcap):
 @device
 def write_group(group, job, soft, softcap):
     """Write rows that have been read: short ones all at once, those for the desk as many as it takes."""
-    plan, classes = job.plan, job.logits.shape[2]
-    together = classes <= TOGETHER and plan.write == GRADIENT and not plan.copies
+    plan = job.plan
+    together = plan.together and plan.write == GRADIENT and not plan.copies
     some = max(plan.desk, group.n if together else 1, 1)
     for r in range(0, group.n, some):
         write_rows(group, r, min(some, group.n - r), job, soft, softcap)
@@ -304,6 +305,8 @@ def write_rows(group, r, n, job, soft, softcap):
         finish_row(job.hess, a, b, h, plan)
     if plan.write == LOG_SOFTMAX:
         write_log_softmax(x.data, g.data, classes, m, load(f, LOG_S, 0))
+    elif soft is None and law.off == 0.0 and plan.keep and (classes <= BLOCK or not plan.stream):
+        scale_terms(t, maxima, g, n, classes, f, places, law.near, plan.stream)
     else:
         how = (law, soft, softcap, plan.keep, plan.stream)
         write_gradients(x, q, job.weight, t, maxima, g, n, 0, classes, False, classes, f, places, *how)

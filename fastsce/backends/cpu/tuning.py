@@ -11,12 +11,15 @@ GROUP = 64  # samples worked on together in columns.py; not compared. Facts have
 # Classes read, raised and summed while float32 ones are in L1: 4096 to 131072 take 0.91 to 0.97 of the time with 2048
 # (256 MB, two cores, Zen 4).
 BLOCK = 4096
-# Classes of rows of which LANES are read together: 512 take 199 ns so, 246 alone; 1000 from memory as long (Zen 4).
-TOGETHER = 512
-# Of a streamed row's bytes: from here on it is written while others are read. The plain loss, 256 MB, two cores, Zen 4:
-# float32 336 classes take 1.02 of the time, 400 0.87, 1024 0.85, 8192 0.84, 50257 0.83; bfloat16 704 0.97, 1024 0.92,
-# 32768 0.91; float64 256 0.95, 32768 0.8.
-BEHIND_BYTES = 1400
+# Classes of rows of which LANES are gone through together, where they are not written behind: in cache 600 take 0.77 of
+# the time that they take alone, 1024 0.82, 1500 0.93, 2048 1.0 (Zen 4).
+TOGETHER = 2048
+# The same where lse is given: 100 to 512 classes take 0.8 to 0.9 of the time, 1000 1.0 to 1.1 (128 MB, two cores).
+TOGETHER_SAVED = 512
+# Of a streamed row's bytes: from here on it is written while others are read. The plain loss, 128 MB, two cores, Zen 4:
+# float32 384 classes take 1.07 of the time, 512 1.0, 640 0.89, 1024 0.85; bfloat16 1024 1.28, 1536 1.1, 2048 1.0, 8192
+# 0.85; float64 256 1.07, 512 0.96, 768 0.92.
+BEHIND_BYTES = 2560
 # The same where rows share cache lines: float32 401 classes take 1.4 of the time, 601 1.03, 767 0.9, 1023 0.94, 2047
 # 0.9, 4097 0.95; bfloat16 1023 1.05, 2047 0.88, 32767 0.93; float64 401 1.1, 511 1.0, 1023 0.94.
 BEHIND_SHARED_BYTES = 3300
