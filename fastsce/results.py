@@ -14,7 +14,8 @@ import numpy as np
 from fastsce import scratch
 
 LEAST = 32 << 20  # bytes: of less, glibc's malloc lets nothing go; a gradient of 24 MB takes as long as with `out=`
-MOST = 1 << 30  # bytes that wait for a next result, all together, without their lines: 1024 x 262144 float32
+MOST = 1 << 30  # bytes of a result that waits for a next one, without its line: 1024 x 262144 float32
+ALL = 5 << 28  # of all that wait: beside the largest gradient of 8 float32 classes and more there is room for its lse
 SPARE = 0.25  # of a result's bytes: as much larger a piece may be
 LINE = 64  # bytes: a result begins with a cache line, so that all of it can be streamed
 
@@ -70,7 +71,7 @@ def keep(memory: np.ndarray) -> None:
     if memory.size > MOST + LINE:
         return
     waiting.append(memory)
-    while sum(piece.size for piece in waiting) > MOST + LINE:
+    while sum(piece.size for piece in waiting) > ALL:
         try:
             waiting.pop(0)
         except IndexError:
@@ -80,8 +81,8 @@ def keep(memory: np.ndarray) -> None:
 def empty_cache() -> None:
     """Let go of the CPU's memory that waits to be used again: large results that nobody holds any more, and scratch.
 
-    There is at most 2 GB of it, and nothing changes but the time of the next large call. A large result that finds no
-    other memory does this by itself, nothing else does. Named after torch's function.
+    There are at most some 2 GB of it, and nothing changes but the time of the next large call. A large result that
+    finds no other memory does this by itself, nothing else does. Named after torch's function.
 
     >>> import fastsce
     >>> fastsce.empty_cache()

@@ -19,10 +19,7 @@ kept: list[np.ndarray] = []
 
 
 def borrow(size: int) -> np.ndarray:
-    """At least so many bytes. Whoever comes meanwhile, a thread or a signal's handler, finds other pieces or none.
-
-    Where all are too small, the smallest makes room for the one that will be given back.
-    """
+    """At least so many bytes. Whoever comes meanwhile, a thread or a signal's handler, finds other pieces or none."""
     found, others = None, []
     while size >= SMALL and kept and found is None:
         try:
@@ -33,14 +30,20 @@ def borrow(size: int) -> np.ndarray:
             others.append(found)
             found = None
     if others:
-        others.sort(key=len, reverse=True)
-        kept.extend(others if found is not None else others[:-1])
+        kept.extend(others)
     return np.empty(size, BYTE) if found is None else found
 
 
 def give_back(memory: np.ndarray) -> None:
-    if SMALL <= memory.size <= LARGEST and len(kept) < PIECES:
-        kept.append(memory)
+    """Keep a piece, in place of the smallest where there are enough."""
+    if SMALL <= memory.size <= LARGEST:
+        pieces = [memory]
+        while kept:
+            try:
+                pieces.append(kept.pop())
+            except IndexError:
+                break
+        kept.extend(sorted(pieces, key=len)[-PIECES:])
 
 
 def floats(shape: tuple[int, ...]) -> np.ndarray:

@@ -84,7 +84,7 @@ def planned(monkeypatch):
         return kernel, plan, scratch
 
     def prepare():
-        for name in ("STREAM_BYTES", "STREAM_ROW_BYTES", "BEHIND_BYTES", "BEHIND_SHARED_BYTES"):
+        for name in ("STREAM_BYTES", "STREAM_ROW_BYTES", "BEHIND_BYTES", "BEHIND_SHARED_BYTES", "TOGETHER"):
             monkeypatch.setattr(cpu, name, 0)
         monkeypatch.setattr(cpu, "plan_of", watched)
         return plans

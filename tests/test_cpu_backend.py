@@ -158,3 +158,32 @@ def test_any_batch(backend, drawn):
     reachable = np.abs(true.loss) < np.finfo(loss.dtype).max
     assert_within(np.where(reachable, loss, 0), np.where(reachable, true.loss, 0), bound, "loss")
     assert_within(grad, true.grad, stored(law.grad_bound(dtype), true.grad, dtype), "grad")
+
+
+@pytest.mark.parametrize(
+    ("shape", "dtype"),
+    [
+        ((1, 1100, 100), np.float32),  # tiles of 48 samples
+        ((1, 600, 75), np.float64),
+        ((2, 5000, 50), np.float16),
+        ((1, 300, 1000), np.float32),
+        ((5, 21, 7, 7), np.float32),
+        ((3, 6, 11, 11), np.float32),
+        ((2, 3, 333), np.float32),
+        ((2, 40, 5), np.float32),
+    ],
+    ids=str,
+)
+def test_tiles_that_come_while_others_are_worked_on(shape, dtype):
+    """The same bits as of samples that are all in one tile."""
+    rng = np.random.default_rng(9)
+    x = rng.standard_normal(shape).astype(dtype).reshape(*shape[:2], -1)
+    y = rng.integers(0, shape[1], (shape[0], x.shape[2]))
+    options = {"axis": 1, "reduction": "none", "backend": "cpu"}
+    found = fastsce.cross_entropy_value_and_grad(x, y, **options)
+    for b in range(0, x.shape[2], 16):
+        part = np.ascontiguousarray(x[:, :, b : b + 16])
+        expected = fastsce.cross_entropy_value_and_grad(part, y[:, b : b + 16], **options)
+        for name in ("loss", "lse"):
+            assert getattr(found, name)[:, b : b + 16].tobytes() == getattr(expected, name).tobytes()
+        assert found.grad[:, :, b : b + 16].tobytes() == expected.grad.tobytes()

@@ -150,7 +150,7 @@ def test_small_results_are_left_to_malloc():
 
 def test_only_so_much_waits(monkeypatch):
     piece = SIZE + results.LINE
-    monkeypatch.setattr(results, "MOST", 3 * piece - results.LINE)
+    monkeypatch.setattr(results, "ALL", 3 * piece)
     x, _ = batch()
     held = [host.empty_like(x) for _ in range(5)]
     places = [address(a) for a in held]
@@ -158,6 +158,18 @@ def test_only_so_much_waits(monkeypatch):
         held.pop(0)
     assert sum(memory.size for memory in results.waiting) == 3 * piece
     assert address(host.empty_like(x)) == places[-1]  # the last to go is the warmest
+
+
+def test_lse_leaves_a_large_gradient_its_memory(monkeypatch):
+    monkeypatch.setattr(results, "MOST", 2 * SIZE)
+    monkeypatch.setattr(results, "ALL", 2 * SIZE * 5 // 4)
+    grad, lse = np.empty((2 * ROWS, CLASSES), np.float32), np.empty(SIZE // 16 * 3 // 4)
+    for _ in range(2):
+        monkeypatch.setattr(results, "LEAST", lse.nbytes)
+        a, b = host.empty_like(grad), host.empty(grad, lse.shape, lse.dtype)
+        places = address(a), address(b)
+        del a, b
+    assert (address(host.empty_like(grad)), address(host.empty(grad, lse.shape, lse.dtype))) == places
 
 
 def test_what_is_larger_than_all_that_may_wait_does_not(monkeypatch):

@@ -22,6 +22,7 @@ from fastsce.backends.cpu.tuning import (
     BEHIND_SHARED_BYTES,
     COPIES,
     DESK_BYTES,
+    DESK_CLASSES,
     KEEP_BYTES,
     LONGEST_COLUMN,
     PIECE,
@@ -181,7 +182,7 @@ def plan_of(
     group = room.group_rows(classes, copies)
     behind = behind and keep and not copies
     together = classes <= (TOGETHER_SAVED if saved else TOGETHER) and not behind
-    at_desk = room.desk_rows(classes, together) if desk and not copies else 0
+    at_desk = (group if together else DESK_CLASSES // classes) if desk and not copies else 0
     given = (saved, stream and not copies and not at_desk, weighted, untargeted, ignored)
     how = {"together": together, "keep": keep, "behind": behind, "copies": copies, "group": group, "desk": at_desk}
     plan = Plan(parts, write, *given, **how)
@@ -193,6 +194,7 @@ def way_out(grad, saved):
     size = grad.shape[-1] * grad.itemsize
     whole = all(step % 64 == 0 for step in (*grad.strides[:-1], size, grad.ctypes.data))  # cache lines of their own
     behind = not saved and size >= (BEHIND_BYTES if whole else BEHIND_SHARED_BYTES)
+    behind = behind and (grad.itemsize >= 4 or grad.shape[-1] > TOGETHER)
     return behind, grad.flags.c_contiguous and not behind and not (whole and size >= DESK_BYTES)
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import numpy as np
 
 from fastsce import maths
-from fastsce.backends.cpu.ahead import FOUR, ask, ask_numbers, lines_of
+from fastsce.backends.cpu.ahead import ask, ask_numbers, lines_of
 from fastsce.backends.cpu.coefficients import (
     BEND,
     CURVE,
@@ -49,7 +49,7 @@ from fastsce.backends.cpu.plan import (
     softness,
 )
 from fastsce.backends.cpu.reductions import first
-from fastsce.backends.cpu.tiles import Coming, Part, bring, bring_four, bring_rest, desk_bytes, stride, take, tile_bytes
+from fastsce.backends.cpu.tiles import Coming, Part, bring, bring_rest, bring_some, desk_bytes, stride, take, tile_bytes
 from fastsce.backends.cpu.tuning import COLUMN_BYTES, GROUP, LANES, ROW_BYTES, STEP, TILE_LANES
 from fastsce.backends.cpu.vectors import lane_numbers, narrow, same_integer, splat, widen
 
@@ -111,8 +111,8 @@ def before_boundary(v):
 
 @device
 def tile(here, after, job, soft, softcap, scratch):
-    """Work on a tile. Where its samples lie side by side, the tile after it is brought meanwhile, some classes at a
-    step, so that memory need not wait for arithmetic.
+    """Work on a tile. Where its samples lie side by side, the tile after it is brought meanwhile, four steps after each
+    four terms, so that memory need not wait for arithmetic: what is still to come goes from function to function.
     """
     plan, classes, width = job.plan, job.logits.shape[2], stride(job.plan.lanes)
     size = tile_bytes(classes, plan.lanes)
@@ -215,7 +215,9 @@ def first_largest(x, lane, width, classes, x_top):
 
 @device
 def terms(x, e, lane, j, width, classes, x_top, m, coming, later, soon, facts, job, softcap):
-    """Leave 2^power·(the term of z) in e; note the sum of all but the largest, and how many are the largest."""
+    """Leave 2^power·(the term of z) in e; note the sum of all but the largest, and how many are the largest. Returns
+    what is still to come of the next tile.
+    """
     law = job.law
     power = load(facts.numbers, POWER + j, LANES) - maths.octaves(m, law.near)
     m = maths.offset(m, law.near)
@@ -231,8 +233,8 @@ def terms(x, e, lane, j, width, classes, x_top, m, coming, later, soon, facts, j
             v2, ties = term(x, e, (c + 2) * width + lane, x_top, m, power, ties, law, softcap)
             v3, ties = term(x, e, (c + 3) * width + lane, x_top, m, power, ties, law, softcap)
             part = part + widen((v0 + v1) + (v2 + v3))
-            if coming.part.n >= FOUR:
-                coming = bring_four(job.logits, coming, width)
+            if coming.part.n >= LANES:
+                coming = bring_some(job.logits, coming, width)
             else:
                 ask(later, c)
                 ask(soon, c)
@@ -240,8 +242,8 @@ def terms(x, e, lane, j, width, classes, x_top, m, coming, later, soon, facts, j
             v0, ties = term(x, e, c * width + lane, x_top, m, power, ties, law, softcap)
             part = part + widen(v0)
         rest = rest + part
-    if coming.part.n >= FOUR:
-        coming = bring_four(job.logits, coming, width)
+    if coming.part.n >= LANES:
+        coming = bring_some(job.logits, coming, width)
     else:
         ask(later, classes // 4 * 4)
         ask(soon, classes // 4 * 4)

@@ -28,11 +28,10 @@ from fastsce.backends.cpu.memory import (
 )
 from fastsce.backends.cpu.plan import IGNORED
 from fastsce.backends.cpu.reductions import first
-from fastsce.backends.cpu.tuning import AHEAD, BLOCK, LANES
+from fastsce.backends.cpu.tuning import AHEAD, BLOCK, CLEAR_BYTES, LANES
 from fastsce.backends.cpu.vectors import lane_numbers, narrow, splat, widen
 
 STRETCH = 32 * LANES  # classes whose numbers are added up in the working precision
-NEAR_BYTES = 256  # 64: 1023 classes take 1.5 of the time they take from 256 on
 FAR = 2.0**-20  # of the largest term: what multiplies smaller blocks is not kept beside them
 
 
@@ -137,11 +136,12 @@ class Middle(NamedTuple):
 @device
 def lag_of(g, j, stop, x):
     """How many to stream first, lest a load of x have to wait for a store just ahead of it in another page: where
-    addresses agree in their last 12 bits, the processor takes it for a load of what is being stored.
+    addresses agree in their last 12 bits, the processor takes it for a load of what is being stored. All others are
+    streamed so much later, behind the loads.
     """
     ahead = (address_of(moved(g, j)) - address_of(x)) % 4096
     some = (ahead // 64 + 1) * steps_of(g, True)  # of float64, twice as many
-    return min(some, stop - j) if 0 < ahead < NEAR_BYTES else 0
+    return min(some, stop - j) if 0 < ahead < CLEAR_BYTES else 0
 
 
 @device
@@ -187,7 +187,9 @@ def target_share(w, q, j, n, like, law, soft):
 
 @apart
 def scale_terms(t, maxima, g, n, classes, f, places, near, streaming):
-    """(mass + 2ζ·lse)·p, times scale, and the label's gradient, of rows with kept terms; of a block, if streamed."""
+    """(mass + 2ζ·lse)·p, times scale and the slope of the softcap, and the label's gradient, of rows whose terms were
+    kept. Streamed rows have one block.
+    """
     for r in range(n):
         there, m, push, place = row(g, r), load(f, M + r, 0), load(f, PUSH + r, 0), places[PLACE + r]
         if place == IGNORED:
@@ -208,8 +210,8 @@ def scale_terms(t, maxima, g, n, classes, f, places, near, streaming):
                 store_part(to, i, j - i, load(e, i, LANES) * factor)
             for i in range(whole, size, LANES):
                 store_part(to, i, size - i, load(e, i, LANES) * factor)
-            if place >= 0 and not (streaming and j <= place and place < whole):
-                store(there, place, special)
+        if place >= 0 and not (streaming and j <= place and place < whole):
+            store(there, place, special)
 
 
 @apart

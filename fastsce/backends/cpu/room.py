@@ -12,7 +12,7 @@ from fastsce.backends.cpu.memory import at, moved, spare, workspace
 from fastsce.backends.cpu.passes import Rows
 from fastsce.backends.cpu.plan import NOTHING
 from fastsce.backends.cpu.tiles import send
-from fastsce.backends.cpu.tuning import BLOCK, DESK_CLASSES, GROUP_CLASSES, LANES
+from fastsce.backends.cpu.tuning import BLOCK, GROUP_CLASSES, LANES
 
 FOLD_BYTES = 2 * 8 * LANES * LANES + 64
 
@@ -20,11 +20,6 @@ FOLD_BYTES = 2 * 8 * LANES * LANES + 64
 def group_rows(classes, copies):
     """How many rows are worked on together."""
     return 1 if copies else max(1, min(LANES, GROUP_CLASSES // classes))
-
-
-def desk_rows(classes, together):
-    """How many rows are put together before they are streamed, so that lines which two of them share leave whole."""
-    return LANES if together else DESK_CLASSES // classes
 
 
 @device

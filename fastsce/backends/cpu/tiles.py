@@ -55,7 +55,7 @@ class Part(NamedTuple):
 
 
 class Coming(NamedTuple):
-    """A tile that is being brought, four steps at a time: those from sample j of class c on come next."""
+    """A tile that is being brought: what begins with sample j of class c comes next."""
 
     part: Any
     c: Any
@@ -63,19 +63,25 @@ class Coming(NamedTuple):
 
 
 @device
-def bring_four(v, coming, width):
-    """Bring four steps of samples that lie side by side, and ask for what comes CLASSES_AHEAD, in this tile or in the
-    one behind it. When all have come, the last class comes again.
+def bring_some(v, coming, width):
+    """Bring four steps of a tile of at least one, and ask for what comes CLASSES_AHEAD, in this tile or in the one
+    behind it. When all have come, the last class comes again.
     """
+    if coming.part.n > FOUR:
+        return bring_four(v, coming, width)
+    for _ in range(4):
+        coming = bring_one(v, coming, width)
+    return coming
+
+
+@device
+def bring_four(v, coming, width):
+    """Four steps of one class: a tenth faster than one by one."""
     (x, a, b, n), c, j = coming
-    last = v.shape[2] - 1
-    c, later, after = min(c, last), c + CLASSES_AHEAD, b
-    if later > last:
-        later, after = min(later - v.shape[2], last), b + n
-    p = at(v, a, b, c)
+    c = min(c, v.shape[2] - 1)
+    p, soon = at(v, a, b, c), ahead(v, coming.part, c)
     for i in range(j, j + FOUR, LANES):
         store(x, c * width + i, load(p, i, LANES))
-    soon = at(v, a, after, later)
     prefetch(soon, j, FOUR)
     prefetch(soon, j + FOUR, LANES)  # columns need not begin with a cache line
     j += FOUR
@@ -85,14 +91,37 @@ def bring_four(v, coming, width):
 
 
 @device
-def bring_rest(v, coming, width):
-    """What has not come by fours."""
+def bring_one(v, coming, width):
     (x, a, b, n), c, j = coming
-    whole = n // LANES * LANES
+    c = min(c, v.shape[2] - 1)
+    store(x, c * width + j, load(at(v, a, b, c), j, LANES))
+    soon = ahead(v, coming.part, c)
+    prefetch(soon, j, LANES)
+    prefetch(soon, j + LANES, LANES)
+    j += LANES
+    if j + LANES > n:
+        c, j = c + 1, 0
+    return Coming(coming.part, c, j)
+
+
+@device
+def ahead(v, part, c):
+    """Where the samples of a class to come begin."""
+    later, b = c + CLASSES_AHEAD, part.b
+    if later >= v.shape[2]:
+        later, b = min(later - v.shape[2], v.shape[2] - 1), b + part.n
+    return at(v, part.a, b, later)
+
+
+@device
+def bring_rest(v, coming, width):
+    """What has not come."""
+    (x, a, b, n), c, j = coming
+    whole, brought = n // LANES * LANES, n // FOUR * FOUR if n > FOUR else n // LANES * LANES
     for k in range(v.shape[2]):
         p, start = at(v, a, b, k), 0
         if k <= c:
-            start = j if k == c else n // FOUR * FOUR
+            start = j if k == c else brought
         for i in range(start, whole, LANES):
             store(x, k * width + i, load(p, i, LANES))
         if whole < n:

@@ -11,18 +11,21 @@ GROUP = 64  # samples worked on together in columns.py; not compared. Facts have
 # Classes read, raised and summed while float32 ones are in L1: 4096 to 131072 take 0.91 to 0.97 of the time with 2048
 # (256 MB, two cores, Zen 4).
 BLOCK = 4096
-# Classes of rows of which LANES are gone through together, where they are not written behind: in cache 600 take 0.77 of
+# Classes of rows of which a group is gone through together, if they are not written behind: in cache 600 take 0.77 of
 # the time that they take alone, 1024 0.82, 1500 0.93, 2048 1.0 (Zen 4).
 TOGETHER = 2048
 # The same where lse is given: 100 to 512 classes take 0.8 to 0.9 of the time, 1000 1.0 to 1.1 (128 MB, two cores).
 TOGETHER_SAVED = 512
-# Of a streamed row's bytes: from here on it is written while others are read. The plain loss, 128 MB, two cores, Zen 4:
-# float32 384 classes take 1.07 of the time, 512 1.0, 640 0.89, 1024 0.85; bfloat16 1024 1.28, 1536 1.1, 2048 1.0, 8192
-# 0.85; float64 256 1.07, 512 0.96, 768 0.92.
+# Of a streamed row's bytes: from here on it is written while others are read, unless it has 16-bit numbers and can go
+# together. The plain loss, 128 MB, two cores, Zen 4: float32 384 classes take 1.07 of the time, 512 1.0, 640 0.89, 1024
+# 0.85; float64 256 1.07, 512 0.96, 768 0.92; bfloat16 1024 1.28, 1536 1.1, 2048 1.0, 8192 0.85.
 BEHIND_BYTES = 2560
 # The same where rows share cache lines: float32 401 classes take 1.4 of the time, 601 1.03, 767 0.9, 1023 0.94, 2047
-# 0.9, 4097 0.95; bfloat16 1023 1.05, 2047 0.88, 32767 0.93; float64 401 1.1, 511 1.0, 1023 0.94.
+# 0.9, 4097 0.95; bfloat16 32767 0.93; float64 401 1.1, 511 1.0, 1023 0.94.
 BEHIND_SHARED_BYTES = 3300
+# Of what is streamed: bytes ahead of what is read, in any page, that it must not lie within: 1023 classes, × copy, 64
+# 1.96, 192 1.5, 320 1.4, from 576 on 1.3 (64 MB, two cores, Zen 4).
+CLEAR_BYTES = 256
 # Rows of so many bytes that share no line are streamed without being put together first: float32 64 classes 1.14 of the
 # time, 128 0.96, 256 0.88.
 DESK_BYTES = 512
@@ -36,8 +39,8 @@ GROUP_CLASSES = 16384  # classes of all rows in a group, of which there are up t
 # Of logits from which on results are written past the caches, which could not hold both anyway: at 16 to 31 MB 0.93 to
 # 1.4 times as fast, 0.85 to 1.35 if the gradient is read next; at 12 MB mostly a loss (two cores, Zen 4, 32 MB L3).
 STREAM_BYTES = 16 << 20
-# Of longer rows that share lines and are put together before they are streamed; of those that are read together all
-# are: 150 classes 12.8 → 11.1 ms, 333 11.4 → 10.3, 500 10.1 → 10.4 (64 MB, one core, Zen 4).
+# Of longer rows that share lines and are put together before they are streamed (where lse is given; of those that are
+# gone through together all are): 150 classes 12.8 → 11.1 ms, 333 11.4 → 10.3, 500 10.1 → 10.4 (64 MB, one core, Zen 4).
 DESK_CLASSES = 2048
 # Of a row, side by side with others, whose gradient is: shorter ones, put together first, take 0.94 to 1.12 of the time
 # if they are streamed, at 16 to 256 MB and 2 to 24 classes; 32 classes take 0.83 to 1.01 (two cores, Zen 4).
@@ -52,7 +55,7 @@ LONGEST_COLUMN = 16384  # classes: a tile of 16 samples has 1 MB there; longer c
 ROW_BYTES = 8 << 10  # of a tile of rows: what is asked for ahead needs L1 too; 4 and 16 KB: within the noise
 COLUMN_BYTES = 256 << 10  # of a tile of columns, in L2: at 1000 classes 6.8 ms, with 128 KB 8.9 (two cores)
 TILE_LANES = 256  # samples in a tile at most: lines of 1 KB are read and written at 0.95 x copy, of 256 bytes at 1.1
-STEP = 32  # classes whose terms pay for the way from memory of some of the next tile's; not compared
+STEP = 32  # classes whose terms are added up before they come to those before: a sum of few float64; not compared
 CLASSES_AHEAD = 4  # in a column: a bare copy through tiles of 21 classes takes 5.7 ms, with 1 ahead 6.5 (two cores)
 
 # elementwise.py
