@@ -79,7 +79,7 @@ def bring_steps(v, coming, width, size):
     """So many samples of one class."""
     (x, a, b, n), c, j = coming
     c = min(c, v.shape[2] - 1)
-    p, soon = at(v, a, b, c), ahead(v, coming.part, c)
+    p, soon = at(v, a, b, c), class_ahead(v, coming.part, c)
     for i in range(j, j + size, LANES):
         store(x, c * width + i, load(p, i, LANES))
         prefetch(soon, i, LANES)
@@ -91,7 +91,7 @@ def bring_steps(v, coming, width, size):
 
 
 @device
-def ahead(v, part, c):
+def class_ahead(v, part, c):
     """Where the samples of a class to come begin."""
     later, b = c + CLASSES_AHEAD, part.b
     if later >= v.shape[2]:
