@@ -10,7 +10,8 @@ from typing import Any, NamedTuple
 
 from fastsce import maths
 from fastsce.backends.cpu.jit import device
-from fastsce.backends.cpu.memory import gather, integers, load, load_part, store, store_part, workspace
+from fastsce.backends.cpu.memory import gather, integers, load, store, workspace
+from fastsce.backends.cpu.partial import load_part, store_part
 from fastsce.backends.cpu.plan import HESSIAN, IGNORED, NO_TARGET, NOTHING, SOFT
 from fastsce.backends.cpu.tuning import GROUP, LANES
 from fastsce.backends.cpu.vectors import frozen, lane_numbers, narrow, splat, widen

@@ -17,16 +17,15 @@ from fastsce.backends.cpu.memory import (
     at,
     fence,
     load,
-    load_part,
     past_boundary,
     pointer,
     spare,
     store,
-    store_part,
     stream,
     view,
     workspace,
 )
+from fastsce.backends.cpu.partial import load_part, store_part
 from fastsce.backends.cpu.parts import hand_out
 from fastsce.backends.cpu.reductions import total
 from fastsce.backends.cpu.tuning import ELEMENTS_AHEAD, RUN

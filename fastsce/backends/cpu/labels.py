@@ -9,7 +9,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from fastsce.backends.cpu.jit import device, kernel
-from fastsce.backends.cpu.memory import load_part, pointer, store
+from fastsce.backends.cpu.memory import pointer, store
+from fastsce.backends.cpu.partial import load_part
 from fastsce.backends.cpu.parts import hand_out
 from fastsce.backends.cpu.reductions import total as sum_of
 from fastsce.backends.cpu.threads import parts_of, run

@@ -12,7 +12,7 @@ from numba.extending import intrinsic
 
 from fastsce.backends.cpu.jit import device
 from fastsce.backends.cpu.storage import compute_type, decode, encode, stored_type
-from fastsce.backends.cpu.vectors import I1, I8, I32, I64, Vector, call, shuffle, splat_value
+from fastsce.backends.cpu.vectors import I8, I32, I64, Vector, call, shuffle
 
 # --- pointers ---------------------------------------------------------------------------------------------------------
 
@@ -129,7 +129,7 @@ def loaded_type(pointer, lanes):
 
 # --- loads and stores -------------------------------------------------------------------------------------------------
 #
-# `lanes` is a constant; 0 stands for a single number. The _part forms touch the first n lanes only.
+# `lanes` is a constant; 0 stands for a single number. partial.py has loads and stores of a vector's first numbers.
 
 
 @intrinsic(prefer_literal=True)
@@ -142,40 +142,6 @@ def load(typing, p, index, lanes):
         return decode(context, b, value, p.dtype, n)
 
     return loaded_type(p, lanes)(p, types.int64, lanes), build
-
-
-def masked_load(context, b, p, args, fill_type, result):
-    """The first n of p[index : index + lanes], the other lanes filled with a number."""
-    pointer, index, n, fill = args
-    stored = ir.VectorType(stored_type(p.dtype), result.lanes)
-    mask = first_lanes(b, n, result.lanes)
-    address = place(b, pointer, index, result.lanes)
-    name = f"llvm.masked.load.{mangled(p, result.lanes)}.p0"
-    value = call(b, name, stored, [address, I32(size_of(p)), mask, ir.Constant(stored, ir.Undefined)])
-    rest = splat_value(b, result, context.cast(b, fill, fill_type, result.dtype))
-    return b.select(mask, decode(context, b, value, p.dtype, result.lanes), rest)
-
-
-@intrinsic(prefer_literal=True)
-def load_part(typing, p, index, n, fill, lanes):
-    """p[index : index + n], the other lanes filled with a number."""
-    result = loaded_type(p, lanes)
-
-    def build(context, b, signature, args):
-        return masked_load(context, b, p, args[:4], signature.args[3], result)
-
-    return result(p, types.int64, types.int64, fill, lanes), build
-
-
-@intrinsic
-def fetch(typing, p, index, n, fill, like):
-    """As load_part, with the lanes of `like`."""
-    result = Vector(compute_type(p.dtype), like.lanes)
-
-    def build(context, b, signature, args):
-        return masked_load(context, b, p, args[:4], signature.args[3], result)
-
-    return result(p, types.int64, types.int64, fill, like), build
 
 
 def define_store(doc, nontemporal=False):
@@ -201,20 +167,6 @@ def define_store(doc, nontemporal=False):
 
 store = define_store("p[index : index + lanes] = value.")
 stream = define_store("The same past the caches; p + index must be aligned to 64 bytes, or to all.", nontemporal=True)
-
-
-@intrinsic
-def store_part(typing, p, index, n, value):
-    """p[index : index + n] = the first n lanes of value."""
-
-    def build(context, b, signature, args):
-        encoded = encode(context, b, args[3], p.dtype, value.lanes)
-        name = f"llvm.masked.store.{mangled(p, value.lanes)}.p0"
-        address = place(b, args[0], args[1], value.lanes)
-        call(b, name, ir.VoidType(), [encoded, address, I32(size_of(p)), first_lanes(b, args[2], value.lanes)])
-        return context.get_dummy_value()
-
-    return types.void(p, types.int64, types.int64, value), build
 
 
 def define_line_copy(doc, align, nontemporal=False):
@@ -362,17 +314,3 @@ def turned(b, lines):
 
 def size_of(pointer):
     return pointer.dtype.bitwidth // 8
-
-
-def mangled(pointer, lanes):
-    letter = "f" if isinstance(pointer.dtype, types.Float) else "i"
-    return f"v{lanes}{letter}{pointer.dtype.bitwidth}"
-
-
-def first_lanes(b, n, lanes):
-    """A mask of the first n lanes."""
-    kind = ir.IntType(lanes)
-    some = b.sub(b.shl(I64(1), n), I64(1))
-    return b.bitcast(
-        b.trunc(b.select(b.icmp_signed("<", n, I64(lanes)), some, I64(-1)), kind), ir.VectorType(I1, lanes)
-    )

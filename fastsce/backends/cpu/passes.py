@@ -16,16 +16,15 @@ from fastsce.backends.cpu.coefficients import LIFT, OFFSET, PLACE, POWER, PULL, 
 from fastsce.backends.cpu.jit import apart, device
 from fastsce.backends.cpu.memory import (
     address_of,
-    fetch,
     load,
     moved,
     moved_bytes,
     numbers_in_line,
     past_boundary,
     store,
-    store_part,
     stream,
 )
+from fastsce.backends.cpu.partial import fetch, store_part
 from fastsce.backends.cpu.plan import IGNORED
 from fastsce.backends.cpu.reductions import first
 from fastsce.backends.cpu.tuning import AHEAD, BLOCK, CLEAR_BYTES, LANES

@@ -14,17 +14,16 @@ from fastsce.backends.cpu.memory import (
     copy_line,
     load,
     load_apart,
-    load_part,
     moved,
     past_boundary,
     quads_in,
     quads_out,
     store,
     store_apart,
-    store_part,
     stream,
     stream_line,
 )
+from fastsce.backends.cpu.partial import load_part, store_part
 from fastsce.backends.cpu.tuning import CLASSES_AHEAD, GROUP, LANES, SHORT_APART
 
 
