@@ -1,7 +1,7 @@
 """Loads and stores of the first n numbers of a vector, which touch no others.
 
-Where there are masks for every type, each is an instruction. Elsewhere there may be none for 16 bits, and an AMD CPU takes
-13 cycles to store half of such a vector; so a whole vector goes as one, and only a smaller one by halves.
+Where there are masks for every type, each is an instruction. Elsewhere there may be none for 16 bits, and an AMD CPU
+takes 13 cycles for a masked store of 256 bits; so a whole vector goes as one, and only a part of one by halves.
 """
 
 from __future__ import annotations

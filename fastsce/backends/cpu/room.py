@@ -9,12 +9,13 @@ from __future__ import annotations
 from fastsce.backends.cpu.coefficients import FACTS_BYTES
 from fastsce.backends.cpu.jit import device
 from fastsce.backends.cpu.memory import at, moved, spare, workspace
-from fastsce.backends.cpu.passes import Rows
+from fastsce.backends.cpu.passes import MAKINGS_BYTES, Rows
 from fastsce.backends.cpu.plan import NOTHING
 from fastsce.backends.cpu.tiles import send
 from fastsce.backends.cpu.tuning import BLOCK, GROUP_CLASSES, LANES
 
 FOLD_BYTES = 2 * 8 * LANES * LANES + 64
+ROWS_START = FACTS_BYTES + FOLD_BYTES + MAKINGS_BYTES
 
 
 def group_rows(classes, copies):
@@ -30,14 +31,14 @@ def scratch_bytes(classes, plan):
 
 @device
 def group_bytes(classes, plan):
-    """Facts of a group, folds, its rows' terms and the m of their blocks; copies of rows, or rows at the desk."""
+    """Facts of a group, folds, makings, terms and the m of their blocks; copies of rows, or rows at the desk."""
     copies = 4 * slot_bytes(classes) if plan.copies else slot_bytes(plan.desk * classes)
     return (copies_start(classes, plan) + copies + 63) // 64 * 64
 
 
 @device
 def copies_start(classes, plan):
-    return FACTS_BYTES + FOLD_BYTES + kept_rows(plan.group, plan.keep) * row_bytes(classes, plan.keep)
+    return ROWS_START + kept_rows(plan.group, plan.keep) * row_bytes(classes, plan.keep)
 
 
 @device
@@ -74,6 +75,12 @@ def folds_at(scratch, job):
 
 
 @device
+def makings_at(scratch, job):
+    """For what the terms of a stretch are made with."""
+    return workspace(scratch, FACTS_BYTES + FOLD_BYTES, job.logits.data)
+
+
+@device
 def numbers_of(sums, like):
     """The same memory, for numbers of the working precision."""
     return workspace(sums, 0, like)
@@ -84,7 +91,7 @@ def terms_of(r, job, scratch):
     """The terms of rows from row r of a group on."""
     plan, classes = job.plan, job.logits.shape[2]
     size = row_bytes(classes, plan.keep)
-    start = FACTS_BYTES + FOLD_BYTES + (r if plan.keep else 0) * size
+    start = ROWS_START + (r if plan.keep else 0) * size
     return Rows(workspace(scratch, start, job.logits.data), size if plan.keep else 0)
 
 
@@ -92,7 +99,7 @@ def terms_of(r, job, scratch):
 def maxima_of(r, job, scratch):
     """The m of the blocks of row r."""
     plan, classes = job.plan, job.logits.shape[2]
-    start = FACTS_BYTES + FOLD_BYTES + (r if plan.keep else 0) * row_bytes(classes, plan.keep)
+    start = ROWS_START + (r if plan.keep else 0) * row_bytes(classes, plan.keep)
     return workspace(scratch, start + slot_bytes(classes if plan.keep else BLOCK), job.logits.data)
 
 

@@ -72,6 +72,7 @@ from fastsce.backends.cpu.room import (
     folds_at,
     group_bytes,
     input_rows,
+    makings_at,
     maxima_of,
     numbers_of,
     place_of,
@@ -162,7 +163,8 @@ def read_together(i, n, y, facts, job, soft, softcap, scratch):
         note_offset(f, maths.where(m == -np.inf, 0.0, m), load(f, POWER, LANES), law)  # −∞ − (−∞) would be NaN
         counts = numbers_of(more, x.data)
         t = terms_of(0, job, scratch)
-        add_terms(x, t, soon, n, classes, f, places, sums, counts, law, softcap, nothing_of(t.data, job))
+        makings, meanwhile = makings_at(scratch, job), nothing_of(t.data, job)
+        add_terms(x, t, soon, makings, n, classes, f, places, sums, counts, law, softcap, meanwhile)
         store(facts.sums, REST, rows_sum(sums))
         store(facts.sums, TIES, widen(rows_sum(counts)))
         if soft is not None or law.off > 0.0:
@@ -224,7 +226,7 @@ def statistics(r, x, q, soon, facts, before, job, soft, softcap, scratch):
     """
     law, plan, classes, f = job.law, job.plan, job.logits.shape[2], moved(facts.numbers, r)
     (numbers, sums, more), place = folds_at(scratch, job), moved(facts.places, r)
-    counts = numbers_of(more, x)
+    counts, makings = numbers_of(more, x), makings_at(scratch, job)
     t, maxima, power = terms_of(r, job, scratch).data, maxima_of(r, job, scratch), load(f, POWER, 0)
     x_top = narrow(-np.inf, load(x, 0, 0))
     m, rest = x_top, splat(0.0, LANES)
@@ -250,7 +252,7 @@ def statistics(r, x, q, soon, facts, before, job, soft, softcap, scratch):
         here = Rows(moved(t, start if plan.keep else 0), 0)
         later = Rows(moved(soon.data, start), 0)
         meanwhile = middle_of(before, r, start, job, soft, t, block.data)
-        add_terms(block, here, later, 1, n, f, place, sums, counts, law, softcap, meanwhile)
+        add_terms(block, here, later, makings, 1, n, f, place, sums, counts, law, softcap, meanwhile)
         rest, ties = rest + load(sums, 0, LANES), ties + widen(load(counts, 0, LANES))
         if soft is not None or law.off > 0.0:
             weight = moved(job.weight, start)

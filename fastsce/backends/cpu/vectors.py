@@ -7,12 +7,14 @@ contract: the same operations give the same bits on every machine with an instru
 
 import itertools
 import operator
+import re
 from functools import cache
 
 from llvmlite import binding, ir
 from numba import types
 from numba.core import cgutils
 from numba.core.datamodel import models, register_default
+from numba.core.registry import cpu_target
 from numba.core.typing.templates import AbstractTemplate, infer_global
 from numba.core.typing.templates import signature as signature_of
 from numba.extending import intrinsic, lower_builtin
@@ -200,6 +202,12 @@ def assembly(target, code):
     return target.emit_assembly(binding.parse_assembly(code))
 
 
+def few_registers():
+    """Whether an x86 CPU has 16 vector registers, as without AVX-512, not 32."""
+    asked = "define <16 x float> @asked(<16 x float> %x) { %y = fadd <16 x float> %x, %x ret <16 x float> %y }"
+    return bool(re.search("%[xy]mm", assembly(cpu_target.target_context.codegen()._tm, asked)))
+
+
 def selected_type(mask, a, b):
     if isinstance(mask, Vector):
         number = a if isinstance(a, types.Float) and a != types.float64 else b
@@ -245,6 +253,13 @@ def exp_parts_overload(x, power):
     if element(x) == types.float32:
         return lambda x, power: maths.exp_parts_f32(x, power)
     return lambda x, power: maths.exp_parts_f64(x, power)
+
+
+@overload(maths.exp_series)
+def exp_series_overload(r):
+    if element(r) == types.float32:
+        return lambda r: maths.exp_series_f32(r)
+    return lambda r: maths.exp_series_f64(r)
 
 
 @overload(maths.log_parts)

@@ -224,6 +224,13 @@ def exp_parts_meaning(x, power):
     return lambda x, power: maths.exp_parts_f64(x, power)
 
 
+@meaning(maths.exp_series)
+def exp_series_meaning(r):
+    if r == SINGLE:
+        return lambda r: maths.exp_series_f32(r)
+    return lambda r: maths.exp_series_f64(r)
+
+
 @meaning(maths.log_parts)
 def log_parts_meaning(u):
     if u == SINGLE:
