@@ -77,25 +77,21 @@ def whole(x):
 
 
 def exp_parts_f32(x, power):
-    """(2^(n + power), r): e^x = 2^n·e^r. 0 where 2^(n + power) would be below the normal numbers, and r any number."""
-    lowest = power * -0.693147 - 88.0297
-    x = where(x < lowest, lowest, x)
+    """(2^(n + power), r, floor): e^x = 2^n·e^r, and 2^(n + power) is normal for x ≥ floor."""
     magic = 12582912.0 + 127.0 + power
     t = fma(x, 1.4426950408889634, magic)
     n = t - magic
     r = fma(n, -1.428606765330187e-06, fma(n, -0.693145751953125, x))
-    return from_bits(bits(t) << 23), r
+    return from_bits(bits(t) << 23), r, power * -0.693147 - 87.0
 
 
 def exp_parts_f64(x, power):
     """As for float32."""
-    lowest = power * -0.693147 - 709.0896
-    x = where(x < lowest, lowest, x)
     magic = 6755399441055744.0 + 1023.0 + power
     t = fma(x, 1.4426950408889634, magic)
     n = t - magic
     r = fma(n, -1.90821492927058770002e-10, fma(n, -6.93147180369123816490e-01, x))
-    return from_bits(bits(t) << 52), r
+    return from_bits(bits(t) << 52), r, power * -0.693147 - 708.0
 
 
 def exp_series_f32(r):
@@ -124,8 +120,14 @@ POWER = 32.0  # terms of a sum are kept as 2^32·e^x, so that the smallest proba
 
 def exp(x, power):
     """2^power·e^x to an ulp, 0 where that falls below the normal numbers; x at most some 60 for power = POWER."""
-    scale, r = exp_parts(x, power)
-    return exp_of(scale, r)
+    scale, r, floor = exp_parts(x, power)
+    return where(x < floor, 0.0, exp_of(scale, r))
+
+
+def exp_begun(x, power):
+    """(scale, r) from which exp_of makes the same."""
+    scale, r, floor = exp_parts(x, power)
+    return where(x < floor, 0.0, scale), where(x < floor, 0.0, r)
 
 
 def exp_of(scale, r):
@@ -173,13 +175,8 @@ def rebased(before, m, near):
 
 def expm1(x):
     """e^x − 1 for x ≤ 88, −1 for x < −80; nothing cancels near 0."""
-    return where(x < -80.0, -1.0, exp_less_1(x))
-
-
-def exp_less_1(x):
-    """The same for x ≥ −80."""
-    scale, r = exp_parts(x, 0.0)
-    return fma(scale, fma(exp_series(r) * r, r, r), scale - 1.0)
+    scale, r, _ = exp_parts(x, 0.0)
+    return where(x < -80.0, -1.0, fma(scale, fma(exp_series(r) * r, r, r), scale - 1.0))
 
 
 def log_parts_f32(u):
@@ -227,7 +224,8 @@ LN2_LO = 1.4286068203094172e-06
 def tanh(a):
     """(tanh a, 1 − tanh² a), both to a few ulp, large a included."""
     y = maximum(a * 2.0, a * -2.0)
-    e = exp_less_1(where(y > 88.0, 88.0, y))  # e^2|a| − 1
+    scale, r, _ = exp_parts(where(y > 88.0, 88.0, y), 0.0)
+    e = fma(scale, fma(exp_series(r) * r, r, r), scale - 1.0)  # e^2|a| − 1
     reciprocal = 1.0 / (e + 2.0)
     t = e * reciprocal
     return where(a < 0.0, t * -1.0, t), reciprocal * 2.0 * (t + 1.0)
@@ -384,7 +382,7 @@ def logit(x, law, softcap):
 
 # What a compiling backend compiles as it stands; the other words it gives a meaning of its own.
 FORMULAS = (
-    exp_parts_f32, exp_parts_f64, exp_series_f32, exp_series_f64, exp, exp_of, exp_less_1, expm1, whole_f32, whole_f64,
+    exp_parts_f32, exp_parts_f64, exp_series_f32, exp_series_f64, exp, exp_begun, exp_of, expm1, whole_f32, whole_f64,
     octaves, offset, relative, inverse, rebased, log_parts_f32, log_parts_f64, log1p, tanh, carried, capped, slope,
     class_gradient, curvature, soft_mass, row_sums, label_chance, saved_chance, label_terms, row_loss, row_factor,
     place_gradient, share, unit, sloped, logit,

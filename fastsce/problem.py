@@ -114,7 +114,9 @@ class Problem(Call):
         return self.spec.reduction != "none"
 
     def classes_last(self, a: np.ndarray) -> np.ndarray:
-        return a if self.axis == a.ndim - 1 else np.moveaxis(a, self.axis, -1)
+        """NumPy's own moveaxis takes 5 to 10 µs."""
+        k = self.axis
+        return a if k == a.ndim - 1 else a.transpose(*range(k), *range(k + 1, a.ndim), k)
 
     def row_scale(self, grad_output: Any = None) -> Any:
         """What a row's gradient is multiplied by: sample_weight × grad_output ÷ normaliser, or one number for all."""

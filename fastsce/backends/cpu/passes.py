@@ -137,7 +137,7 @@ def in_two_steps(softcap):
 @device
 def begin_terms(p, makings, start, stop, offset, lift, law, softcap):
     for j in range(start, stop, LANES):
-        scale, r = maths.exp_parts(exponent(load(p, j, LANES), offset, law, softcap), lift)
+        scale, r = maths.exp_begun(exponent(load(p, j, LANES), offset, law, softcap), lift)
         store(makings, 2 * (j - start), scale)
         store(makings, 2 * (j - start) + LANES, r)
 
