@@ -12,7 +12,8 @@ install() {
     [ -x .venv/bin/python ] || "${PYTHON:-python3}" -m venv .venv
     if [ "$(cat "$done" 2>/dev/null)" != "$wanted" ]; then
         echo "installing $* into .venv"
-        .venv/bin/python -m pip install --quiet --quiet --disable-pip-version-check "$@"
+        # Modules are compiled when they are imported: few of all that are installed.
+        .venv/bin/python -m pip install --quiet --quiet --disable-pip-version-check --no-compile "$@"
         echo "$wanted" >"$done"
     fi
     PATH="$PWD/.venv/bin:$PATH"

@@ -152,7 +152,10 @@ def calls(dtype: np.dtype, backend: str | None) -> Iterable[tuple[str, Callable[
         x = np.zeros(shape, dtype)
         labels = np.zeros(x.size // shape[axis], np.int64)
         on: dict[str, Any] = {"axis": axis, "backend": backend}
-        for target, kind in ((labels, "labels"), (x, "probabilities")):
+        targets = {"labels": labels, "probabilities": x}
+        if dtype.itemsize == 2:
+            targets["float32 probabilities"] = x.astype(np.float32)
+        for kind, target in targets.items():
             for softcap in (None, 30.0):
                 form = f"{layout}, {kind}{', softcap' if softcap else ''}"
                 yield form, partial(loss_and_gradient, x, target, softcap=softcap, **on)

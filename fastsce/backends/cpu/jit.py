@@ -23,7 +23,8 @@ from numba.core.codegen import JITCodeLibrary
 from numba.core.compiler import CompilerBase, DefaultPassBuilder
 from numba.core.compiler_lock import global_compiler_lock
 from numba.core.compiler_machinery import register_pass
-from numba.core.typed_passes import NativeLowering
+from numba.core.typed_passes import InlineOverloads, NativeLowering, NopythonRewrites
+from numba.core.untyped_passes import InlineClosureLikes
 from numba.extending import register_jitable
 
 OPTIONS = {"nogil": True, "error_model": "numpy"}
@@ -99,11 +100,15 @@ class ApartLowering(PartLowering):
         return True
 
 
+NEEDLESS = {InlineClosureLikes, InlineOverloads, NopythonRewrites}  # no part has a closure, or arithmetic with arrays
+
+
 def options_of_a_part(lowering, inline):
     class PartCompiler(CompilerBase):
         def define_pipelines(self):
             pipeline = DefaultPassBuilder.define_nopython_pipeline(self.state)
-            pipeline.passes = [(lowering if p is NativeLowering else p, text) for p, text in pipeline.passes]
+            passes = [(p, text) for p, text in pipeline.passes if p not in NEEDLESS]
+            pipeline.passes = [(lowering if p is NativeLowering else p, text) for p, text in passes]
             pipeline.finalize()
             return [pipeline]
 
