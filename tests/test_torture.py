@@ -114,7 +114,7 @@ def test_labels_that_change():
     done = subprocess.run(program, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr[-4000:]
     counts = counts_of(done.stdout.splitlines())
-    assert counts["exchanged: accepted, labels written to meanwhile"] > 500
+    assert counts["exchanged: accepted, labels written to meanwhile"] > 100
     assert counts["by a thread: calls"] + counts["by a process: calls"] > 2000
     for way in ("by a thread", "by a process"):
         assert counts[f"{way}: accepted, labels written to meanwhile"] > 10
