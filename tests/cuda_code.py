@@ -15,8 +15,7 @@ GPUS = {"sm_80": (8, 0), "sm_90": (9, 0), "sm_100": (10, 0)}
 DTYPES = {"float32": "f4", "float64": "f8", "float16": "f2", "bfloat16": "V2"}
 LABELS, SMOOTHED, SOFT, CAPPED, HESSIAN = "labels", "smoothed", "probabilities", "softcap", "Hessian"
 BOTH = ("float32", "bfloat16")
-PLAIN = [("sm_90", dtype, regime, LABELS) for dtype in BOTH for regime in ("ROWS", "LONG")]
-PLAIN += [(gpu, *form, LABELS) for gpu in ("sm_80", "sm_100") for form in (("float32", "ROWS"), ("bfloat16", "LONG"))]
+PLAIN = [(gpu, dtype, regime, LABELS) for gpu in GPUS for dtype in BOTH for regime in ("ROWS", "LONG")]
 OTHERS = [
     ("sm_90", "float32", "COLUMNS", LABELS),
     ("sm_90", "bfloat16", "COLUMNS", LABELS),
