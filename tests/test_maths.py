@@ -3,6 +3,7 @@
 import mpmath
 import numpy as np
 import pytest
+from expect import same_bits
 
 from fastsce import maths
 
@@ -41,6 +42,11 @@ def vectors():
         return maths.exp(x, maths.POWER)
 
     @device
+    def exp_in_two_steps(x):
+        scale, r = maths.exp_begun(x, maths.POWER)
+        return maths.exp_of(scale, r)
+
+    @device
     def tanh(x):
         return maths.tanh(x)[0]
 
@@ -52,7 +58,14 @@ def vectors():
     def log1p(x):
         return maths.log1p(x, 1.0 / (x + 1.0))
 
-    named = {"exp": exp, "expm1": maths.expm1, "log1p": log1p, "tanh": tanh, "slope": tanh_slope}
+    named = {
+        "exp": exp,
+        "exp in two steps": exp_in_two_steps,
+        "expm1": maths.expm1,
+        "log1p": log1p,
+        "tanh": tanh,
+        "slope": tanh_slope,
+    }
     return {name: apply_to(function) for name, function in named.items()}
 
 
@@ -70,13 +83,21 @@ def test_exp_samples_of_float32(vectors):
 def test_exp_of_every_float32(vectors):
     for start in range(FIRST, LAST + 1, 1 << 22):
         x = np.arange(start, min(start + (1 << 22), LAST + 1), dtype=np.int32).view(np.float32)
-        assert ulps(vectors["exp"](x), np.exp(x.astype(np.float64)) * 2**32) <= 1
+        found = vectors["exp"](x)
+        assert ulps(found, np.exp(x.astype(np.float64)) * 2**32) <= 1
+        assert same_bits(vectors["exp in two steps"](x), found)
 
 
-def test_exp_of_special_numbers(vectors):
+@pytest.mark.parametrize("name", ["exp", "exp in two steps"])
+def test_exp_of_special_numbers(vectors, name):
     x = np.array([0.0, -0.0, -(2.0**-149), -1e-30, -np.inf, -3e38, -200.0, np.nan], np.float32)
     expected = np.array([1, 1, 1, 1, 0, 0, 0, np.nan], np.float32) * np.float32(2.0**32)
-    np.testing.assert_array_equal(vectors["exp"](x), expected)
+    np.testing.assert_array_equal(vectors[name](x), expected)
+
+
+def test_two_steps_of_float64(vectors):
+    x = np.concatenate([np.linspace(-800, 60, 100_003), [-np.inf, -1e300, np.nan]])
+    assert same_bits(vectors["exp in two steps"](x), vectors["exp"](x))
 
 
 def test_exp_of_float64_against_mpmath(vectors):

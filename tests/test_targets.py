@@ -67,11 +67,12 @@ PARTIAL = r"fastsce_(?:load|store)_v\d+[fi]\d+"  # a function of partial.py
 
 @pytest.fixture(scope="module", params=["rows", "columns"])
 def part(request, target, tmp_path_factory):
-    """What one thread runs: what it begins with, and the loops that this calls."""
+    """What one thread runs: what it begins with, and the loops and the parts of vectors that this calls."""
     code = (targets.made(tmp_path_factory.getbasetemp())[target] / f"{request.param}.s").read_text()
     loops = re.findall(rf"^({LOOP}):", code, re.MULTILINE)
     assert len(loops) == (5 if request.param == "rows" else 0)
-    return "\n".join([work(code, ".part"), *(work(code, name) for name in loops)])
+    partial = re.findall(rf"^({PARTIAL}):", code, re.MULTILINE)
+    return "\n".join([work(code, ".part"), *(work(code, name) for name in [*loops, *partial])])
 
 
 @pytest.fixture
@@ -117,9 +118,10 @@ def hot_loops(code):
 
 
 @pytest.fixture
-def in_two_steps(request, register):
+def in_two_steps(request, target):
     """Whether there are too few registers for terms of rows in one."""
-    return register != "z" and request.node.callspec.params["part"] == "rows"
+    wide = target == "host" and "avx512f" in targets.host_features()
+    return not wide and request.node.callspec.params["part"] == "rows"
 
 
 def test_the_hot_loops_are_of_whole_registers(part, register, in_two_steps):
@@ -131,12 +133,13 @@ def test_the_hot_loops_are_of_whole_registers(part, register, in_two_steps):
 
 
 def test_the_second_step_is_of_whole_registers(part, register, in_two_steps):
-    if in_two_steps:
-        whole = [
-            {("p", register)} == {(packed, letter) for _, packed, letter in products(b)} for b in inner_loops(part)
-        ]
-        long = [len(products(b)) >= 14 and not re.search(SHIFT, b) for b in inner_loops(part)]
-        assert sum(long) >= 2 and all(w for w, step in zip(whole, long) if step)
+    """Beside streaming, and without; an exp has seven of its products there, for each register."""
+    if not in_two_steps:
+        pytest.skip("terms are worked out in one step")
+    steps = [b for b in inner_loops(part) if len(products(b)) >= 14 and not re.search(SHIFT, b)]
+    assert len(steps) >= 2
+    for block in steps:
+        assert {(packed, letter) for _, packed, letter in products(block)} == {("p", register)}
 
 
 def test_products_are_fused(part, register):
@@ -153,7 +156,9 @@ def test_whole_registers_are_written_past_the_caches(part, register):
 
 
 def test_a_part_calls_nothing_but_its_loops(part):
-    """No exp, log or fma of a library, and no part of numba or Python."""
+    """Nor, where there are no masks, but functions of partial.py: no exp, log or fma of a library, and no part of numba
+    or Python.
+    """
     assert all(re.fullmatch(PARTIAL, name) for name in targets.outside(part))
     taken = re.findall(rf"^\s+(?:movabsq\s+\$|leaq\s+|callq?\s+)(_\w+|{PARTIAL})", part, re.MULTILINE)
     assert all(re.fullmatch(f"{LOOP}|{PARTIAL}", name) for name in taken)
