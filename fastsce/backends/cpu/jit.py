@@ -100,7 +100,7 @@ class ApartLowering(PartLowering):
         return True
 
 
-NEEDLESS = {InlineClosureLikes, InlineOverloads, NopythonRewrites}  # no part has a closure, or arithmetic with arrays
+NEEDLESS = {InlineClosureLikes, InlineOverloads, NopythonRewrites}  # no part has what they are for
 
 
 def options_of_a_part(lowering, inline):

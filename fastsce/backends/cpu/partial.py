@@ -1,7 +1,7 @@
 """Loads and stores of the first n numbers of a vector, which touch no others.
 
-Where there are masks for every type, each is an instruction. Elsewhere there may be none for 16 bits, and an AMD CPU
-takes 13 cycles for a masked store of 256 bits; so a whole vector goes as one, and only a part of one by halves.
+With the masks of AVX-512 each is an instruction. Elsewhere there may be none for 16 bits, and Zen 3 takes 13 cycles for
+a masked store of 256 bits; so a whole vector goes as one, and only a part of one by halves.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from fastsce.backends.cpu.vectors import I1, I32, I64, Vector, assembly, call, s
 
 @intrinsic(prefer_literal=True)
 def load_part(typing, p, index, n, fill, lanes):
-    """p[index : index + n], the other lanes filled with a number that p can hold."""
+    """p[index : index + n], the other lanes filled with a number that p can hold, as it is stored without masks."""
     result = loaded_type(p, lanes)
 
     def build(context, b, signature, args):
@@ -85,7 +85,7 @@ def store_part(typing, p, index, n, value):
 
 
 def has_masks(context):
-    """Whether some of 16 small numbers are stored in one instruction."""
+    """Whether AVX-512 has them for every type: then some of 16 small numbers are stored in one instruction."""
     asked = "define void @asked(<16 x i16> %v, ptr %p, <16 x i1> %m) { "
     asked += "call void @llvm.masked.store.v16i16.p0(<16 x i16> %v, ptr %p, i32 2, <16 x i1> %m) ret void } "
     asked += "declare void @llvm.masked.store.v16i16.p0(<16 x i16>, ptr, i32, <16 x i1>)"
@@ -163,4 +163,4 @@ def function(module, name, vector, kinds, result, body):
 
 
 def bytes_of(vector):
-    return {"i8": 1, "i16": 2, "float": 4, "double": 8, "i64": 8}[str(vector.element)]
+    return {"i16": 2, "float": 4, "double": 8, "i64": 8}[str(vector.element)]
