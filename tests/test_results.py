@@ -1,5 +1,6 @@
 """Large results take the place of those that nobody holds any more, and of no others."""
 
+import gc
 import random
 import subprocess
 import sys
@@ -18,6 +19,7 @@ SIZE = 4 * ROWS * CLASSES
 @pytest.fixture(autouse=True)
 def small_results_too(monkeypatch):
     monkeypatch.setattr(results, "LEAST", SIZE)
+    gc.collect()  # JAX lets go of an array no sooner: what it held would come in the middle of a later test
     results.waiting.clear()
     yield
     results.waiting.clear()
