@@ -8,7 +8,7 @@ from functools import cache
 from types import ModuleType
 from typing import Any, NamedTuple
 
-from fastsce import arrays
+from fastsce import arrays, interrupts
 from fastsce import forks as forks  # from the beginning, to see all of them
 
 
@@ -88,4 +88,7 @@ def load(name: str) -> ModuleType:
         raise RuntimeError(why_missing(name) or f"backend {name!r} cannot be imported: {error}") from error
 
 
-imported = cache(importlib.import_module)
+@cache
+def imported(module: str) -> ModuleType:
+    with interrupts.held():
+        return importlib.import_module(module)

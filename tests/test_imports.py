@@ -15,7 +15,7 @@ MODULES = {
     for path in sorted(ROOT.rglob("*.py"))
 }
 FRONT = {"arrays", "check", "problem", "spec"}
-BESIDE = {"device", "forks", "host", "layout", "logistic", "maths", "scratch", "spec"}  # what backends may know
+BESIDE = {"forks", "host", "interrupts", "layout", "logistic", "maths", "scratch", "spec"}  # what backends may know
 PUBLIC = {"api", "binary", "dispatch", "probabilities", "system"}
 
 # Who may import whom, by the longest name that fits; a package's modules may import each other.
@@ -25,13 +25,14 @@ ARROWS = {
     "logistic": {"maths"},
     "scratch": set(),
     "forks": set(),
+    "interrupts": set(),
     "layout": {"spec"},
     "results": {"layout", "scratch"},
     "device": {"layout", "spec"},
     "host": {"layout", "results", "scratch", "spec"},
     "check": {"spec"},
     "arrays": {"device", "spec"},
-    "dispatch": {"arrays", "forks"},
+    "dispatch": {"arrays", "forks", "interrupts"},
     "small": {"check", "dispatch"},
     "problem": {"arrays", "check", "dispatch", "spec"},
     "api": FRONT | {"small"},
@@ -43,8 +44,8 @@ ARROWS = {
     "demo": PUBLIC | {"", "backends.cpu"},
     "backends": set(),
     "backends.reference": {"host", "spec"},
-    "backends.cpu": BESIDE - {"device"},
-    "backends.cuda": BESIDE,
+    "backends.cpu": BESIDE,
+    "backends.cuda": BESIDE | {"device"},
     "frontends": PUBLIC | FRONT | {""},
 }
 

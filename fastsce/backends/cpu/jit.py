@@ -10,8 +10,6 @@ import hashlib
 import inspect
 import os
 import pickle
-import signal
-import threading
 from functools import partial
 from pathlib import Path
 
@@ -26,6 +24,8 @@ from numba.core.compiler_machinery import register_pass
 from numba.core.typed_passes import InlineOverloads, NativeLowering, NopythonRewrites
 from numba.core.untyped_passes import InlineClosureLikes
 from numba.extending import register_jitable
+
+from fastsce import interrupts
 
 OPTIONS = {"nogil": True, "error_model": "numpy"}
 LAWS = [Path(__file__).parents[2] / name for name in ("maths.py", "logistic.py")]
@@ -43,23 +43,6 @@ def hold_compiler():
 if hasattr(os, "register_at_fork"):
     released = global_compiler_lock.release
     os.register_at_fork(before=hold_compiler, after_in_parent=released, after_in_child=released)
-
-
-@contextlib.contextmanager
-def holding_ctrl_c():
-    """Ctrl-C waits for what is done here: numba, if it is interrupted, no longer knows what arrays are."""
-    handler = signal.getsignal(signal.SIGINT)
-    if not callable(handler) or threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    typed = []
-    signal.signal(signal.SIGINT, lambda *what: typed.append(what))
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, handler)
-        if typed:
-            handler(*typed[0])
 
 
 class Code(JITCodeLibrary):
@@ -146,7 +129,7 @@ class Kernel:
 
     def compile(self, form, args):
         self.enable_cache()
-        with holding_ctrl_c():
+        with interrupts.held():
             entry = self.entries[form] = self.dispatcher.compile(tuple(map(numba_type, args)))
         return entry
 
