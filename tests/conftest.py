@@ -1,5 +1,7 @@
 """What every test shares."""
 
+import gc
+
 import pytest
 
 OF_THE_HOST = {"test_refusals", "test_refused_memory"}  # what is refused of NumPy's arrays; of others, SIMULATION
@@ -58,6 +60,12 @@ def pytest_collection_modifyitems(config, items):
         of_cuda = of_cuda and item.originalname not in WORDWISE
         if not of_cuda and item.path.stem != "test_cuda":
             item.add_marker(pytest.mark.skip(reason="not of the GPU"))
+
+
+def pytest_collection_finish(session):
+    """What the libraries made when they were imported is looked through no more: a tenth of the time of all tests."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture

@@ -1,5 +1,6 @@
 """Compiled kernels on disk: kept where that is possible, and never the reason that a call fails."""
 
+import gc
 import os
 import shutil
 import subprocess
@@ -40,6 +41,19 @@ def files(cache, ending) -> list[Path]:
 def test_a_kernel_is_compiled_once(cache):
     assert [called_anew(), called_anew()] == [0, 1]
     assert len(files(cache, "nbi")) == len(files(cache, "nbc")) == 1
+
+
+@pytest.mark.parametrize("wanted", [True, False])
+def test_garbage_is_left_only_while_a_kernel_is_compiled(cache, monkeypatch, wanted):
+    kernel, seen = Kernel(double), []
+    monkeypatch.setattr(kernel.dispatcher, "compile", lambda *_: seen.append(gc.isenabled()) or max)
+    before = gc.isenabled()
+    try:
+        (gc.enable if wanted else gc.disable)()
+        kernel(21.0, 0.0)
+        assert seen == [False] and gc.isenabled() is wanted
+    finally:
+        (gc.enable if before else gc.disable)()
 
 
 DAMAGES = {
