@@ -134,6 +134,20 @@ def test_reduced_losses(shape, reduction, monkeypatch):
             assert all_the_same(fastsce.cross_entropy_value_and_grad(x, y, **chosen), expected), name
 
 
+@pytest.mark.parametrize("function", ["labels", "Hessian"])
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("shape", SHAPES)
+def test_weights_of_1_change_no_bit(shape, dtype, function):
+    """Without options the law is known when kernels are compiled, and with weights it is not."""
+    n, c = SHAPES[shape]
+    x, y = logits((n, c), dtype), labels(n, c)
+    x[0], x[1, y[1]] = -np.inf, 60  # masked, and confident
+    x[2] -= np.asarray(400, x.dtype)
+    call = fastsce.cross_entropy_grad_and_hess if function == "Hessian" else fastsce.cross_entropy_value_and_grad
+    plain, weighted = call(x, y, reduction="none"), call(x, y, reduction="none", weight=np.ones(c, np.float32))
+    assert all_the_same(weighted, plain)
+
+
 @pytest.mark.parametrize("kind", ["labels", "probabilities"])
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("shape", SHAPES)

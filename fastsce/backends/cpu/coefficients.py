@@ -12,7 +12,7 @@ from fastsce import maths
 from fastsce.backends.cpu.jit import device
 from fastsce.backends.cpu.memory import gather, integers, load, store, workspace
 from fastsce.backends.cpu.partial import load_part, store_part
-from fastsce.backends.cpu.plan import HESSIAN, IGNORED, NO_TARGET, NOTHING, SOFT
+from fastsce.backends.cpu.plan import HESSIAN, IGNORED, NO_TARGET, NOTHING, SOFT, Job
 from fastsce.backends.cpu.tuning import GROUP, LANES
 from fastsce.backends.cpu.vectors import frozen, lane_numbers, narrow, splat, widen
 
@@ -94,6 +94,29 @@ def shift(i, n, x_top, job, softcap):
 @device
 def settle(i, n, facts, job, soft, softcap):
     """Work out the coefficients of n rows from row i on."""
+    if soft is None and softcap is None and is_plain(job.law, job.plan):
+        settle_rows(i, n, facts, plain(job), soft, softcap)
+    else:
+        settle_rows(i, n, facts, job, soft, softcap)
+
+
+@device
+def is_plain(law, plan):
+    """Whether no option is on that changes what there is once a row."""
+    ones = law.keep == 1.0 and law.gain == 1.0 and law.scale == 1.0
+    return ones and not (law.off > 0.0 or law.z_loss > 0.0 or plan.saved or plan.weighted or plan.untargeted)
+
+
+@device
+def plain(job):
+    """The same job, whose law the compiler knows: factors of 1 are left out, and branches that are not taken."""
+    x, y, soft, weight, row_scale, loss, lse, grad, hess, law, plan = job
+    law = maths.Law(1.0, 0.0, law.total, 0.0, 1.0, 1.0, 1.0, maths.NEAR)
+    return Job(x, y, soft, weight, row_scale, loss, lse, grad, hess, law, plan)
+
+
+@device
+def settle_rows(i, n, facts, job, soft, softcap):
     for lane in range(0, n, LANES):
         settle_lanes(i + lane, min(LANES, n - lane), lane, facts, job, soft, softcap)
 

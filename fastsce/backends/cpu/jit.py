@@ -48,7 +48,7 @@ if hasattr(os, "register_at_fork"):
 
 @contextlib.contextmanager
 def garbage_left():
-    """Little of what numba makes is garbage while it compiles; to look for it all the same takes a tenth of the time."""
+    """Little of what numba makes while it compiles is garbage, and to look for it would take a tenth of the time."""
     enabled = gc.isenabled()
     gc.disable()
     try:
