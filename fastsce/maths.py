@@ -56,8 +56,9 @@ def exp_parts(x, power):
     return exp_parts_f32(x, power) if x.dtype == np.float32 else exp_parts_f64(x, power)
 
 
-def exp_series(r):
-    return exp_series_f32(r) if r.dtype == np.float32 else exp_series_f64(r)
+def exp_series(r, like):
+    """Close enough for a number like `like`."""
+    return exp_series_f32(r) if like.dtype == np.float32 else exp_series_f64(r)
 
 
 def log_parts(u):
@@ -121,7 +122,7 @@ POWER = 32.0  # terms of a sum are kept as 2^32·e^x, so that the smallest proba
 def exp(x, power):
     """2^power·e^x to an ulp, 0 where that falls below the normal numbers; x at most some 60 for power = POWER."""
     scale, r, floor = exp_parts(x, power)
-    return where(x < floor, 0.0, exp_of(scale, r))
+    return where(x < floor, 0.0, exp_of(scale, r, r))
 
 
 def exp_begun(x, power):
@@ -130,9 +131,9 @@ def exp_begun(x, power):
     return where(x < floor, 0.0, scale), where(x < floor, 0.0, r)
 
 
-def exp_of(scale, r):
-    """scale·e^r."""
-    return scale * fma(fma(exp_series(r), r, 1.0), r, 1.0)
+def exp_of(scale, r, like):
+    """scale·e^r, as closely as exp of a number like `like`."""
+    return scale * fma(fma(exp_series(r, like), r, 1.0), r, 1.0)
 
 
 def whole_f32(x):
@@ -164,8 +165,9 @@ def relative(z, m, power, near):
 
 
 def inverse(z, m, power, near):
-    """2^−power ÷ (the term of z), in float64."""
-    return exp(widen(offset(m, near)) - z, widen(octaves(m, near)) - power)
+    """2^−power ÷ (the term of z), in float64 but as close as m can be. m is z rounded, so it is a normal number."""
+    scale, r, _ = exp_parts(widen(offset(m, near)) - z, widen(octaves(m, near)) - power)
+    return exp_of(scale, r, m)
 
 
 def rebased(before, m, near):
@@ -176,7 +178,7 @@ def rebased(before, m, near):
 def expm1(x):
     """e^x − 1 for x ≤ 88, −1 for x < −80; nothing cancels near 0."""
     scale, r, _ = exp_parts(x, 0.0)
-    return where(x < -80.0, -1.0, fma(scale, fma(exp_series(r) * r, r, r), scale - 1.0))
+    return where(x < -80.0, -1.0, fma(scale, fma(exp_series(r, r) * r, r, r), scale - 1.0))
 
 
 def log_parts_f32(u):
@@ -225,7 +227,7 @@ def tanh(a):
     """(tanh a, 1 − tanh² a), both to a few ulp, large a included."""
     y = maximum(a * 2.0, a * -2.0)
     scale, r, _ = exp_parts(where(y > 88.0, 88.0, y), 0.0)
-    e = fma(scale, fma(exp_series(r) * r, r, r), scale - 1.0)  # e^2|a| − 1
+    e = fma(scale, fma(exp_series(r, r) * r, r, r), scale - 1.0)  # e^2|a| − 1
     reciprocal = 1.0 / (e + 2.0)
     t = e * reciprocal
     return where(a < 0.0, t * -1.0, t), reciprocal * 2.0 * (t + 1.0)

@@ -148,7 +148,8 @@ def term_at(p, makings, j, start, offset, lift, law, softcap):
     v = load(p, j, LANES)
     if in_two_steps(softcap):
         i = 2 * (j - start)
-        return v, maths.exp_of(load(makings, i, LANES), load(makings, i + LANES, LANES))
+        r = load(makings, i + LANES, LANES)
+        return v, maths.exp_of(load(makings, i, LANES), r, r)
     return v, maths.exp(exponent(v, offset, law, softcap), lift)
 
 

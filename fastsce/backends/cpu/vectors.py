@@ -256,10 +256,10 @@ def exp_parts_overload(x, power):
 
 
 @overload(maths.exp_series)
-def exp_series_overload(r):
-    if element(r) == types.float32:
-        return lambda r: maths.exp_series_f32(r)
-    return lambda r: maths.exp_series_f64(r)
+def exp_series_overload(r, like):
+    if element(like) == types.float32:
+        return lambda r, like: maths.exp_series_f32(r)
+    return lambda r, like: maths.exp_series_f64(r)
 
 
 @overload(maths.log_parts)

@@ -225,10 +225,10 @@ def exp_parts_meaning(x, power):
 
 
 @meaning(maths.exp_series)
-def exp_series_meaning(r):
-    if r == SINGLE:
-        return lambda r: maths.exp_series_f32(r)
-    return lambda r: maths.exp_series_f64(r)
+def exp_series_meaning(r, like):
+    if like == SINGLE:
+        return lambda r, like: maths.exp_series_f32(r)
+    return lambda r, like: maths.exp_series_f64(r)
 
 
 @meaning(maths.log_parts)

@@ -1,0 +1,170 @@
+"""The passes over a strip: LANES samples side by side, class by class. x[c·width + lane …]: class c of them."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from fastsce import maths
+from fastsce.backends.cpu.ahead import ask
+from fastsce.backends.cpu.coefficients import (
+    BEND,
+    CURVE,
+    DISTANCE,
+    LOG_S,
+    MASS,
+    PLACE,
+    PULL,
+    PUSH,
+    SPECIAL,
+    TO_P,
+    TOP_PLACE,
+    M,
+)
+from fastsce.backends.cpu.jit import device
+from fastsce.backends.cpu.memory import load, store
+from fastsce.backends.cpu.plan import IGNORED
+from fastsce.backends.cpu.reductions import first
+from fastsce.backends.cpu.tiles import bring_some
+from fastsce.backends.cpu.tuning import LANES, STEP
+from fastsce.backends.cpu.vectors import lane_numbers, narrow, same_integer, splat, widen
+
+
+@device
+def largest_logit(x, lane, width, classes):
+    m = load(x, lane, LANES)
+    m = maths.where(m == m, m, -np.inf)
+    for c in range(1, classes):
+        m = maths.maximum(load(x, c * width + lane, LANES), m)
+    return m
+
+
+@device
+def first_largest(x, lane, width, classes, x_top):
+    """The first class with the largest logit; 0 where all are NaN."""
+    k = lane_numbers(LANES) * 0
+    for c in range(classes - 1, -1, -1):
+        k = maths.where(load(x, c * width + lane, LANES) == x_top, c, k)
+    return k
+
+
+@device
+def terms(x, e, lane, width, classes, x_top, m, power, coming, later, soon, job, softcap):
+    """Leave 2^power·(the term of z) in e. Returns the sum of all but the largest, how many are the largest, and what is
+    still to come of the next tile.
+    """
+    law = job.law
+    lift, offset = power - maths.octaves(m, law.near), maths.offset(m, law.near)
+    ties = m * 0.0
+    rest = widen(ties)
+    for start in range(0, classes, STEP):
+        stop = min(start + STEP, classes)
+        whole = start + (stop - start) // 4 * 4
+        part = widen(ties) * 0.0  # float64 logits have no wider type to be summed in: steps first, then their sums
+        for c in range(start, whole, 4):  # four terms are added up in the working precision
+            v0, ties = term(x, e, c * width + lane, x_top, offset, lift, ties, law, softcap)
+            v1, ties = term(x, e, (c + 1) * width + lane, x_top, offset, lift, ties, law, softcap)
+            v2, ties = term(x, e, (c + 2) * width + lane, x_top, offset, lift, ties, law, softcap)
+            v3, ties = term(x, e, (c + 3) * width + lane, x_top, offset, lift, ties, law, softcap)
+            part = part + widen((v0 + v1) + (v2 + v3))
+            if coming.part.n >= LANES:
+                coming = bring_some(job.logits, coming, width)
+            else:
+                ask(later, c)
+                ask(soon, c)
+        for c in range(whole, stop):
+            v0, ties = term(x, e, c * width + lane, x_top, offset, lift, ties, law, softcap)
+            part = part + widen(v0)
+        rest = rest + part
+    if coming.part.n >= LANES:
+        coming = bring_some(job.logits, coming, width)
+    else:
+        ask(later, classes // 4 * 4)
+        ask(soon, classes // 4 * 4)
+    return rest, widen(ties), coming
+
+
+@device
+def term(x, e, at, x_top, offset, lift, ties, law, softcap):
+    v = load(x, at, LANES)
+    largest = v == x_top
+    t = maths.exp(maths.fma(maths.unit(v, law.inner, softcap), law.gain, -offset), lift)
+    store(e, at, maths.sloped(t, v, law.inner, softcap))
+    return maths.where(largest, 0.0, t), maths.where(largest, ties + 1.0, ties)
+
+
+@device
+def weigh(x, q, w, lane, j, width, classes, m, facts, law, soft, softcap):
+    """Note Σ q and Σ q·(m − z); q = w where only smoothing asks for them."""
+    mass = splat(0.0, LANES)
+    distance = mass
+    for start in range(0, classes, STEP):
+        part = wide_zero(m, soft)
+        for c in range(start, min(start + STEP, classes)):
+            d = maths.fma(maths.unit(load(x, c * width + lane, LANES), law.inner, softcap), law.gain, -m)
+            shares = narrow(target_share(w, q, c, lane, width, law, soft), part)
+            part = part - maths.share(shares, narrow(d, part))
+            if soft is not None:  # Σ q may be near one q, and must be exact
+                mass = mass + shares
+        distance = distance + widen(part)
+    store(facts.sums, MASS + j, mass)
+    store(facts.sums, DISTANCE + j, distance)
+
+
+@device
+def wide_zero(m, soft):
+    """0 of the precision in which shares are summed: float64 where they are the target."""
+    if soft is None:
+        return m * 0.0
+    return widen(m) * 0.0
+
+
+@device
+def target_share(w, q, c, lane, width, law, soft):
+    """q, or w where only smoothing asks for it."""
+    if soft is None:
+        return splat(load(w, c, 0), LANES)
+    return maths.soft_mass(splat(load(w, c, 0), LANES), load(q, c * width + lane, LANES), law.keep, law.off)
+
+
+@device
+def write_gradient(x, e, q, w, lane, j, width, classes, facts, law, soft, softcap):
+    """(mass + 2ζ·lse)·p − q, times scale and the slope of the softcap."""
+    push, pull = load(facts.numbers, PUSH + j, LANES), load(facts.numbers, PULL + j, LANES)
+    special, place = load(facts.numbers, SPECIAL + j, LANES), load(facts.places, PLACE + j, LANES)
+    place = same_integer(place, maths.bits(push))
+    weighed = soft is not None or law.off > 0.0
+    for c in range(classes):
+        v = load(e, c * width + lane, LANES) * push
+        if weighed:
+            shares = target_share(w, q, c, lane, width, law, soft)
+            shares = maths.sloped(shares, load(x, c * width + lane, LANES), law.inner, softcap)
+            v = maths.class_gradient(load(e, c * width + lane, LANES), push, shares, pull)
+            v = maths.where(place == IGNORED, 0.0, v)  # a weight may be ∞
+        store(x, c * width + lane, maths.where(place == c, special, v))
+
+
+@device
+def write_hessian(e, lane, j, width, classes, facts):
+    """curve·p·(1 − p)."""
+    to_p, curve = load(facts.numbers, TO_P + j, LANES), load(facts.numbers, CURVE + j, LANES)
+    bend, place = load(facts.numbers, BEND + j, LANES), load(facts.places, TOP_PLACE + j, LANES)
+    place = same_integer(place, maths.bits(to_p))
+    for c in range(classes):
+        v = maths.curvature(load(e, c * width + lane, LANES) * to_p) * curve
+        store(e, c * width + lane, maths.where(place == c, bend, v))
+
+
+@device
+def write_log_softmax(x, lane, j, width, classes, facts):
+    """(x − m) − log S."""
+    m, log_s = load(facts.numbers, M + j, LANES), load(facts.numbers, LOG_S + j, LANES)
+    for c in range(classes):
+        store(x, c * width + lane, (load(x, c * width + lane, LANES) - m) - log_s)
+
+
+@device
+def clear_ignored(y, x, lane, width, classes):
+    """Zeros for logits that nobody is to see, whatever they are."""
+    if first(y == IGNORED) < LANES:
+        for c in range(classes):
+            store(x, c * width + lane, maths.where(y == IGNORED, 0.0, load(x, c * width + lane, LANES)))
