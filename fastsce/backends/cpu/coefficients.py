@@ -117,6 +117,7 @@ def plain(job):
 
 @device
 def settle_rows(i, n, facts, job, soft, softcap):
+    """As `settle`, whatever the options are."""
     for lane in range(0, n, LANES):
         settle_lanes(i + lane, min(LANES, n - lane), lane, facts, job, soft, softcap)
 

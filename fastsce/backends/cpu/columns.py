@@ -25,7 +25,7 @@ from fastsce.backends.cpu.coefficients import (
     facts_at,
     is_plain,
     plain,
-    settle,
+    settle_rows,
     shift,
 )
 from fastsce.backends.cpu.jit import device, kernel
@@ -33,7 +33,6 @@ from fastsce.backends.cpu.memory import at, fence, gather, load, moved, past_bou
 from fastsce.backends.cpu.parts import hand_out
 from fastsce.backends.cpu.plain import plain_strip
 from fastsce.backends.cpu.plan import (
-    GRADIENT,
     HESSIAN,
     IGNORED,
     LOG_SOFTMAX,
@@ -139,20 +138,20 @@ def tile(here, after, job, soft, softcap, scratch):
 def group(a, b, n, lane, x, e, q, desk, coming, facts, job, soft, softcap):
     """n samples from b on, in a tile's lanes from `lane` on. The gradient is left in x, the Hessian in e."""
     i, plan = a * job.logits.shape[1] + b, job.plan
-    at_once = soft is None and softcap is None and plan.write <= GRADIENT and is_plain(job.law, plan)
+    at_once = soft is None and softcap is None and is_plain(job.law, plan)
     for j in range(0, n, LANES):
         at_hand, some = at(job.logits, a, b + j, 0), min(LANES, n - j)
         later = lines_of(job.logits, a, b + j + plan.lanes, True, at_hand)
         soon = lines_of(job.grad, a, b + j, plan.write != NOTHING and not plan.stream, at_hand)
         if at_once:
-            coming = plain_strip(i + j, some, lane + j, x, coming, later, soon, plain(job))
+            coming = plain_strip(i + j, some, lane + j, x, e, coming, later, soon, plain(job))
         else:
             coming = read_strip(i + j, some, lane + j, j, x, e, q, coming, later, soon, facts, job, soft, softcap)
         ask_numbers(job.labels, i + j + GROUP)
         ask_numbers(Line(job.lse, 1), i + j + GROUP)
         ask_numbers(Line(job.loss, 1), i + j + GROUP)
     if not at_once:
-        settle(i, n, facts, job, soft, softcap)
+        settle_rows(i, n, facts, job, soft, softcap)
         for j in range(0, n, LANES):
             write_strip(lane + j, j, x, e, q, facts, job, soft, softcap)
     if plan.write != NOTHING:

@@ -13,7 +13,7 @@ from fastsce.backends.cpu.coefficients import labels_at, values
 from fastsce.backends.cpu.jit import device
 from fastsce.backends.cpu.memory import load, store
 from fastsce.backends.cpu.partial import store_part
-from fastsce.backends.cpu.plan import IGNORED, NOTHING
+from fastsce.backends.cpu.plan import HESSIAN, IGNORED, NOTHING
 from fastsce.backends.cpu.reductions import first
 from fastsce.backends.cpu.strips import clear_ignored, terms
 from fastsce.backends.cpu.tiles import stride
@@ -22,29 +22,34 @@ from fastsce.backends.cpu.vectors import narrow, same_integer, widen
 
 
 @device
-def plain_strip(i, n, lane, x, coming, later, soon, job):
-    """n rows from row i on, in a tile's lanes from `lane` on. The gradient is left in x."""
-    law, classes, width = job.law, job.logits.shape[2], stride(job.plan.lanes)
-    y, scale = labels_at(job.labels, i, n, classes, job.plan), values(job.row_scale, i, n, 0.0)
+def plain_strip(i, n, lane, x, e, coming, later, soon, job):
+    """n rows from row i on, in a tile's lanes from `lane` on. The gradient is left in x, the Hessian in e."""
+    law, plan, classes, width = job.law, job.plan, job.logits.shape[2], stride(job.plan.lanes)
+    y = labels_at(job.labels, i, n, classes, plan)
     clear_ignored(y, x, lane, width, classes)
+    ignored = y == IGNORED
+    scale = maths.where(ignored, 0.0, values(job.row_scale, i, n, 0.0))
     x_top, x_y = largest_and_label(x, lane, width, classes, y)
-    power = maths.carried(scale)
-    m = maths.where(x_top == -np.inf, 0.0, x_top)  # −∞ − (−∞) would be NaN
-    rest, ties, coming = terms(x, x, lane, width, classes, x_top, m, narrow(power, m), coming, later, soon, job, None)
+    m, power = maths.where(x_top == -np.inf, 0.0, x_top), maths.carried(scale)  # −∞ − (−∞) would be NaN
+    lift = narrow(power, m)
+    rest, ties, coming = terms(x, e, lane, width, classes, x_top, m, lift, coming, later, soon, job, None)
 
     unit = maths.inverse(widen(x_top), x_top, power, law.near)
-    log_s, _, p_top_minus_1, to_p = maths.row_sums(unit, rest, ties, x_top)
+    log_s, p_top, p_top_minus_1, to_p = maths.row_sums(unit, rest, ties, x_top)
     lse, loss = widen(x_top) + log_s, log_s + (widen(x_top) - widen(x_y))
-    push = scale * to_p
-    ignored = y == IGNORED
     if first(ignored) < LANES:
         lse, loss = maths.where(ignored, 0.0, lse), maths.where(ignored, 0.0, loss)
-        push = maths.where(ignored, 0.0, push)
     store_part(job.lse, i, n, lse)
     store_part(job.loss, i, n, loss)
-    if job.plan.write != NOTHING:
-        top = narrow(scale * p_top_minus_1, m)
-        write_plain(x, lane, width, classes, y, narrow(push, m), narrow(scale, m), x_y == x_top, top)
+    if plan.write == NOTHING:
+        return coming
+    step = scale * p_top_minus_1
+    push, top, one = narrow(scale * to_p, m), narrow(step, m), narrow(scale, m)
+    if plan.write == HESSIAN:
+        bend = narrow(step * p_top * -1.0, m)
+        write_both(x, e, lane, width, classes, y, x_top, x_y, push, top, one, narrow(to_p, m), bend)
+    else:
+        write_gradient(x, lane, width, classes, y, push, top, one, x_y == x_top)
     return coming
 
 
@@ -61,10 +66,24 @@ def largest_and_label(x, lane, width, classes, y):
 
 
 @device
-def write_plain(x, lane, width, classes, y, push, scale, is_top, top):
-    """scale·(p − [c = y]); of labels that have the largest logit, whose p may be near 1, it comes in as `top`."""
+def write_gradient(x, lane, width, classes, y, push, top, one, is_top):
+    """scale·(p − [c = y]) from terms; `top` where the label has the largest logit, for there p may be near 1."""
     place = same_integer(y, maths.bits(push))
     for c in range(classes):
-        e = load(x, c * width + lane, LANES)
-        at_label = maths.where(is_top, top, maths.fma(e, push, -scale))
-        store(x, c * width + lane, maths.where(place == c, at_label, e * push))
+        t = load(x, c * width + lane, LANES)
+        store(x, c * width + lane, maths.where(place == c, label_gradient(t, push, top, one, is_top), t * push))
+
+
+@device
+def label_gradient(t, push, top, one, is_top):
+    return maths.where(is_top, top, maths.fma(t, push, -one))
+
+
+@device
+def write_both(x, e, lane, width, classes, y, x_top, x_y, push, top, one, to_p, bend):
+    """The gradient, and scale·p·(1 − p); `bend` for the largest logit."""
+    place, is_top = same_integer(y, maths.bits(push)), x_y == x_top
+    for c in range(classes):
+        v, t = load(x, c * width + lane, LANES), load(e, c * width + lane, LANES)
+        store(x, c * width + lane, maths.where(place == c, label_gradient(t, push, top, one, is_top), t * push))
+        store(e, c * width + lane, maths.where(v == x_top, bend, maths.curvature(t * to_p) * one))
