@@ -325,6 +325,11 @@ def place_gradient(mass, q, others, lse, z_loss, p, p_minus_1):
     return where(p > 0.5, fma(mass, p_minus_1, others), fma(mass, p, q * -1.0)) + lse * p * (2.0 * z_loss)
 
 
+def label_gradient(t, push, scale, top, is_top):
+    """scale·(p_y − 1) without options, of the label's term t; `top` where it is the largest, as p_y may be near 1."""
+    return where(is_top, top, fma(t, push, -scale))
+
+
 def share(q, z):
     """q·z, where a share of nothing is nothing even of ∞."""
     return where(q == 0.0, 0.0, q * z)
@@ -387,5 +392,5 @@ FORMULAS = (
     exp_parts_f32, exp_parts_f64, exp_series_f32, exp_series_f64, exp, exp_begun, exp_of, expm1, whole_f32, whole_f64,
     octaves, offset, relative, inverse, rebased, log_parts_f32, log_parts_f64, log1p, tanh, carried, capped, slope,
     class_gradient, curvature, soft_mass, row_sums, label_chance, saved_chance, label_terms, row_loss, row_factor,
-    place_gradient, share, unit, sloped, logit,
+    place_gradient, label_gradient, share, unit, sloped, logit,
 )  # fmt: skip

@@ -1,7 +1,7 @@
-"""Rows side by side whose target is a label, without options: from logits to gradient in the law's shortest form.
+"""Rows side by side whose target is a label, without options: a strip from its logits to its gradient in one piece.
 
-What is known of a row stays in registers here, where strips.py and coefficients.py note it down and read it again: of
-few classes that is most of the work, and what a row's numbers wait for is overlapped with the next rows'.
+What is worked out once a row stays in registers. Where classes are few it is most of the work to note it down in one
+pass for the next, as is done where there are options (coefficients.py).
 """
 
 from __future__ import annotations
@@ -44,12 +44,12 @@ def plain_strip(i, n, lane, x, e, coming, later, soon, job):
     if plan.write == NOTHING:
         return coming
     step = scale * p_top_minus_1
-    push, top, one = narrow(scale * to_p, m), narrow(step, m), narrow(scale, m)
+    push, one, top = narrow(scale * to_p, m), narrow(scale, m), narrow(step, m)
     if plan.write == HESSIAN:
         bend = narrow(step * p_top * -1.0, m)
-        write_both(x, e, lane, width, classes, y, x_top, x_y, push, top, one, narrow(to_p, m), bend)
+        write_both(x, e, lane, width, classes, y, x_y, push, one, top, x_top, narrow(to_p, m), bend)
     else:
-        write_gradient(x, lane, width, classes, y, push, top, one, x_y == x_top)
+        write_gradient(x, lane, width, classes, y, push, one, top, x_y == x_top)
     return coming
 
 
@@ -66,24 +66,20 @@ def largest_and_label(x, lane, width, classes, y):
 
 
 @device
-def write_gradient(x, lane, width, classes, y, push, top, one, is_top):
-    """scale·(p − [c = y]) from terms; `top` where the label has the largest logit, for there p may be near 1."""
+def write_gradient(x, lane, width, classes, y, push, one, top, is_top):
     place = same_integer(y, maths.bits(push))
     for c in range(classes):
         t = load(x, c * width + lane, LANES)
-        store(x, c * width + lane, maths.where(place == c, label_gradient(t, push, top, one, is_top), t * push))
+        g = maths.label_gradient(t, push, one, top, is_top)
+        store(x, c * width + lane, maths.where(place == c, g, t * push))
 
 
 @device
-def label_gradient(t, push, top, one, is_top):
-    return maths.where(is_top, top, maths.fma(t, push, -one))
-
-
-@device
-def write_both(x, e, lane, width, classes, y, x_top, x_y, push, top, one, to_p, bend):
-    """The gradient, and scale·p·(1 − p); `bend` for the largest logit."""
+def write_both(x, e, lane, width, classes, y, x_y, push, one, top, x_top, to_p, bend):
+    """The gradient, and scale·p·(1 − p); `bend` of the largest logit, as p may be near 1."""
     place, is_top = same_integer(y, maths.bits(push)), x_y == x_top
     for c in range(classes):
         v, t = load(x, c * width + lane, LANES), load(e, c * width + lane, LANES)
-        store(x, c * width + lane, maths.where(place == c, label_gradient(t, push, top, one, is_top), t * push))
+        g = maths.label_gradient(t, push, one, top, is_top)
+        store(x, c * width + lane, maths.where(place == c, g, t * push))
         store(e, c * width + lane, maths.where(v == x_top, bend, maths.curvature(t * to_p) * one))
