@@ -3,6 +3,7 @@ compilation, after which numba no longer knows what arrays are.
 """
 
 import contextlib
+import os
 import signal
 import threading
 
@@ -13,11 +14,19 @@ def held():
     if not callable(handler) or threading.current_thread() is not threading.main_thread():
         yield
         return
-    typed = []
-    signal.signal(signal.SIGINT, lambda *what: typed.append(what))
+    typed, here = [], os.getpid()
+
+    def note(*what):
+        if os.getpid() == here:
+            typed.append(what)
+        else:  # a child that another thread has forked meanwhile
+            handler(*what)
+
+    signal.signal(signal.SIGINT, note)
     try:
         yield
     finally:
-        signal.signal(signal.SIGINT, handler)
+        if signal.getsignal(signal.SIGINT) is note:
+            signal.signal(signal.SIGINT, handler)
         if typed:
             handler(*typed[0])

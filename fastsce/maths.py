@@ -132,7 +132,7 @@ def exp_begun(x, power):
 
 
 def exp_of(scale, r, like):
-    """scale·e^r, as closely as exp of a number like `like`."""
+    """scale·e^r, by the series that is enough for `like`."""
     return scale * fma(fma(exp_series(r, like), r, 1.0), r, 1.0)
 
 
@@ -165,9 +165,10 @@ def relative(z, m, power, near):
 
 
 def inverse(z, m, power, near):
-    """2^−power ÷ (the term of z), in float64 but as close as m can be. m is z rounded, so it is a normal number."""
-    scale, r, _ = exp_parts(widen(offset(m, near)) - z, widen(octaves(m, near)) - power)
-    return exp_of(scale, r, m)
+    """2^−power ÷ (the term of z), in float64, but only as closely as m has it."""
+    x = widen(offset(m, near)) - z
+    scale, r, floor = exp_parts(x, widen(octaves(m, near)) - power)
+    return where(x < floor, 0.0, exp_of(scale, r, m))
 
 
 def rebased(before, m, near):
@@ -261,6 +262,11 @@ def curvature(p):
     return fma(-p, p, p)
 
 
+def top_curvature(p, p_minus_1):
+    """The same where p may be near 1."""
+    return p * p_minus_1 * -1.0
+
+
 def soft_mass(w, t, keep, off):
     """q = w·((1 − ε)·t + ε/C)."""
     return w * fma(t, keep, off)
@@ -309,7 +315,7 @@ def label_terms(law, w_y, drop, distance):
 
 def row_loss(mass, log_s, distance, lse, z_loss):
     """mass·lse − ⟨q, z⟩ + ζ·lse²."""
-    return fma(mass, log_s, distance) + lse * lse * z_loss
+    return fma(mass, log_s, distance) + lse * (lse * z_loss)  # lse² may be ∞
 
 
 def row_factor(scale, mass, lse, z_loss, to_p):
@@ -391,6 +397,6 @@ def logit(x, law, softcap):
 FORMULAS = (
     exp_parts_f32, exp_parts_f64, exp_series_f32, exp_series_f64, exp, exp_begun, exp_of, expm1, whole_f32, whole_f64,
     octaves, offset, relative, inverse, rebased, log_parts_f32, log_parts_f64, log1p, tanh, carried, capped, slope,
-    class_gradient, curvature, soft_mass, row_sums, label_chance, saved_chance, label_terms, row_loss, row_factor,
-    place_gradient, label_gradient, share, unit, sloped, logit,
+    class_gradient, curvature, top_curvature, soft_mass, row_sums, label_chance, saved_chance, label_terms, row_loss,
+    row_factor, place_gradient, label_gradient, share, unit, sloped, logit,
 )  # fmt: skip

@@ -165,6 +165,27 @@ print(len(elementwise.softmax_vjp.entries), call() == [0.1875, -0.1875])
     assert child(code, NUMBA_CACHE_DIR=str(tmp_path)) == ["True", "1", "True"]
 
 
+def test_ctrl_c_in_a_child_that_is_forked_meanwhile():
+    code = """
+import os, signal, threading
+from fastsce import interrupts
+def fork():
+    child = os.fork()
+    if child == 0:
+        try:
+            signal.getsignal(signal.SIGINT)(signal.SIGINT, None)
+        except KeyboardInterrupt:
+            os._exit(0)
+        os._exit(1)
+    print(os.waitpid(child, 0)[1])
+with interrupts.held():
+    thread = threading.Thread(target=fork)
+    thread.start()
+    thread.join()
+"""
+    assert child(code) == ["0"]
+
+
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="needs /proc")
 @pytest.mark.parametrize("forked", [False, True], ids=["numba's threads", "the system's threads"])
 def test_too_little_memory_is_a_memory_error(forked):

@@ -160,6 +160,15 @@ def test_log_2_at_any_offset(backend, offset, dtype):
     assert_allclose(grad, [[-0.5, 0.5]], rtol=1e-7)
 
 
+@pytest.mark.parametrize("weight", [None, 1.0])
+@pytest.mark.parametrize("classes", [2, 40, 300])
+def test_log_2_where_the_square_of_lse_is_infinite(backend, classes, weight):
+    x = np.zeros((1, classes))
+    x[0, :2] = 1e200
+    loss, _, _ = both(x, np.array([0]), weight=weight and np.ones(classes), backend=backend)
+    assert_allclose(loss, np.log(2), rtol=1e-15)
+
+
 @pytest.mark.parametrize("shift", [-104.0, -1000.0, -60000.0])
 def test_rows_far_below_zero(backend, shift):
     """A row maximum that starts at 0 instead of −inf divides by 0 here."""

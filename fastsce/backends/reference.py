@@ -40,7 +40,7 @@ def forward_backward(spec, logits, target, weight, row_scale, *, loss, lse, grad
         q, others = target_mass(spec, target, weight, z.shape, k)
         mass = others + take(q, k)
         distance = np.where(q == 0, 0, q * (m[..., None] - z)).sum(-1)
-        loss[...] = mass * log_sum + distance + spec.z_loss * lse**2
+        loss[...] = mass * log_sum + distance + spec.z_loss * lse * lse
         if target is None:
             mass = others = np.ones_like(m)
             loss[...] = lse

@@ -109,7 +109,7 @@ def is_plain(law, plan):
 
 @device
 def plain(job):
-    """The same job, whose law the compiler knows: factors of 1 are left out, and branches that are not taken."""
+    """The same job, with a law that the compiler knows: it leaves out factors of 1, and what is not asked for."""
     x, y, soft, weight, row_scale, loss, lse, grad, hess, law, plan = job
     law = maths.Law(1.0, 0.0, law.total, 0.0, 1.0, 1.0, 1.0, maths.NEAR)
     return Job(x, y, soft, weight, row_scale, loss, lse, grad, hess, law, plan)
@@ -117,7 +117,7 @@ def plain(job):
 
 @device
 def settle_rows(i, n, facts, job, soft, softcap):
-    """As `settle`, whatever the options are."""
+    """With the law as it is given."""
     for lane in range(0, n, LANES):
         settle_lanes(i + lane, min(LANES, n - lane), lane, facts, job, soft, softcap)
 
@@ -185,4 +185,4 @@ def settle_lanes(i, n, lane, facts, job, soft, softcap):
         curve = scale * mass * law.scale
         store(facts.numbers, TO_P + lane, narrow(to_p, m))
         store(facts.numbers, CURVE + lane, narrow(curve, m))
-        store(facts.numbers, BEND + lane, narrow(curve * p_top * p_top_minus_1 * -1.0, m))
+        store(facts.numbers, BEND + lane, narrow(curve * maths.top_curvature(p_top, p_top_minus_1), m))

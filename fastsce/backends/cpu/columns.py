@@ -152,9 +152,9 @@ def group(a, b, n, lane, x, e, q, desk, coming, facts, job, soft, softcap):
         ask_numbers(Line(job.loss, 1), i + j + GROUP)
     if not at_once:
         settle_rows(i, n, facts, job, soft, softcap)
-        for j in range(0, n, LANES):
-            write_strip(lane + j, j, x, e, q, facts, job, soft, softcap)
     if plan.write != NOTHING:
+        for j in range(0, 0 if at_once else n, LANES):
+            write_strip(lane + j, j, x, e, q, facts, job, soft, softcap)
         take(moved(x, lane), stride(plan.lanes), n, job.grad, a, b, plan.stream, desk)
     if plan.write == HESSIAN:
         take(moved(e, lane), stride(plan.lanes), n, job.hess, a, b, plan.stream, desk)
@@ -193,8 +193,6 @@ def read_strip(i, n, lane, j, x, e, q, coming, later, soon, facts, job, soft, so
 @device
 def write_strip(lane, j, x, e, q, facts, job, soft, softcap):
     plan, classes, width = job.plan, job.logits.shape[2], stride(job.plan.lanes)
-    if plan.write == NOTHING:
-        return
     if plan.write == LOG_SOFTMAX:
         write_log_softmax(x, lane, j, width, classes, facts)
         return

@@ -142,7 +142,7 @@ class Kernel:
 
     def compile(self, form, args):
         self.enable_cache()
-        with interrupts.held(), garbage_left():
+        with interrupts.held(), global_compiler_lock, garbage_left():  # a fork waits for the lock
             entry = self.entries[form] = self.dispatcher.compile(tuple(map(numba_type, args)))
         return entry
 

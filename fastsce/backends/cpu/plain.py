@@ -43,13 +43,12 @@ def plain_strip(i, n, lane, x, e, coming, later, soon, job):
     store_part(job.loss, i, n, loss)
     if plan.write == NOTHING:
         return coming
-    step = scale * p_top_minus_1
-    push, one, top = narrow(scale * to_p, m), narrow(scale, m), narrow(step, m)
+    push, down, top = narrow(scale * to_p, m), narrow(scale, m), narrow(scale * p_top_minus_1, m)
     if plan.write == HESSIAN:
-        bend = narrow(step * p_top * -1.0, m)
-        write_both(x, e, lane, width, classes, y, x_y, push, one, top, x_top, narrow(to_p, m), bend)
+        bend = narrow(scale * maths.top_curvature(p_top, p_top_minus_1), m)
+        write_both(x, e, lane, width, classes, y, x_y, push, down, top, x_top, narrow(to_p, m), bend)
     else:
-        write_gradient(x, lane, width, classes, y, push, one, top, x_y == x_top)
+        write_terms(x, lane, width, classes, y, push, down, top, x_y == x_top)
     return coming
 
 
@@ -66,20 +65,21 @@ def largest_and_label(x, lane, width, classes, y):
 
 
 @device
-def write_gradient(x, lane, width, classes, y, push, one, top, is_top):
+def write_terms(x, lane, width, classes, y, push, scale, top, is_top):
+    """The gradient, from the terms that are in its place."""
     place = same_integer(y, maths.bits(push))
     for c in range(classes):
         t = load(x, c * width + lane, LANES)
-        g = maths.label_gradient(t, push, one, top, is_top)
+        g = maths.label_gradient(t, push, scale, top, is_top)
         store(x, c * width + lane, maths.where(place == c, g, t * push))
 
 
 @device
-def write_both(x, e, lane, width, classes, y, x_y, push, one, top, x_top, to_p, bend):
-    """The gradient, and scale·p·(1 − p); `bend` of the largest logit, as p may be near 1."""
+def write_both(x, e, lane, width, classes, y, x_y, push, scale, top, x_top, to_p, bend):
+    """The gradient, and scale·p·(1 − p) in place of the terms; `bend` of the largest logit."""
     place, is_top = same_integer(y, maths.bits(push)), x_y == x_top
     for c in range(classes):
         v, t = load(x, c * width + lane, LANES), load(e, c * width + lane, LANES)
-        g = maths.label_gradient(t, push, one, top, is_top)
+        g = maths.label_gradient(t, push, scale, top, is_top)
         store(x, c * width + lane, maths.where(place == c, g, t * push))
-        store(e, c * width + lane, maths.where(v == x_top, bend, maths.curvature(t * to_p) * one))
+        store(e, c * width + lane, maths.where(v == x_top, bend, maths.curvature(t * to_p) * scale))

@@ -12,6 +12,7 @@ import numpy as np
 from numba.cuda import types
 from numba.cuda.core.caching import IndexDataCacheFile
 
+from fastsce import interrupts
 from fastsce.backends.cuda.job import Pointer
 from fastsce.backends.cuda.threads import cuda
 from fastsce.backends.cuda.words import BFLOAT16, FLOAT16
@@ -43,8 +44,9 @@ def compiled(function: Any, job: tuple, threads: int) -> Any:
         variant = [getattr(cell, "cell_contents", None) for cell in function.__closure__ or ()]
         name = f"{function.__qualname__}-{digest(repr((variant, signature, threads, capability)))[:24]}"
         dispatcher._cache._cache_file = IndexDataCacheFile(files._cache_path, name.replace("<locals>.", ""), stamp())
-    kernel = dispatcher.compile(signature)
-    kernel.bind()
+    with interrupts.held():
+        kernel = dispatcher.compile(signature)
+        kernel.bind()
     return kernel
 
 
