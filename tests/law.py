@@ -64,8 +64,10 @@ class Law:
     @property
     def losses(self):
         """One a row, from the formula mass·lse − ⟨q, z⟩ + ζ·lse²."""
-        qz = np.where(self.q == 0, 0, self.q * np.where(self.q == 0, 0, self.z)).sum(1)
-        return self.factor * (self.mass * self.lse - qz + self.z_loss * self.lse**2)
+        q, lse = self.q.astype(np.longdouble), self.lse.astype(np.longdouble)  # mass·lse may be ∞ where the loss is not
+        qz = np.where(q == 0, 0, q * np.where(q == 0, 0, self.z)).sum(1)
+        with np.errstate(over="ignore"):
+            return np.float64(self.factor * (self.mass * lse - qz + self.z_loss * lse**2))
 
     @property
     def loss(self):

@@ -136,6 +136,7 @@ def interrupted_where(call, file, function):
             sys.setprofile(None)
             signal.raise_signal(signal.SIGINT)
 
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # where processes in the background ignore it
     sys.setprofile(watch)
     try:
         call()
@@ -178,6 +179,7 @@ def fork():
             os._exit(0)
         os._exit(1)
     print(os.waitpid(child, 0)[1])
+signal.signal(signal.SIGINT, signal.default_int_handler)
 with interrupts.held():
     thread = threading.Thread(target=fork)
     thread.start()
