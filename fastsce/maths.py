@@ -57,7 +57,6 @@ def exp_parts(x, power):
 
 
 def exp_series(r, like):
-    """Close enough for a number like `like`."""
     return exp_series_f32(r) if like.dtype == np.float32 else exp_series_f64(r)
 
 
@@ -166,9 +165,8 @@ def relative(z, m, power, near):
 
 def inverse(z, m, power, near):
     """2^−power ÷ (the term of z), in float64, but only as closely as m has it."""
-    x = widen(offset(m, near)) - z
-    scale, r, floor = exp_parts(x, widen(octaves(m, near)) - power)
-    return where(x < floor, 0.0, exp_of(scale, r, m))
+    scale, r = exp_begun(widen(offset(m, near)) - z, widen(octaves(m, near)) - power)
+    return exp_of(scale, r, m)
 
 
 def rebased(before, m, near):

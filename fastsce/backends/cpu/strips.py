@@ -22,6 +22,7 @@ from fastsce.backends.cpu.coefficients import (
 )
 from fastsce.backends.cpu.jit import device
 from fastsce.backends.cpu.memory import load, store
+from fastsce.backends.cpu.passes import exponent
 from fastsce.backends.cpu.plan import IGNORED
 from fastsce.backends.cpu.reductions import first
 from fastsce.backends.cpu.tiles import bring_some
@@ -87,7 +88,7 @@ def terms(x, e, lane, width, classes, x_top, m, power, coming, later, soon, job,
 def term(x, e, at, x_top, offset, lift, ties, law, softcap):
     v = load(x, at, LANES)
     largest = v == x_top
-    t = maths.exp(maths.fma(maths.unit(v, law.inner, softcap), law.gain, -offset), lift)
+    t = maths.exp(exponent(v, offset, law, softcap), lift)
     store(e, at, maths.sloped(t, v, law.inner, softcap))
     return maths.where(largest, 0.0, t), maths.where(largest, ties + 1.0, ties)
 
@@ -100,7 +101,7 @@ def weigh(x, q, w, lane, j, width, classes, m, facts, law, soft, softcap):
     for start in range(0, classes, STEP):
         part = wide_zero(m, soft)
         for c in range(start, min(start + STEP, classes)):
-            d = maths.fma(maths.unit(load(x, c * width + lane, LANES), law.inner, softcap), law.gain, -m)
+            d = exponent(load(x, c * width + lane, LANES), m, law, softcap)
             shares = narrow(target_share(w, q, c, lane, width, law, soft), part)
             part = part - maths.share(shares, narrow(d, part))
             if soft is not None:  # Σ q may be near one q, and must be exact
