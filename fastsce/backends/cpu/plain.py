@@ -1,7 +1,7 @@
 """Rows side by side whose target is a label, without options: a strip from its logits to its gradient in one piece.
 
-What is worked out once a row stays in registers. Where classes are few it is most of the work to note it down in one
-pass for the next, as is done where there are options (coefficients.py).
+What is worked out once a row stays in registers. To note it down in one pass for the next, as is done where there are
+options (coefficients.py), took a third of the time of 2 classes.
 """
 
 from __future__ import annotations
