@@ -8,9 +8,6 @@ Logits are worked on in float32 (float64 for float64 logits). What there is once
 float64; divided, raised and its logarithm taken in the working precision.
 """
 
-from functools import lru_cache
-from typing import NamedTuple
-
 import numpy as np
 
 
@@ -169,6 +166,13 @@ def inverse(z, m, power, near):
     return exp_of(scale, r, m)
 
 
+def inverse_top(z, m, power, near):
+    """The same for power = 0 or POWER, where m is z, or 0 where z is −∞: what octaves and offset leave of z is small."""
+    k = widen(octaves(m, near))
+    r = fma(k, 1.90821492927058770002e-10, fma(k, 6.93147180369123816490e-01, widen(offset(m, near)) - z))
+    return exp_of(widen(where(power == 0.0, power + 1.0, 2.0**-POWER)), r, m)
+
+
 def rebased(before, m, near):
     """What terms are multiplied by to make them those of another m; a power of two where both are near 0."""
     return relative(widen(offset(before, near)), m, widen(octaves(before, near)), near)
@@ -270,6 +274,25 @@ def soft_mass(w, t, keep, off):
     return w * fma(t, keep, off)
 
 
+def unit(x, inner, softcap):
+    """u, from which z = gain·u; `softcap` is None where there is none."""
+    if softcap is None:
+        return x
+    return capped(x, inner)
+
+
+def sloped(v, x, inner, softcap):
+    """v times the slope of the softcap at x: terms are stored with it, since both need the same tanh."""
+    if softcap is None:
+        return v
+    return v * slope(x, inner)
+
+
+def logit(x, law, softcap):
+    """z in float64, from the same u as everywhere."""
+    return law.gain * widen(unit(x, law.inner, softcap))
+
+
 # --- the law of a row -------------------------------------------------------------------------------------------------
 #
 # z_top is the largest z, and m its neighbour in the working precision. Terms are exp(z − m), on a CPU exp(z)/2^k with k
@@ -329,9 +352,11 @@ def place_gradient(mass, q, others, lse, z_loss, p, p_minus_1):
     return where(p > 0.5, fma(mass, p_minus_1, others), fma(mass, p, q * -1.0)) + lse * p * (2.0 * z_loss)
 
 
-def label_gradient(t, push, scale, top, is_top):
-    """scale·(p_y − 1) without options, of the label's term t; `top` where it is the largest, as p_y may be near 1."""
-    return where(is_top, top, fma(t, push, -scale))
+def label_gradient(push, scale, top, is_top):
+    """(a, b): without options scale·(p_y − 1) is a·(the label's term) + b; `top` where that is the largest, as p_y may
+    be near 1.
+    """
+    return where(is_top, 0.0, push), where(is_top, top, -scale)
 
 
 def share(q, z):
@@ -339,62 +364,10 @@ def share(q, z):
     return where(q == 0.0, 0.0, q * z)
 
 
-# --- the options as the formulas take them ----------------------------------------------------------------------------
-
-
-class Law(NamedTuple):
-    """The options of a loss. z = gain·u, where u is x, or with a softcap tanh(inner·x)."""
-
-    keep: float  # 1 − ε
-    off: float  # ε/C
-    total: float  # Σ w_c
-    z_loss: float
-    gain: float  # s, or the softcap
-    inner: float  # s, or s/softcap
-    scale: float  # s
-    near: float  # `octaves`: NEAR, or 0
-
-
-@lru_cache(maxsize=64)
-def law_of(spec, classes, untargeted, dtype):
-    """The law of a `Spec` for classes without weights, where terms are worked out in `dtype`."""
-    capped = spec.softcap is not None
-    gain = dtype.type(spec.softcap if capped else spec.logit_scale)  # the same for terms and in float64
-    return Law(
-        keep=1.0 - spec.label_smoothing,
-        off=0.0 if untargeted else spec.label_smoothing / classes,
-        total=float(classes),
-        z_loss=spec.z_loss,
-        gain=float(gain),
-        inner=spec.logit_scale / spec.softcap if capped else spec.logit_scale,
-        scale=spec.logit_scale,
-        near=0.0 if capped or gain != 1.0 else NEAR,
-    )
-
-
-def unit(x, inner, softcap):
-    """u, from which z = gain·u; `softcap` is None where there is none."""
-    if softcap is None:
-        return x
-    return capped(x, inner)
-
-
-def sloped(v, x, inner, softcap):
-    """v times the slope of the softcap at x: terms are stored with it, since both need the same tanh."""
-    if softcap is None:
-        return v
-    return v * slope(x, inner)
-
-
-def logit(x, law, softcap):
-    """z in float64, from the same u as everywhere."""
-    return law.gain * widen(unit(x, law.inner, softcap))
-
-
 # What a compiling backend compiles as it stands; the other words it gives a meaning of its own.
 FORMULAS = (
     exp_parts_f32, exp_parts_f64, exp_series_f32, exp_series_f64, exp, exp_begun, exp_of, expm1, whole_f32, whole_f64,
-    octaves, offset, relative, inverse, rebased, log_parts_f32, log_parts_f64, log1p, tanh, carried, capped, slope,
-    class_gradient, curvature, top_curvature, soft_mass, row_sums, label_chance, saved_chance, label_terms, row_loss,
-    row_factor, place_gradient, label_gradient, share, unit, sloped, logit,
+    octaves, offset, relative, inverse, inverse_top, rebased, log_parts_f32, log_parts_f64, log1p, tanh, carried,
+    capped, slope, class_gradient, curvature, top_curvature, soft_mass, unit, sloped, logit, row_sums, label_chance,
+    saved_chance, label_terms, row_loss, row_factor, place_gradient, label_gradient, share,
 )  # fmt: skip

@@ -9,7 +9,7 @@ from fences import span
 
 from fastsce import arrays, check, problem
 from fastsce.backends import cpu, reference
-from fastsce.maths import law_of
+from fastsce.law import law_of
 
 
 def after(function, change):

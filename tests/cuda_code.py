@@ -44,7 +44,7 @@ def why_not() -> str:
 
 def arguments(dtype, soft):
     from fastsce.backends.cuda.job import Job, Line, Plan, Pointer, View
-    from fastsce.maths import Law
+    from fastsce.law import Law
 
     def pointer(kind):
         return Pointer(0, np.dtype(kind))

@@ -15,13 +15,15 @@ MODULES = {
     for path in sorted(ROOT.rglob("*.py"))
 }
 FRONT = {"arrays", "check", "problem", "spec"}
-BESIDE = {"forks", "host", "interrupts", "layout", "logistic", "maths", "scratch", "spec"}  # what backends may know
+# What backends may know.
+BESIDE = {"forks", "host", "interrupts", "law", "layout", "logistic", "maths", "scratch", "spec"}
 PUBLIC = {"api", "binary", "dispatch", "probabilities", "system"}
 
 # Who may import whom, by the longest name that fits; a package's modules may import each other.
 ARROWS = {
     "spec": set(),
     "maths": set(),
+    "law": {"maths"},
     "logistic": {"maths"},
     "scratch": set(),
     "forks": set(),

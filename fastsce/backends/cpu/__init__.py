@@ -33,8 +33,8 @@ from fastsce.backends.cpu.tuning import (
     TOGETHER,
     TOGETHER_SAVED,
 )
+from fastsce.law import law_of
 from fastsce.layout import STORAGE, blocks, compute_dtype, contiguous, pieces, runs, stored
-from fastsce.maths import law_of
 from fastsce.scratch import borrow, give_back
 from fastsce.spec import BFLOAT16, Spec
 

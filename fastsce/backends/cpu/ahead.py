@@ -14,7 +14,7 @@ from numba import types
 from numba.extending import intrinsic
 
 from fastsce.backends.cpu.jit import device
-from fastsce.backends.cpu.memory import adjoin, at, place, size_of
+from fastsce.backends.cpu.memory import adjoin, at, moved, place, size_of
 from fastsce.backends.cpu.tuning import LANES
 from fastsce.backends.cpu.vectors import I8, I32, I64, call
 
@@ -47,6 +47,12 @@ def lines_of(v, a, b, wanted, at_hand):
     if wanted and adjoin(v) and b + LANES <= v.shape[1]:
         return Lines(at(v, a, b, 0), LANES)
     return Lines(at_hand, 0)
+
+
+@device
+def further(lines, rows, classes):
+    """The same so many rows further on."""
+    return Lines(moved(lines.start, rows // LANES * classes * lines.step), lines.step)
 
 
 @device

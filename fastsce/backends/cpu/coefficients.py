@@ -15,6 +15,7 @@ from fastsce.backends.cpu.partial import load_part, store_part
 from fastsce.backends.cpu.plan import HESSIAN, IGNORED, NO_TARGET, NOTHING, SOFT, Job
 from fastsce.backends.cpu.tuning import GROUP, LANES
 from fastsce.backends.cpu.vectors import frozen, lane_numbers, narrow, splat, widen
+from fastsce.law import Law
 
 FACTS_BYTES = 20 * 8 * GROUP + 3 * 64
 
@@ -111,7 +112,7 @@ def is_plain(law, plan):
 def plain(job):
     """The same job, with a law that the compiler knows: it leaves out factors of 1, and what is not asked for."""
     x, y, soft, weight, row_scale, loss, lse, grad, hess, law, plan = job
-    law = maths.Law(1.0, 0.0, law.total, 0.0, 1.0, 1.0, 1.0, maths.NEAR)
+    law = Law(1.0, 0.0, law.total, 0.0, 1.0, 1.0, 1.0, maths.NEAR)
     return Job(x, y, soft, weight, row_scale, loss, lse, grad, hess, law, plan)
 
 

@@ -24,14 +24,13 @@ from fastsce.backends.cpu.coefficients import (
     begin,
     facts_at,
     is_plain,
-    plain,
     settle_rows,
     shift,
 )
 from fastsce.backends.cpu.jit import device, kernel
 from fastsce.backends.cpu.memory import at, fence, gather, load, moved, past_boundary, spare, store, workspace
 from fastsce.backends.cpu.parts import hand_out
-from fastsce.backends.cpu.plain import plain_strip
+from fastsce.backends.cpu.plain import plain_tile
 from fastsce.backends.cpu.plan import (
     HESSIAN,
     IGNORED,
@@ -127,37 +126,37 @@ def tile(here, after, job, soft, softcap, scratch):
     desk = spare(scratch, FACTS_BYTES + 4 * size, job.logits.data)
     facts = facts_at(scratch, job)
     coming = Coming(after, 0, 0)
+    at_once = soft is None and softcap is None and is_plain(job.law, plan)
+    if at_once:
+        coming = plain_tile(here, e, coming, job)
     for lane in range(0, here.n, GROUP):
-        some = min(GROUP, here.n - lane)
-        coming = group(here.a, here.b + lane, some, lane, x, e, q, desk, coming, facts, job, soft, softcap)
+        b, n = here.b + lane, min(GROUP, here.n - lane)
+        if not at_once:
+            coming = group(here.a, b, n, lane, x, e, q, coming, facts, job, soft, softcap)
+        if plan.write != NOTHING:
+            take(moved(x, lane), width, n, job.grad, here.a, b, plan.stream, desk)
+        if plan.write == HESSIAN:
+            take(moved(e, lane), width, n, job.hess, here.a, b, plan.stream, desk)
     if after.n > 0:
         bring_rest(job.logits, coming, width)
 
 
 @device
-def group(a, b, n, lane, x, e, q, desk, coming, facts, job, soft, softcap):
+def group(a, b, n, lane, x, e, q, coming, facts, job, soft, softcap):
     """n samples from b on, in a tile's lanes from `lane` on. The gradient is left in x, the Hessian in e."""
     i, plan = a * job.logits.shape[1] + b, job.plan
-    at_once = soft is None and softcap is None and is_plain(job.law, plan)
     for j in range(0, n, LANES):
         at_hand, some = at(job.logits, a, b + j, 0), min(LANES, n - j)
         later = lines_of(job.logits, a, b + j + plan.lanes, True, at_hand)
         soon = lines_of(job.grad, a, b + j, plan.write != NOTHING and not plan.stream, at_hand)
-        if at_once:
-            coming = plain_strip(i + j, some, lane + j, x, e, coming, later, soon, plain(job))
-        else:
-            coming = read_strip(i + j, some, lane + j, j, x, e, q, coming, later, soon, facts, job, soft, softcap)
+        coming = read_strip(i + j, some, lane + j, j, x, e, q, coming, later, soon, facts, job, soft, softcap)
         ask_numbers(job.labels, i + j + GROUP)
         ask_numbers(Line(job.lse, 1), i + j + GROUP)
         ask_numbers(Line(job.loss, 1), i + j + GROUP)
-    if not at_once:
-        settle_rows(i, n, facts, job, soft, softcap)
+    settle_rows(i, n, facts, job, soft, softcap)
     if plan.write != NOTHING:
-        for j in range(0, 0 if at_once else n, LANES):
+        for j in range(0, n, LANES):
             write_strip(lane + j, j, x, e, q, facts, job, soft, softcap)
-        take(moved(x, lane), stride(plan.lanes), n, job.grad, a, b, plan.stream, desk)
-    if plan.write == HESSIAN:
-        take(moved(e, lane), stride(plan.lanes), n, job.hess, a, b, plan.stream, desk)
     return coming
 
 

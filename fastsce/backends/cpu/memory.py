@@ -287,6 +287,37 @@ def quads_out(typing, source, source_step, target, step):
     return types.void(source, types.int64, target, types.int64), build
 
 
+@intrinsic(prefer_literal=True)
+def deal(typing, source, classes, target, target_step):
+    """From 16 rows, end to end, of 2 or 3 classes, to target[target_step·class + row]."""
+    count = classes.literal_value
+
+    def build(context, b, signature, args):
+        rows = b.load(place(b, args[0], I64(0), 16 * count), align=size_of(source))
+        for c in range(count):
+            line = decode(context, b, shuffle(b, rows, rows, range(c, 16 * count, count)), source.dtype, 16)
+            b.store(line, place(b, args[2], b.mul(args[3], I64(c)), 16), align=size_of(target))
+        return context.get_dummy_value()
+
+    return types.void(source, classes, target, types.int64), build
+
+
+@intrinsic(prefer_literal=True)
+def collect(typing, source, source_step, classes, target):
+    """The way back."""
+    count = classes.literal_value
+
+    def build(context, b, signature, args):
+        places = [place(b, args[0], b.mul(args[1], I64(c)), 16) for c in range(count)]
+        lines = [encode(context, b, b.load(p, align=size_of(source)), target.dtype, 16) for p in places]
+        lines = joined(b, [*lines, *[ir.Constant(lines[0].type, ir.Undefined)] * (count % 2)])
+        rows = shuffle(b, lines, lines, [16 * (i % count) + i // count for i in range(16 * count)])
+        b.store(rows, place(b, args[3], I64(0), 16 * count), align=size_of(target))
+        return context.get_dummy_value()
+
+    return types.void(source, types.int64, classes, target), build
+
+
 def quad(b, p, offset):
     return b.bitcast(moved_by(b, p, offset), ir.VectorType(p.type.pointee, QUAD).as_pointer())
 

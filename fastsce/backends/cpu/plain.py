@@ -9,16 +9,34 @@ from __future__ import annotations
 import numpy as np
 
 from fastsce import maths
-from fastsce.backends.cpu.coefficients import labels_at, values
-from fastsce.backends.cpu.jit import device
-from fastsce.backends.cpu.memory import load, store
+from fastsce.backends.cpu.ahead import ask_numbers, further, lines_of
+from fastsce.backends.cpu.coefficients import labels_at, plain, values
+from fastsce.backends.cpu.jit import apart, device
+from fastsce.backends.cpu.memory import at, load, store
 from fastsce.backends.cpu.partial import store_part
-from fastsce.backends.cpu.plan import HESSIAN, IGNORED, NOTHING
+from fastsce.backends.cpu.plan import HESSIAN, IGNORED, NOTHING, Line
 from fastsce.backends.cpu.reductions import first
 from fastsce.backends.cpu.strips import clear_ignored, terms
 from fastsce.backends.cpu.tiles import stride
-from fastsce.backends.cpu.tuning import LANES
+from fastsce.backends.cpu.tuning import GROUP, LANES
 from fastsce.backends.cpu.vectors import narrow, same_integer, widen
+
+
+@apart
+def plain_tile(here, e, coming, job):
+    """Work on a tile. The gradient is left in its place, the Hessian in e."""
+    (x, a, b, n), classes = here, job.logits.shape[2]
+    job = plain(job)
+    plan, start, at_hand = job.plan, a * job.logits.shape[1] + b, at(job.logits, a, b, 0)
+    later = lines_of(job.logits, a, b + plan.lanes, True, at_hand)
+    soon = lines_of(job.grad, a, b, plan.write != NOTHING and not plan.stream, at_hand)
+    for j in range(0, n, LANES):
+        i, some = start + j, min(LANES, n - j)
+        coming = plain_strip(i, some, j, x, e, coming, further(later, j, classes), further(soon, j, classes), job)
+        ask_numbers(job.labels, i + GROUP)
+        ask_numbers(Line(job.lse, 1), i + GROUP)
+        ask_numbers(Line(job.loss, 1), i + GROUP)
+    return coming
 
 
 @device
@@ -28,13 +46,14 @@ def plain_strip(i, n, lane, x, e, coming, later, soon, job):
     y = labels_at(job.labels, i, n, classes, plan)
     clear_ignored(y, x, lane, width, classes)
     ignored = y == IGNORED
-    scale = maths.where(ignored, 0.0, values(job.row_scale, i, n, 0.0))
     x_top, x_y = largest_and_label(x, lane, width, classes, y)
-    m, power = maths.where(x_top == -np.inf, 0.0, x_top), maths.carried(scale)  # −∞ − (−∞) would be NaN
-    lift = narrow(power, m)
-    rest, ties, coming = terms(x, e, lane, width, classes, x_top, m, lift, coming, later, soon, job, None)
+    m = maths.where(x_top == -np.inf, 0.0, x_top)  # −∞ − (−∞) would be NaN
+    scale = maths.where(ignored, 0.0, values(job.row_scale, i, n, 0.0))
+    down = narrow(scale, m)
+    power = maths.carried(down)
+    rest, ties, coming = terms(x, e, lane, width, classes, x_top, m, power, coming, later, soon, job, None)
 
-    unit = maths.inverse(widen(x_top), x_top, power, law.near)
+    unit = maths.inverse_top(widen(x_top), m, power, law.near)
     log_s, p_top, p_top_minus_1, to_p = maths.row_sums(unit, rest, ties, x_top)
     lse, loss = widen(x_top) + log_s, log_s + (widen(x_top) - widen(x_y))
     if first(ignored) < LANES:
@@ -43,12 +62,13 @@ def plain_strip(i, n, lane, x, e, coming, later, soon, job):
     store_part(job.loss, i, n, loss)
     if plan.write == NOTHING:
         return coming
-    push, down, top = narrow(scale * to_p, m), narrow(scale, m), narrow(scale * p_top_minus_1, m)
+    push, top = narrow(scale * to_p, m), narrow(scale * p_top_minus_1, m)
+    here = maths.label_gradient(push, down, top, x_y == x_top)
     if plan.write == HESSIAN:
         bend = narrow(scale * maths.top_curvature(p_top, p_top_minus_1), m)
-        write_both(x, e, lane, width, classes, y, x_y, push, down, top, x_top, narrow(to_p, m), bend)
+        write_both(x, e, lane, width, classes, y, here, push, down, x_top, narrow(to_p, m), bend)
     else:
-        write_terms(x, lane, width, classes, y, push, down, top, x_y == x_top)
+        write_terms(x, lane, width, classes, y, here, push)
     return coming
 
 
@@ -65,21 +85,23 @@ def largest_and_label(x, lane, width, classes, y):
 
 
 @device
-def write_terms(x, lane, width, classes, y, push, scale, top, is_top):
+def write_terms(x, lane, width, classes, y, here, push):
     """The gradient, from the terms that are in its place."""
     place = same_integer(y, maths.bits(push))
     for c in range(classes):
-        t = load(x, c * width + lane, LANES)
-        g = maths.label_gradient(t, push, scale, top, is_top)
-        store(x, c * width + lane, maths.where(place == c, g, t * push))
+        store(x, c * width + lane, gradient(load(x, c * width + lane, LANES), place == c, here, push))
 
 
 @device
-def write_both(x, e, lane, width, classes, y, x_y, push, scale, top, x_top, to_p, bend):
+def gradient(t, is_label, here, push):
+    return maths.fma(t, maths.where(is_label, here[0], push), maths.where(is_label, here[1], -0.0))  # −0 changes no bit
+
+
+@device
+def write_both(x, e, lane, width, classes, y, here, push, scale, x_top, to_p, bend):
     """The gradient, and scale·p·(1 − p) in place of the terms; `bend` of the largest logit."""
-    place, is_top = same_integer(y, maths.bits(push)), x_y == x_top
+    place = same_integer(y, maths.bits(push))
     for c in range(classes):
         v, t = load(x, c * width + lane, LANES), load(e, c * width + lane, LANES)
-        g = maths.label_gradient(t, push, scale, top, is_top)
-        store(x, c * width + lane, maths.where(place == c, g, t * push))
+        store(x, c * width + lane, gradient(t, place == c, here, push))
         store(e, c * width + lane, maths.where(v == x_top, bend, maths.curvature(t * to_p) * scale))

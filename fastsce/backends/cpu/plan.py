@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-from fastsce import maths
 from fastsce.backends.cpu.jit import device
 from fastsce.backends.cpu.memory import pointer, view
+from fastsce.law import Law
 
 IGNORED = -1  # stands for the label of a row to leave out
 NO_TARGET = -2  # a label: q = 0 and mass = 1, so that the loss is lse and the gradient p
@@ -47,7 +47,7 @@ class Job(NamedTuple):
     lse: Any  # pointer, (A·B,)
     grad: Any  # view
     hess: Any  # view
-    law: maths.Law
+    law: Law
     plan: Plan
 
 

@@ -55,13 +55,11 @@ def terms(x, e, lane, width, classes, x_top, m, power, coming, later, soon, job,
     """
     law = job.law
     lift, offset = power - maths.octaves(m, law.near), maths.offset(m, law.near)
-    ties = m * 0.0
-    rest = widen(ties)
-    for start in range(0, classes, STEP):
-        stop = min(start + STEP, classes)
-        whole = start + (stop - start) // 4 * 4
-        part = widen(ties) * 0.0  # float64 logits have no wider type to be summed in: steps first, then their sums
-        for c in range(start, whole, 4):  # four terms are added up in the working precision
+    ties = narrow(splat(0.0, LANES), m)
+    rest, fours = splat(0.0, LANES), classes // 4 * 4
+    for start in range(0, fours, STEP):
+        part = splat(0.0, LANES)  # float64 logits have no wider type to be summed in: steps first, then their sums
+        for c in range(start, min(start + STEP, fours), 4):  # four terms are added up in the working precision
             v0, ties = term(x, e, c * width + lane, x_top, offset, lift, ties, law, softcap)
             v1, ties = term(x, e, (c + 1) * width + lane, x_top, offset, lift, ties, law, softcap)
             v2, ties = term(x, e, (c + 2) * width + lane, x_top, offset, lift, ties, law, softcap)
@@ -72,15 +70,15 @@ def terms(x, e, lane, width, classes, x_top, m, power, coming, later, soon, job,
             else:
                 ask(later, c)
                 ask(soon, c)
-        for c in range(whole, stop):
-            v0, ties = term(x, e, c * width + lane, x_top, offset, lift, ties, law, softcap)
-            part = part + widen(v0)
         rest = rest + part
+    for c in range(fours, classes):
+        v0, ties = term(x, e, c * width + lane, x_top, offset, lift, ties, law, softcap)
+        rest = rest + widen(v0)
     if coming.part.n >= LANES:
         coming = bring_some(job.logits, coming, width)
     else:
-        ask(later, classes // 4 * 4)
-        ask(soon, classes // 4 * 4)
+        ask(later, fours)
+        ask(soon, fours)
     return rest, widen(ties), coming
 
 

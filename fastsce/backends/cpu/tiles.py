@@ -11,7 +11,9 @@ from fastsce.backends.cpu.memory import (
     View,
     adjoin,
     at,
+    collect,
     copy_line,
+    deal,
     load,
     load_apart,
     moved,
@@ -121,8 +123,14 @@ def bring(v, part, width):
     if v.strides[1] == v.item:
         bring_rest(v, Coming(part, 0, 0), width)
         return
-    quads = v.strides[2] == v.item and classes >= QUAD
+    quads, together = v.strides[2] == v.item and classes >= QUAD, adjoin(v)
     for j in range(0, whole, LANES):
+        if together and classes == 2:
+            deal(at(v, a, b + j, 0), 2, moved(x, j), width)
+            continue
+        if together and classes == 3:
+            deal(at(v, a, b + j, 0), 3, moved(x, j), width)
+            continue
         for c in range(0, classes, QUAD if quads else 1):
             if quads:
                 start = min(c, classes - QUAD)  # the last four overlap those before
@@ -161,8 +169,14 @@ def take(x, width, n, v, a, b, streaming, desk):
 def put_apart(x, width, n, v, a, b):
     """Samples that do not lie side by side."""
     classes, whole = v.shape[2], n // LANES * LANES
-    quads = v.strides[2] == v.item and classes >= QUAD
+    quads, together = v.strides[2] == v.item and classes >= QUAD, adjoin(v)
     for j in range(0, whole, LANES):
+        if together and classes == 2:
+            collect(moved(x, j), width, 2, at(v, a, b + j, 0))
+            continue
+        if together and classes == 3:
+            collect(moved(x, j), width, 3, at(v, a, b + j, 0))
+            continue
         for c in range(0, classes, QUAD if quads else 1):
             if quads:
                 start = min(c, classes - QUAD)

@@ -16,8 +16,8 @@ from fastsce.backends.cuda.chores import line, nothing, pointer, view
 from fastsce.backends.cuda.geometry import SHORT, WORD, arrange, kernel, most_threads
 from fastsce.backends.cuda.job import GRADIENT, HESSIAN, LOG_SOFTMAX, NOTHING, Job, Plan, View
 from fastsce.backends.cuda.launch import gpus, limits, read, run
+from fastsce.law import law_of
 from fastsce.layout import blocks, compute_dtype, runs
-from fastsce.maths import law_of
 from fastsce.spec import Spec
 
 __all__ = [

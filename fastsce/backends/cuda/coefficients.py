@@ -11,6 +11,7 @@ from fastsce.backends.cuda.job import BAD, IGNORED, NO_TARGET, SOFT
 from fastsce.backends.cuda.terms import power_of, raised
 from fastsce.backends.cuda.threads import device
 from fastsce.backends.cuda.words import anew, load, load_like, number, small, store, wide
+from fastsce.law import Law
 
 
 class Row(NamedTuple):
@@ -65,7 +66,7 @@ def law_of(job):
     """The law, with the weights' sum, which the host does not know."""
     law = job.law
     total = law.total if job.total.step < 0 else load(job.total.data, 0)
-    return maths.Law(law.keep, law.off, total, law.z_loss, law.gain, law.inner, law.scale, law.near)
+    return Law(law.keep, law.off, total, law.z_loss, law.gain, law.inner, law.scale, law.near)
 
 
 @device

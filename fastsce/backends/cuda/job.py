@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from fastsce.maths import Law
+from fastsce.law import Law
 
 IGNORED, BAD, NO_TARGET, SOFT = -1, -2, -3, -4  # stand for a label
 NOTHING, GRADIENT, HESSIAN, LOG_SOFTMAX = range(4)  # what to write; HESSIAN: the gradient too

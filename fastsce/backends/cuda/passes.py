@@ -30,6 +30,7 @@ from fastsce.backends.cuda.words import (
     wide,
     width,
 )
+from fastsce.law import Law
 
 NEVER = 2**31 - 1  # a class that no row has
 
@@ -201,7 +202,7 @@ class How(NamedTuple):
     weighed: bool  # shares of the target are read
     row: Row
     span: Span
-    law: maths.Law
+    law: Law
     job: Job
     soft: Any  # True, or None
     softcap: Any  # likewise
