@@ -167,7 +167,7 @@ def inverse(z, m, power, near):
 
 
 def inverse_top(z, m, power, near):
-    """The same for power = 0 or POWER, where m is z, or 0 where z is −∞: what octaves and offset leave of z is small."""
+    """The same for a power that is 0 or POWER, where m is z: what octaves and offset leave of it is small."""
     k = widen(octaves(m, near))
     r = fma(k, 1.90821492927058770002e-10, fma(k, 6.93147180369123816490e-01, widen(offset(m, near)) - z))
     return exp_of(widen(where(power == 0.0, power + 1.0, 2.0**-POWER)), r, m)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import numpy as np
 
 from fastsce import maths
-from fastsce.backends.cpu.ahead import ask_numbers, lines_of
+from fastsce.backends.cpu.ahead import ask_numbers, further, lines_of
 from fastsce.backends.cpu.coefficients import (
     FACTS_BYTES,
     PLACE,
@@ -27,7 +27,7 @@ from fastsce.backends.cpu.coefficients import (
     settle_rows,
     shift,
 )
-from fastsce.backends.cpu.jit import device, kernel
+from fastsce.backends.cpu.jit import apart, device, kernel
 from fastsce.backends.cpu.memory import at, fence, gather, load, moved, past_boundary, spare, store, workspace
 from fastsce.backends.cpu.parts import hand_out
 from fastsce.backends.cpu.plain import plain_tile
@@ -124,15 +124,13 @@ def tile(here, after, job, soft, softcap, scratch):
     if soft is not None:
         bring(job.soft, Part(q, here.a, here.b, here.n), width)
     desk = spare(scratch, FACTS_BYTES + 4 * size, job.logits.data)
-    facts = facts_at(scratch, job)
     coming = Coming(after, 0, 0)
-    at_once = soft is None and softcap is None and is_plain(job.law, plan)
-    if at_once:
+    if soft is None and softcap is None and is_plain(job.law, plan):
         coming = plain_tile(here, e, coming, job)
+    else:
+        coming = noted_tile(here, e, q, coming, facts_at(scratch, job), job, soft, softcap)
     for lane in range(0, here.n, GROUP):
         b, n = here.b + lane, min(GROUP, here.n - lane)
-        if not at_once:
-            coming = group(here.a, b, n, lane, x, e, q, coming, facts, job, soft, softcap)
         if plan.write != NOTHING:
             take(moved(x, lane), width, n, job.grad, here.a, b, plan.stream, desk)
         if plan.write == HESSIAN:
@@ -141,22 +139,26 @@ def tile(here, after, job, soft, softcap, scratch):
         bring_rest(job.logits, coming, width)
 
 
-@device
-def group(a, b, n, lane, x, e, q, coming, facts, job, soft, softcap):
-    """n samples from b on, in a tile's lanes from `lane` on. The gradient is left in x, the Hessian in e."""
-    i, plan = a * job.logits.shape[1] + b, job.plan
-    for j in range(0, n, LANES):
-        at_hand, some = at(job.logits, a, b + j, 0), min(LANES, n - j)
-        later = lines_of(job.logits, a, b + j + plan.lanes, True, at_hand)
-        soon = lines_of(job.grad, a, b + j, plan.write != NOTHING and not plan.stream, at_hand)
-        coming = read_strip(i + j, some, lane + j, j, x, e, q, coming, later, soon, facts, job, soft, softcap)
-        ask_numbers(job.labels, i + j + GROUP)
-        ask_numbers(Line(job.lse, 1), i + j + GROUP)
-        ask_numbers(Line(job.loss, 1), i + j + GROUP)
-    settle_rows(i, n, facts, job, soft, softcap)
-    if plan.write != NOTHING:
+@apart
+def noted_tile(here, e, q, coming, facts, job, soft, softcap):
+    """Work on a tile in three passes over each group. The gradient is left in its place, the Hessian in e."""
+    (x, a, b, samples), plan, classes = here, job.plan, job.logits.shape[2]
+    at_hand = at(job.logits, a, b, 0)
+    later = lines_of(job.logits, a, b + plan.lanes, True, at_hand)
+    soon = lines_of(job.grad, a, b, plan.write != NOTHING and not plan.stream, at_hand)
+    for lane in range(0, samples, GROUP):
+        i, n = a * job.logits.shape[1] + b + lane, min(GROUP, samples - lane)
         for j in range(0, n, LANES):
-            write_strip(lane + j, j, x, e, q, facts, job, soft, softcap)
+            to_read, to_write = further(later, lane + j, classes), further(soon, lane + j, classes)
+            some = min(LANES, n - j)
+            coming = read_strip(i + j, some, lane + j, j, x, e, q, coming, to_read, to_write, facts, job, soft, softcap)
+            ask_numbers(job.labels, i + j + GROUP)
+            ask_numbers(Line(job.lse, 1), i + j + GROUP)
+            ask_numbers(Line(job.loss, 1), i + j + GROUP)
+        settle_rows(i, n, facts, job, soft, softcap)
+        if plan.write != NOTHING:
+            for j in range(0, n, LANES):
+                write_strip(lane + j, j, x, e, q, facts, job, soft, softcap)
     return coming
 
 

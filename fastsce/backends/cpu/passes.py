@@ -95,21 +95,23 @@ def add_terms(x, t, soon, makings, n, classes, f, places, sums, counts, law, sof
         p, here, later = row(x, r), row(t, r), row(soon, r)
         offset, lift, edge = load(f, OFFSET + r, 0), load(f, LIFT + r, 0), load(f, X_TOP + r, 0)
         edge = narrow(np.inf, edge) if edge == -np.inf else edge  # no term of a row of −∞ is kept out of its sum
-        zero = splat(offset, LANES) * 0.0
+        zero = splat(narrow(0.0, offset), LANES)
         part, count, rest = zero, zero, widen(zero)
         for start in range(0, whole, STRETCH):
             stop = min(start + STRETCH, whole)
-            busy = max(start, min(stop, meanwhile.stop - meanwhile.j))
+            busy = start
             if in_two_steps(softcap):
                 begin_terms(p, makings, start, stop, offset, lift, law, softcap)
-            for j in range(start, busy, LANES):
-                v, e = term_at(p, makings, j, start, offset, lift, law, softcap)
-                part, count = add_term(e, v, here, j, edge, part, count, law, softcap)
-                prefetch(p, j + ahead, LANES)
-                i = meanwhile.j + j - meanwhile.lag
-                i += meanwhile.stop - meanwhile.j if j < meanwhile.lag else 0
-                v = load(meanwhile.t, i, LANES) * meanwhile.factor
-                stream(meanwhile.g, i, marked(v, i, meanwhile.place, meanwhile.special))
+            if meanwhile is not None:
+                busy = max(start, min(stop, meanwhile.stop - meanwhile.j))
+                for j in range(start, busy, LANES):
+                    v, e = term_at(p, makings, j, start, offset, lift, law, softcap)
+                    part, count = add_term(e, v, here, j, edge, part, count, law, softcap)
+                    prefetch(p, j + ahead, LANES)
+                    i = meanwhile.j + j - meanwhile.lag
+                    i += meanwhile.stop - meanwhile.j if j < meanwhile.lag else 0
+                    v = load(meanwhile.t, i, LANES) * meanwhile.factor
+                    stream(meanwhile.g, i, marked(v, i, meanwhile.place, meanwhile.special))
             for j in range(busy, stop, LANES):
                 v, e = term_at(p, makings, j, start, offset, lift, law, softcap)
                 part, count = add_term(e, v, here, j, edge, part, count, law, softcap)

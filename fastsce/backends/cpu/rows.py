@@ -163,7 +163,7 @@ def read_together(i, n, y, facts, job, soft, softcap, scratch):
         note_offset(f, maths.where(m == -np.inf, 0.0, m), load(f, POWER, LANES), law)  # −∞ − (−∞) would be NaN
         counts = numbers_of(more, x.data)
         t = terms_of(0, job, scratch)
-        makings, meanwhile = makings_at(scratch, job), nothing_of(t.data, job)
+        makings, meanwhile = makings_at(scratch, job), None
         add_terms(x, t, soon, makings, n, classes, f, places, sums, counts, law, softcap, meanwhile)
         store(facts.sums, REST, rows_sum(sums))
         store(facts.sums, TIES, widen(rows_sum(counts)))
