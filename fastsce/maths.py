@@ -87,7 +87,7 @@ def exp_parts_f64(x, power):
     magic = 6755399441055744.0 + 1023.0 + power
     t = fma(x, 1.4426950408889634, magic)
     n = t - magic
-    r = fma(n, -1.90821492927058770002e-10, fma(n, -6.93147180369123816490e-01, x))
+    r = fma(n, -LN2_LO_F64, fma(n, -LN2_HI_F64, x))
     return from_bits(bits(t) << 52), r, power * -0.693147 - 708.0
 
 
@@ -167,10 +167,14 @@ def inverse(z, m, power, near):
 
 
 def inverse_top(z, m, power, near):
-    """The same for a power that is 0 or POWER, where m is z: what octaves and offset leave of it is small."""
+    """The same for a power that is 0 or POWER, where m is z: what octaves and offset leave of it is small.
+
+    NaN where z is −∞, and m is 0 for the sake of its terms.
+    """
     k = widen(octaves(m, near))
-    r = fma(k, 1.90821492927058770002e-10, fma(k, 6.93147180369123816490e-01, widen(offset(m, near)) - z))
-    return exp_of(widen(where(power == 0.0, power + 1.0, 2.0**-POWER)), r, m)
+    r = fma(k, LN2_LO_F64, fma(k, LN2_HI_F64, widen(offset(m, near)) - z))
+    one = power * 0.0 + 1.0
+    return exp_of(widen(where(power == 0.0, one, 2.0**-POWER)), r, m)
 
 
 def rebased(before, m, near):
@@ -224,6 +228,8 @@ def log1p(t, reciprocal):
 
 LN2_HI = 0.693145751953125  # 15 bits: k times it is exact in float32
 LN2_LO = 1.4286068203094172e-06
+LN2_HI_F64 = 6.93147180369123816490e-01  # 33 bits
+LN2_LO_F64 = 1.90821492927058770002e-10
 
 
 def tanh(a):

@@ -155,7 +155,7 @@ def test_whole_registers_are_written_past_the_caches(part, register):
     assert "sfence" in part
 
 
-def test_a_part_calls_nothing_but_its_loops(part):
+def test_a_part_calls_nothing_else(part):
     """Nor, where there are no masks, but functions of partial.py: no exp, log or fma of a library, and no part of numba
     or Python.
     """

@@ -15,7 +15,8 @@ from numba.extending import intrinsic
 
 from fastsce.backends.cpu.jit import device
 from fastsce.backends.cpu.memory import adjoin, at, moved, place, size_of
-from fastsce.backends.cpu.tuning import LANES
+from fastsce.backends.cpu.plan import NOTHING, Line
+from fastsce.backends.cpu.tuning import GROUP, LANES
 from fastsce.backends.cpu.vectors import I8, I32, I64, call
 
 FOUR = 4 * LANES
@@ -50,6 +51,14 @@ def lines_of(v, a, b, wanted, at_hand):
 
 
 @device
+def lines_about(job, a, b):
+    """Of a tile that begins with row b of block a: the rows of the next to be read, those of this to be written."""
+    at_hand = at(job.logits, a, b, 0)
+    later = lines_of(job.logits, a, b + job.plan.lanes, True, at_hand)
+    return later, lines_of(job.grad, a, b, job.plan.write != NOTHING and not job.plan.stream, at_hand)
+
+
+@device
 def further(lines, rows, classes):
     """The same so many rows further on."""
     return Lines(moved(lines.start, rows // LANES * classes * lines.step), lines.step)
@@ -59,6 +68,14 @@ def further(lines, rows, classes):
 def ask(lines, i):
     """Ask for what four classes of LANES rows take up, after i steps."""
     prefetch(lines.start, i * lines.step, FOUR)
+
+
+@device
+def ask_for_group(job, i):
+    """Ask for the labels and the results of LANES rows a group behind row i."""
+    ask_numbers(job.labels, i + GROUP)
+    ask_numbers(Line(job.lse, 1), i + GROUP)
+    ask_numbers(Line(job.loss, 1), i + GROUP)
 
 
 @device

@@ -10,7 +10,7 @@ from __future__ import annotations
 import numpy as np
 
 from fastsce import maths
-from fastsce.backends.cpu.ahead import ask_numbers, further, lines_of
+from fastsce.backends.cpu.ahead import ask_for_group, further, lines_about
 from fastsce.backends.cpu.coefficients import (
     FACTS_BYTES,
     PLACE,
@@ -28,7 +28,7 @@ from fastsce.backends.cpu.coefficients import (
     shift,
 )
 from fastsce.backends.cpu.jit import apart, device, kernel
-from fastsce.backends.cpu.memory import at, fence, gather, load, moved, past_boundary, spare, store, workspace
+from fastsce.backends.cpu.memory import fence, gather, load, moved, past_boundary, spare, store, workspace
 from fastsce.backends.cpu.parts import hand_out
 from fastsce.backends.cpu.plain import plain_tile
 from fastsce.backends.cpu.plan import (
@@ -36,7 +36,6 @@ from fastsce.backends.cpu.plan import (
     IGNORED,
     LOG_SOFTMAX,
     NOTHING,
-    Line,
     job_of,
     softness,
 )
@@ -142,21 +141,17 @@ def tile(here, after, job, soft, softcap, scratch):
 @apart
 def noted_tile(here, e, q, coming, facts, job, soft, softcap):
     """Work on a tile in three passes over each group. The gradient is left in its place, the Hessian in e."""
-    (x, a, b, samples), plan, classes = here, job.plan, job.logits.shape[2]
-    at_hand = at(job.logits, a, b, 0)
-    later = lines_of(job.logits, a, b + plan.lanes, True, at_hand)
-    soon = lines_of(job.grad, a, b, plan.write != NOTHING and not plan.stream, at_hand)
+    (x, a, b, samples), classes = here, job.logits.shape[2]
+    later, soon = lines_about(job, a, b)
     for lane in range(0, samples, GROUP):
         i, n = a * job.logits.shape[1] + b + lane, min(GROUP, samples - lane)
         for j in range(0, n, LANES):
             to_read, to_write = further(later, lane + j, classes), further(soon, lane + j, classes)
             some = min(LANES, n - j)
             coming = read_strip(i + j, some, lane + j, j, x, e, q, coming, to_read, to_write, facts, job, soft, softcap)
-            ask_numbers(job.labels, i + j + GROUP)
-            ask_numbers(Line(job.lse, 1), i + j + GROUP)
-            ask_numbers(Line(job.loss, 1), i + j + GROUP)
+            ask_for_group(job, i + j)
         settle_rows(i, n, facts, job, soft, softcap)
-        if plan.write != NOTHING:
+        if job.plan.write != NOTHING:
             for j in range(0, n, LANES):
                 write_strip(lane + j, j, x, e, q, facts, job, soft, softcap)
     return coming

@@ -114,7 +114,7 @@ def options_of_a_part(lowering, inline):
 
 PART = options_of_a_part(PartLowering, inline=True)
 device = register_jitable(**PART)
-apart = register_jitable(**options_of_a_part(ApartLowering, inline=False))  # a loop whose constants need all registers
+apart = register_jitable(**options_of_a_part(ApartLowering, inline=False))  # a loop, or a tile: they need all registers
 overload = partial(numba.extending.overload, jit_options=PART)
 
 

@@ -85,8 +85,7 @@ def find(x, classes, value):
 def add_terms(x, t, soon, makings, n, classes, f, places, sums, counts, law, softcap, meanwhile):
     """Leave 2^lift·exp(z − offset) in t, and of every lane the sum of those where x is not the edge, and how many are.
 
-    What comes AHEAD, and what lies at `soon`, is asked for. Meanwhile some of another row is streamed, for memory has
-    little to do while terms are worked out.
+    What comes AHEAD and what lies at `soon` is asked for. Some of another row is streamed: memory has little to do.
     """
     whole, ahead = classes // LANES * LANES, max(AHEAD, n * classes)
     for r in range(n):
@@ -149,9 +148,8 @@ def term_at(p, makings, j, start, offset, lift, law, softcap):
     """(x, 2^lift·exp(z − offset)) of classes from j on."""
     v = load(p, j, LANES)
     if in_two_steps(softcap):
-        i = 2 * (j - start)
-        r = load(makings, i + LANES, LANES)
-        return v, maths.exp_of(load(makings, i, LANES), r, r)
+        r = load(makings, 2 * (j - start) + LANES, LANES)
+        return v, maths.exp_of(load(makings, 2 * (j - start), LANES), r, r)
     return v, maths.exp(exponent(v, offset, law, softcap), lift)
 
 

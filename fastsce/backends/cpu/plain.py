@@ -9,16 +9,16 @@ from __future__ import annotations
 import numpy as np
 
 from fastsce import maths
-from fastsce.backends.cpu.ahead import ask_numbers, further, lines_of
+from fastsce.backends.cpu.ahead import ask_for_group, further, lines_about
 from fastsce.backends.cpu.coefficients import labels_at, plain, values
 from fastsce.backends.cpu.jit import apart, device
-from fastsce.backends.cpu.memory import at, load, store
+from fastsce.backends.cpu.memory import load, store
 from fastsce.backends.cpu.partial import store_part
-from fastsce.backends.cpu.plan import HESSIAN, IGNORED, NOTHING, Line
+from fastsce.backends.cpu.plan import HESSIAN, IGNORED, NOTHING
 from fastsce.backends.cpu.reductions import first
 from fastsce.backends.cpu.strips import clear_ignored, terms
 from fastsce.backends.cpu.tiles import stride
-from fastsce.backends.cpu.tuning import GROUP, LANES
+from fastsce.backends.cpu.tuning import LANES
 from fastsce.backends.cpu.vectors import narrow, same_integer, widen
 
 
@@ -27,15 +27,11 @@ def plain_tile(here, e, coming, job):
     """Work on a tile. The gradient is left in its place, the Hessian in e."""
     (x, a, b, n), classes = here, job.logits.shape[2]
     job = plain(job)
-    plan, start, at_hand = job.plan, a * job.logits.shape[1] + b, at(job.logits, a, b, 0)
-    later = lines_of(job.logits, a, b + plan.lanes, True, at_hand)
-    soon = lines_of(job.grad, a, b, plan.write != NOTHING and not plan.stream, at_hand)
+    later, soon = lines_about(job, a, b)
     for j in range(0, n, LANES):
-        i, some = start + j, min(LANES, n - j)
+        i, some = a * job.logits.shape[1] + b + j, min(LANES, n - j)
         coming = plain_strip(i, some, j, x, e, coming, further(later, j, classes), further(soon, j, classes), job)
-        ask_numbers(job.labels, i + GROUP)
-        ask_numbers(Line(job.lse, 1), i + GROUP)
-        ask_numbers(Line(job.loss, 1), i + GROUP)
+        ask_for_group(job, i)
     return coming
 
 

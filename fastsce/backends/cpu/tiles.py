@@ -123,15 +123,11 @@ def bring(v, part, width):
     if v.strides[1] == v.item:
         bring_rest(v, Coming(part, 0, 0), width)
         return
-    quads, together = v.strides[2] == v.item and classes >= QUAD, adjoin(v)
+    quads, few = v.strides[2] == v.item and classes >= QUAD, adjoin(v) and 2 <= classes <= 3
     for j in range(0, whole, LANES):
-        if together and classes == 2:
-            deal(at(v, a, b + j, 0), 2, moved(x, j), width)
-            continue
-        if together and classes == 3:
-            deal(at(v, a, b + j, 0), 3, moved(x, j), width)
-            continue
-        for c in range(0, classes, QUAD if quads else 1):
+        if few:
+            deal_few(at(v, a, b + j, 0), classes, moved(x, j), width)
+        for c in range(0, 0 if few else classes, QUAD if quads else 1):
             if quads:
                 start = min(c, classes - QUAD)  # the last four overlap those before
                 quads_in(at(v, a, b + j, start), v.strides[1], moved(x, start * width + j), width)
@@ -140,6 +136,24 @@ def bring(v, part, width):
     for c in range(classes):
         for j in range(whole, n):
             store(x, c * width + j, load(at(v, a, b + j, c), 0, 0))
+
+
+@device
+def deal_few(source, classes, target, width):
+    """LANES rows of 2 or 3 classes: how many is known when compiling."""
+    if classes == 2:
+        deal(source, 2, target, width)
+    else:
+        deal(source, 3, target, width)
+
+
+@device
+def collect_few(source, width, classes, target):
+    """The way back."""
+    if classes == 2:
+        collect(source, width, 2, target)
+    else:
+        collect(source, width, 3, target)
 
 
 @device
@@ -169,15 +183,11 @@ def take(x, width, n, v, a, b, streaming, desk):
 def put_apart(x, width, n, v, a, b):
     """Samples that do not lie side by side."""
     classes, whole = v.shape[2], n // LANES * LANES
-    quads, together = v.strides[2] == v.item and classes >= QUAD, adjoin(v)
+    quads, few = v.strides[2] == v.item and classes >= QUAD, adjoin(v) and 2 <= classes <= 3
     for j in range(0, whole, LANES):
-        if together and classes == 2:
-            collect(moved(x, j), width, 2, at(v, a, b + j, 0))
-            continue
-        if together and classes == 3:
-            collect(moved(x, j), width, 3, at(v, a, b + j, 0))
-            continue
-        for c in range(0, classes, QUAD if quads else 1):
+        if few:
+            collect_few(moved(x, j), width, classes, at(v, a, b + j, 0))
+        for c in range(0, 0 if few else classes, QUAD if quads else 1):
             if quads:
                 start = min(c, classes - QUAD)
                 quads_out(moved(x, start * width + j), width, at(v, a, b + j, start), v.strides[1])
