@@ -85,7 +85,7 @@ def find(x, classes, value):
 def add_terms(x, t, soon, makings, n, classes, f, places, sums, counts, law, softcap, meanwhile):
     """Leave 2^lift·exp(z − offset) in t, and of every lane the sum of those where x is not the edge, and how many are.
 
-    What comes AHEAD and what lies at `soon` is asked for. Some of another row is streamed: memory has little to do.
+    What comes AHEAD and what lies at `soon` is asked for. `meanwhile`: what is to be streamed of another row, or None.
     """
     whole, ahead = classes // LANES * LANES, max(AHEAD, n * classes)
     for r in range(n):
