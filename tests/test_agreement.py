@@ -10,6 +10,7 @@ from cases import (
     DTYPES,
     EXTREME_CASES,
     EXTREMES,
+    FEW,
     LARGE,
     LAYOUTS,
     MIDDLE,
@@ -80,7 +81,7 @@ def test_small_shapes(backend, shape, dtype):
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("shape", MIDDLE + LARGE, ids=str)
+@pytest.mark.parametrize("shape", FEW + MIDDLE + LARGE, ids=str)
 def test_large_shapes(backend, shape, dtype):
     """Rows longer than a vector, a block and a cache, with the plain loss and everything at once."""
     x = logits(shape, dtype)
@@ -181,7 +182,7 @@ def test_extremes_with_soft_targets(backend, name, dtype):
 
 @pytest.mark.parametrize("kind", ["index", "soft"])
 @pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("shape", [(17, 1), (17, 7), (17, 33), (100, 16), (17, 1003), (1, 50257)], ids=str)
+@pytest.mark.parametrize("shape", [(17, 1), (33, 2), (33, 3), (17, 7), (17, 33), (100, 16), (17, 1003), (1, 50257)], ids=str)
 def test_hessian(backend, shape, dtype, kind):
     target = labels(*shape, ignored=True) if kind == "index" else soft(shape, dtype)
     agree_hess(backend, logits(shape, dtype), target, **options("plain", *shape))
