@@ -3,7 +3,7 @@
 from functools import lru_cache
 from typing import NamedTuple
 
-from fastsce.maths import NEAR
+from fastsce.frame import NEAR
 
 
 class Law(NamedTuple):
@@ -16,7 +16,7 @@ class Law(NamedTuple):
     gain: float  # s, or the softcap
     inner: float  # s, or s/softcap
     scale: float  # s
-    near: float  # `octaves`: NEAR, or 0
+    near: float  # `frame.octaves`: NEAR, or 0 where gain is not 1
 
 
 @lru_cache(maxsize=64)

@@ -142,46 +142,6 @@ def whole_f64(x):
     return (x + 6755399441055744.0) - 6755399441055744.0
 
 
-NEAR = 65536.0  # n·ln 2 is exact for every term of a row whose largest z has a smaller square than this
-
-
-def octaves(m, near):
-    """k: terms are exp(z − offset)/2^k where the largest z is m. To take k off n is exact, to take m off z is not."""
-    return where(m * m < near, whole(narrow(m * 1.4426950216293335, m)), narrow(0.0, m))
-
-
-def offset(m, near):
-    """What comes off z all the same: m where it is far from 0, or where z is computed, and its ulp not to be seen."""
-    return where(m * m < near, narrow(0.0, m), m)
-
-
-def relative(z, m, power, near):
-    """2^power·(the term of z), in float64."""
-    return exp(z - widen(offset(m, near)), power - widen(octaves(m, near)))
-
-
-def inverse(z, m, power, near):
-    """2^−power ÷ (the term of z), in float64, but only as closely as m has it."""
-    scale, r = exp_begun(widen(offset(m, near)) - z, widen(octaves(m, near)) - power)
-    return exp_of(scale, r, m)
-
-
-def inverse_top(z, m, power, near):
-    """The same for a power that is 0 or POWER, where m is z: what octaves and offset leave of it is small.
-
-    NaN where z is −∞, and m is 0 for the sake of its terms.
-    """
-    k = widen(octaves(m, near))
-    r = fma(k, LN2_LO_F64, fma(k, LN2_HI_F64, widen(offset(m, near)) - z))
-    one = power * 0.0 + 1.0
-    return exp_of(widen(where(power == 0.0, one, 2.0**-POWER)), r, m)
-
-
-def rebased(before, m, near):
-    """What terms are multiplied by to make them those of another m; a power of two where both are near 0."""
-    return relative(widen(offset(before, near)), m, widen(octaves(before, near)), near)
-
-
 def expm1(x):
     """e^x − 1 for x ≤ 88, −1 for x < −80; nothing cancels near 0."""
     scale, r, _ = exp_parts(x, 0.0)
@@ -301,8 +261,8 @@ def logit(x, law, softcap):
 
 # --- the law of a row -------------------------------------------------------------------------------------------------
 #
-# z_top is the largest z, and m its neighbour in the working precision. Terms are exp(z − m), on a CPU exp(z)/2^k with k
-# from `octaves`: `top` the largest, which stands in `ties` places, and `rest` the sum of all that are smaller.
+# z_top is the largest z, whose term is `top` and stands in `ties` places; `rest` is the sum of all that are smaller.
+# (frame.py says what terms are relative to.)
 # S = 1 + others, where others = Σ_{c≠k} exp(z_c − z_top) for one place k of the largest, so that log S = log1p(others)
 # and p_k − 1 = −others·p_k lose nothing however confident the row is. `distance` = Σ q_c·(z_top − z_c): no term is
 # negative.
@@ -373,7 +333,7 @@ def share(q, z):
 # What a compiling backend compiles as it stands; the other words it gives a meaning of its own.
 FORMULAS = (
     exp_parts_f32, exp_parts_f64, exp_series_f32, exp_series_f64, exp, exp_begun, exp_of, expm1, whole_f32, whole_f64,
-    octaves, offset, relative, inverse, inverse_top, rebased, log_parts_f32, log_parts_f64, log1p, tanh, carried,
+    log_parts_f32, log_parts_f64, log1p, tanh, carried,
     capped, slope, class_gradient, curvature, top_curvature, soft_mass, unit, sloped, logit, row_sums, label_chance,
     saved_chance, label_terms, row_loss, row_factor, place_gradient, label_gradient, share,
 )  # fmt: skip

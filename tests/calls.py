@@ -182,7 +182,10 @@ def options(maker, call):
     if maker.chance(0.3):
         given["label_smoothing"] = draw.choice((0, -0.0, 0.1, 0.5, 1.0, 1, 1e-12, np.float32(0.1), np.array(0.25)))
     if maker.chance(0.25):
-        given["logit_scale"] = draw.choice((0.7, 1e-3, 1, np.float16(0.5)) if huge else (0.7, 3, 1e-30, np.array(12.5)))
+        scales = (0.7, 1e-3, 1, np.float16(0.5)) if huge else (0.7, 3, 1e-30, np.array(12.5))
+        if call.style in ("huge", "offset") and call.function == "cross_entropy_backward":
+            scales = (0.75, 2.0**-10, 1, np.float16(0.5))  # of which float32 has all digits, and an lse as many as z
+        given["logit_scale"] = draw.choice(scales)
     if call.function != "cross_entropy_grad_and_hess":
         if maker.chance(0.2):
             given["z_loss"] = draw.choice((0.01, 1e-12, 3, -0.0, np.float64(0.5)))

@@ -204,7 +204,7 @@ def logits(maker, shape, dtype):
     """Numbers of every size that a dtype has; −inf, +inf and NaN here and there."""
     limits = np.finfo(np.float32) if dtype == BFLOAT16 else np.finfo(dtype)
     # a difference of float64's largest would be infinite in the reference, too
-    largest, tiny = min(float(limits.max), 1e307), float(limits.smallest_subnormal)
+    largest, tiny = min(float(limits.max), 1e300), float(limits.smallest_subnormal)
     random = maker.random
     x = random.standard_normal(shape)
     style = maker.pick(
@@ -223,7 +223,7 @@ def logits(maker, shape, dtype):
     elif style == "zero":
         x = np.where(x > 0, 0.0, -0.0)
     elif style == "offset":
-        x = x * 2 + random.choice([1e6, -3e4, 2.0**24])
+        x = x * 2 + random.choice([1e6, -3e4, 2.0**24, 1e9, -4e9, -1e30])
         x = np.clip(x, -largest, largest)
     elif style == "masked":
         x = np.where(random.random(shape) < random.choice([0.05, 0.5, 0.95]), -np.inf, x * 3)

@@ -2,6 +2,7 @@
 
 import gc
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -36,6 +37,14 @@ def called_anew():
 
 def files(cache, ending) -> list[Path]:
     return sorted(cache.rglob(f"*.{ending}"))
+
+
+def test_a_change_of_any_formula_is_noticed():
+    home = Path(fastsce.__file__).parent
+    laws = ["law.py", *(path.name for path in home.glob("*.py") if "FORMULAS" in path.read_text())]
+    for source in ("cpu/jit.py", "cuda/compile.py"):
+        (line,) = re.findall(r"^LAWS = .*$", (home / "backends" / source).read_text(), re.MULTILINE)
+        assert re.findall(r'"(\w+\.py)"', line) == sorted(laws)
 
 
 def test_a_kernel_is_compiled_once(cache):

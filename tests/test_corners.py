@@ -1,5 +1,6 @@
 """Corners that a review found: each was wrong once."""
 
+import far
 import numpy as np
 import pytest
 
@@ -47,6 +48,13 @@ def test_a_huge_logit_under_a_softcap_is_no_mask(cap, scale, classes):
     fast, exact = both(logits, np.array([0]), softcap=cap, logit_scale=scale)
     np.testing.assert_allclose(fast.loss, exact.loss, rtol=1e-6)
     np.testing.assert_allclose(fast.grad, exact.grad, rtol=1e-5, atol=1e-30)
+
+
+@pytest.mark.parametrize("classes", [2, 3, 21, 70, 300, 2500, 5000])
+@pytest.mark.parametrize("dtype", far.LARGE)
+@pytest.mark.parametrize("backend", ["reference", "cpu"])
+def test_scaled_logits_far_from_0(dtype, classes, backend):
+    far.check(dtype, classes, backend)
 
 
 @pytest.mark.parametrize("place", [0, 1])

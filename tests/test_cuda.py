@@ -6,6 +6,7 @@ Shapes are small here: a simulated thread takes its time. With --gpu the tests o
 import importlib
 import sys
 
+import far
 import gpu
 import numpy as np
 import pytest
@@ -82,6 +83,14 @@ def test_long_rows(dtype):
     agree("cuda", x[:1], soft((1, classes), dtype), **options("everything_uncapped", 1, classes))
     if "simulator" in sys.modules:  # they were long ones, and part of them lay in shared memory
         assert [shared for *_, shared in sys.modules["simulator"].launcher.launched[-10:] if shared]
+
+
+FAR = [("float32", 21, (2e9, 1e10, 3.3e38)), ("bfloat16", 70, [1e30]), ("float64", 5, (1e17, 1e300))]
+
+
+@pytest.mark.parametrize(("dtype", "classes", "sizes"), FAR)
+def test_scaled_logits_far_from_0(dtype, classes, sizes):
+    far.check(dtype, classes, "cuda", sizes)
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])

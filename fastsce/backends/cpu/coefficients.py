@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-from fastsce import maths
+from fastsce import frame, maths
 from fastsce.backends.cpu.jit import device
 from fastsce.backends.cpu.memory import gather, integers, load, store, workspace
 from fastsce.backends.cpu.partial import load_part, store_part
@@ -17,16 +17,17 @@ from fastsce.backends.cpu.tuning import GROUP, LANES
 from fastsce.backends.cpu.vectors import frozen, lane_numbers, narrow, splat, widen
 from fastsce.law import Law
 
-FACTS_BYTES = 20 * 8 * GROUP + 3 * 64
+FACTS_BYTES = 21 * 8 * GROUP + 3 * 64
 
 # Places in Facts: each holds a number for each of GROUP rows.
-# sums: Σ 2^power·(term of z) but for the largest z, and how often that occurs; Σ q and Σ q·(m − z), or of w where only
-# smoothing asks for them
+# sums: Σ 2^power·(term of z) but for the largest z, and how often that occurs; Σ q and Σ q·(z of m − z), or of w where
+# only smoothing asks for them
 REST, TIES, MASS, DISTANCE = (i * GROUP for i in range(4))
-# numbers: the largest logit; x and q at the label, or at the largest logit where the target is soft; then what comes of
-# them: m, log S; gradient = push·term − pull·q, but `special` where p and q may both be large; p = to_p·term;
-# Hessian = curve·p·(1 − p), but `bend` where p may be near 1. The loop over terms: 2^lift·exp(z − offset).
-X_TOP, X_K, Q_K, POWER, M, LOG_S, PUSH, PULL, SPECIAL, TO_P, CURVE, BEND, LIFT, OFFSET = (i * GROUP for i in range(14))
+# numbers: the largest logit; x and q at the label, or at the largest logit where the target is soft; m, the largest u;
+# then what comes of them: log S; gradient = push·term − pull·q, but `special` where p and q may both be large;
+# p = to_p·term; Hessian = curve·p·(1 − p), but `bend` where p may be near 1. A term is 2^lift·exp(rate·u − offset).
+X_TOP, X_K, Q_K, POWER, M, LOG_S, PUSH, PULL, SPECIAL, TO_P, CURVE, BEND = (i * GROUP for i in range(12))
+RATE, OFFSET, LIFT = (i * GROUP for i in range(12, 15))
 # places: the label, IGNORED or NO_TARGET, or that of the largest logit where the target is soft; the largest logit's
 PLACE, TOP_PLACE = (i * GROUP for i in range(2))
 
@@ -42,7 +43,7 @@ def facts_at(scratch, job):
     return Facts(
         workspace(scratch, 0, job.lse),
         workspace(scratch, 4 * 8 * GROUP + 64, job.logits.data),
-        integers(scratch, 18 * 8 * GROUP + 128, job.lse),
+        integers(scratch, 19 * 8 * GROUP + 128, job.lse),
     )
 
 
@@ -85,11 +86,13 @@ def row_scales(i, n, job):
 
 
 @device
-def shift(i, n, x_top, job, softcap):
-    """m: the largest z, or lse where it is given, in the working precision."""
-    if job.plan.saved:
-        return narrow(load_part(job.lse, i, n, 0.0, LANES), x_top)
-    return narrow(maths.logit(x_top, job.law, softcap), x_top)
+def from_lse(job, soft):
+    """Whether m is made of an lse that is given, so that a row need be read only once. A float64 has no more digits
+    than z, and would not say which u is the largest.
+    """
+    if soft is not None:
+        return False
+    return job.plan.saved and (job.law.near > 0.0 or job.logits.item < 8)
 
 
 @device
@@ -112,7 +115,7 @@ def is_plain(law, plan):
 def plain(job):
     """The same job, with a law that the compiler knows: it leaves out factors of 1, and what is not asked for."""
     x, y, soft, weight, row_scale, loss, lse, grad, hess, law, plan = job
-    law = Law(1.0, 0.0, law.total, 0.0, 1.0, 1.0, 1.0, maths.NEAR)
+    law = Law(1.0, 0.0, law.total, 0.0, 1.0, 1.0, 1.0, frame.NEAR)
     return Job(x, y, soft, weight, row_scale, loss, lse, grad, hess, law, plan)
 
 
@@ -128,7 +131,7 @@ def settle_lanes(i, n, lane, facts, job, soft, softcap):
     law, plan = job.law, job.plan
     place = load(facts.places, PLACE + lane, LANES)
     x_top, x_k = load(facts.numbers, X_TOP + lane, LANES), load(facts.numbers, X_K + lane, LANES)
-    power, m = load(facts.numbers, POWER + lane, LANES), shift(i, n, x_top, job, softcap)
+    power, m = load(facts.numbers, POWER + lane, LANES), load(facts.numbers, M + lane, LANES)
     mass, distance = splat(0.0, LANES), splat(0.0, LANES)
     if soft is not None or law.off > 0.0:
         mass, distance = load(facts.sums, MASS + lane, LANES), load(facts.sums, DISTANCE + lane, LANES)
@@ -139,23 +142,20 @@ def settle_lanes(i, n, lane, facts, job, soft, softcap):
         w_k = gather(job.weight, maths.where(place < 0, 0, place))
 
     z_top = maths.logit(x_top, law, softcap)
-    gap = z_top - widen(m)  # m is z_top rounded, or lse
-    unit = maths.inverse(z_top, m, widen(power), law.near)
+    unit = frame.inverse(widen(maths.unit(x_top, law.inner, softcap)), m, widen(power), law)
     log_s, p_top, p_top_minus_1, to_p = maths.row_sums(
         unit, load(facts.sums, REST + lane, LANES), load(facts.sums, TIES + lane, LANES), m
     )
     lse = z_top + log_s
     if plan.saved:
         lse = load_part(job.lse, i, n, 0.0, LANES)
-        to_p = maths.inverse(lse, m, widen(power), law.near)
+        to_p = frame.against(lse, m, widen(power), law)
         p_top, p_top_minus_1 = maths.saved_chance(z_top, lse, m)
     if soft is not None:
-        distance = maths.fma(mass, gap, distance)
         p, p_minus_1 = p_top, p_top_minus_1
         q = widen(maths.soft_mass(w_k, load(facts.numbers, Q_K + lane, LANES), law.keep, law.off))
         others = mass - q
     else:
-        distance = maths.fma(gap, law.total, distance)
         z_y = maths.logit(x_k, law, softcap)
         p, p_minus_1 = maths.label_chance(z_top - z_y, p_top, p_top_minus_1, m)
         if plan.saved:
@@ -177,7 +177,6 @@ def settle_lanes(i, n, lane, facts, job, soft, softcap):
     special = narrow(scale * maths.place_gradient(mass, q, others, lse, law.z_loss, p, p_minus_1), m)
     if softcap is not None:
         special = special * maths.slope(x_k, law.inner)
-    store(facts.numbers, M + lane, m)
     store(facts.numbers, LOG_S + lane, narrow(log_s, m))
     store(facts.numbers, PUSH + lane, narrow(maths.where(ignored, 0.0, push), m))
     store(facts.numbers, PULL + lane, narrow(pull, m))

@@ -21,11 +21,11 @@ from fastsce.backends.cpu.coefficients import (
     TOP_PLACE,
     X_K,
     X_TOP,
+    M,
     begin,
     facts_at,
     is_plain,
     settle_rows,
-    shift,
 )
 from fastsce.backends.cpu.jit import apart, device, kernel
 from fastsce.backends.cpu.memory import fence, gather, load, moved, past_boundary, spare, store, workspace
@@ -33,7 +33,6 @@ from fastsce.backends.cpu.parts import hand_out
 from fastsce.backends.cpu.plain import plain_tile
 from fastsce.backends.cpu.plan import (
     HESSIAN,
-    IGNORED,
     LOG_SOFTMAX,
     NOTHING,
     job_of,
@@ -174,9 +173,9 @@ def read_strip(i, n, lane, j, x, e, q, coming, later, soon, facts, job, soft, so
             store(facts.numbers, Q_K + j, gather(q, k * width + (lane_numbers(LANES) + lane)))
     store(facts.numbers, X_TOP + j, x_top)
     store(facts.numbers, X_K + j, gather(x, k * width + (lane_numbers(LANES) + lane)))
-    m = shift(i, n, x_top, job, softcap)
+    m = maths.unit(x_top, law.inner, softcap)
     m = maths.where(m == -np.inf, 0.0, m)  # −∞ − (−∞) would be NaN
-    m = maths.where(y == IGNORED, 0.0, m)  # an lse that is given may be anything there
+    store(facts.numbers, M + j, m)
     if soft is not None or law.off > 0.0:
         weigh(x, q, w, lane, j, width, classes, m, facts, law, soft, softcap)
     power = load(facts.numbers, POWER + j, LANES)

@@ -29,7 +29,7 @@ from numba.extending import register_jitable
 from fastsce import interrupts
 
 OPTIONS = {"nogil": True, "error_model": "numpy"}
-LAWS = [Path(__file__).parents[2] / name for name in ("law.py", "logistic.py", "maths.py")]
+LAWS = [Path(__file__).parents[2] / name for name in ("frame.py", "law.py", "logistic.py", "maths.py")]
 SOURCES = [*LAWS, *sorted(Path(__file__).parent.glob("*.py"))]
 
 

@@ -10,9 +10,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from fastsce import maths
+from fastsce import frame, maths
 from fastsce.backends.cpu.ahead import prefetch
-from fastsce.backends.cpu.coefficients import LIFT, OFFSET, PLACE, POWER, PULL, PUSH, SPECIAL, X_TOP, M
+from fastsce.backends.cpu.coefficients import PLACE, PULL, PUSH, RATE, SPECIAL, X_TOP, M
 from fastsce.backends.cpu.jit import apart, device
 from fastsce.backends.cpu.memory import (
     address_of,
@@ -27,6 +27,7 @@ from fastsce.backends.cpu.memory import (
 from fastsce.backends.cpu.partial import fetch, store_part
 from fastsce.backends.cpu.plan import IGNORED
 from fastsce.backends.cpu.reductions import first
+from fastsce.backends.cpu.terms import at_row, exponent, term_of
 from fastsce.backends.cpu.tuning import AHEAD, BLOCK, CLEAR_BYTES, LANES
 from fastsce.backends.cpu.vectors import few_registers, lane_numbers, narrow, splat, widen
 
@@ -83,7 +84,7 @@ def find(x, classes, value):
 
 @apart
 def add_terms(x, t, soon, makings, n, classes, f, places, sums, counts, law, softcap, meanwhile):
-    """Leave 2^lift·exp(z − offset) in t, and of every lane the sum of those where x is not the edge, and how many are.
+    """Leave the terms in t, and of every lane the sum of those where x is not the edge, and how many are.
 
     What comes AHEAD and what lies at `soon` is asked for. `meanwhile`: what is to be streamed of another row, or None.
     """
@@ -92,19 +93,19 @@ def add_terms(x, t, soon, makings, n, classes, f, places, sums, counts, law, sof
         if places[PLACE + r] == IGNORED:
             continue
         p, here, later = row(x, r), row(t, r), row(soon, r)
-        offset, lift, edge = load(f, OFFSET + r, 0), load(f, LIFT + r, 0), load(f, X_TOP + r, 0)
+        at, edge = at_row(f, r), load(f, X_TOP + r, 0)
         edge = narrow(np.inf, edge) if edge == -np.inf else edge  # no term of a row of −∞ is kept out of its sum
-        zero = splat(narrow(0.0, offset), LANES)
+        zero = splat(narrow(0.0, edge), LANES)
         part, count, rest = zero, zero, widen(zero)
         for start in range(0, whole, STRETCH):
             stop = min(start + STRETCH, whole)
             busy = start
             if in_two_steps(softcap):
-                begin_terms(p, makings, start, stop, offset, lift, law, softcap)
+                begin_terms(p, makings, start, stop, at, law, softcap)
             if meanwhile is not None:
                 busy = max(start, min(stop, meanwhile.stop - meanwhile.j))
                 for j in range(start, busy, LANES):
-                    v, e = term_at(p, makings, j, start, offset, lift, law, softcap)
+                    v, e = term_at(p, makings, j, start, at, law, softcap)
                     part, count = add_term(e, v, here, j, edge, part, count, law, softcap)
                     prefetch(p, j + ahead, LANES)
                     i = meanwhile.j + j - meanwhile.lag
@@ -112,14 +113,14 @@ def add_terms(x, t, soon, makings, n, classes, f, places, sums, counts, law, sof
                     v = load(meanwhile.t, i, LANES) * meanwhile.factor
                     stream(meanwhile.g, i, marked(v, i, meanwhile.place, meanwhile.special))
             for j in range(busy, stop, LANES):
-                v, e = term_at(p, makings, j, start, offset, lift, law, softcap)
+                v, e = term_at(p, makings, j, start, at, law, softcap)
                 part, count = add_term(e, v, here, j, edge, part, count, law, softcap)
                 prefetch(p, j + ahead, LANES)
                 prefetch(later, j, LANES)
             rest, part = rest + widen(part), zero
         if whole < classes:
             v = fetch(p, whole, classes - whole, -np.inf, zero)
-            e = maths.exp(exponent(v, offset, law, softcap), lift)
+            e = term_of(v, at, law, softcap)
             part, count = add_term(e, v, here, whole, edge, part, count, law, softcap)
         store(sums, r * LANES, rest + widen(part))
         store(counts, r * LANES, count)
@@ -136,27 +137,21 @@ def in_two_steps(softcap):
 
 
 @device
-def begin_terms(p, makings, start, stop, offset, lift, law, softcap):
+def begin_terms(p, makings, start, stop, at, law, softcap):
     for j in range(start, stop, LANES):
-        scale, r = maths.exp_begun(exponent(load(p, j, LANES), offset, law, softcap), lift)
+        scale, r = maths.exp_begun(exponent(load(p, j, LANES), at.rate, at.offset, law, softcap), at.lift)
         store(makings, 2 * (j - start), scale)
         store(makings, 2 * (j - start) + LANES, r)
 
 
 @device
-def term_at(p, makings, j, start, offset, lift, law, softcap):
-    """(x, 2^lift·exp(z − offset)) of classes from j on."""
+def term_at(p, makings, j, start, at, law, softcap):
+    """(x, its term) of classes from j on."""
     v = load(p, j, LANES)
     if in_two_steps(softcap):
         r = load(makings, 2 * (j - start) + LANES, LANES)
         return v, maths.exp_of(load(makings, 2 * (j - start), LANES), r, r)
-    return v, maths.exp(exponent(v, offset, law, softcap), lift)
-
-
-@device
-def exponent(v, offset, law, softcap):
-    """z − offset."""
-    return maths.fma(maths.unit(v, law.inner, softcap), law.gain, -offset)
+    return v, term_of(v, at, law, softcap)
 
 
 @device
@@ -193,25 +188,25 @@ def lag_of(g, j, stop, x):
 
 @apart
 def add_shares(x, q, w, n, classes, f, places, masses, distances, law, soft, softcap):
-    """Of every lane, Σ q and Σ q·(m − z), in float64 where q is the target; q = w where only smoothing asks for it."""
+    """Of every lane, Σ q and Σ q·(z of m − z), in float64 where q is the target; q = w where it is for smoothing."""
     for r in range(n):
         if places[PLACE + r] == IGNORED:
             continue
-        p, shares, m = row(x, r), row(q, r), load(f, M + r, 0)
+        p, shares, m, rate = row(x, r), row(q, r), load(f, M + r, 0), load(f, RATE + r, 0)
         mass, distance = splat(0.0, LANES), splat(0.0, LANES)
         for start in range(0, classes, STRETCH):
             part = mass * 0.0 if soft is not None else splat(m, LANES) * 0.0
             far = part
             for j in range(start, min(start + STRETCH, classes), LANES):
                 v = fetch(p, j, classes - j, -np.inf, splat(m, LANES))
-                d = narrow(exponent(v, m, law, softcap), part)
+                d = narrow(exponent(v, rate, rate * m, law, softcap), part)
                 share = narrow(target_share(w, shares, j, classes - j, v, law, soft), part)
                 part, far = part + share, far - maths.share(share, d)
                 if soft is not None:
                     prefetch(shares, j + AHEAD, LANES)
             mass, distance = mass + widen(part), distance + widen(far)
         store(masses, r * LANES, mass)
-        store(distances, r * LANES, distance)
+        store(distances, r * LANES, frame.distance_to(m, distance, mass, law))
 
 
 @device
@@ -226,7 +221,7 @@ def target_share(w, q, j, n, like, law, soft):
 
 
 @apart
-def scale_terms(t, maxima, g, n, classes, f, places, near, streaming):
+def scale_terms(t, maxima, g, n, classes, f, places, law, streaming):
     """(mass + 2ζ·lse)·p, times scale and the slope of the softcap, and the label's gradient, of rows whose terms were
     kept. Streamed rows have one block.
     """
@@ -238,7 +233,7 @@ def scale_terms(t, maxima, g, n, classes, f, places, near, streaming):
         special = load(f, SPECIAL + r, 0)
         for start in range(0, classes, BLOCK):
             e, to, size = moved(row(t, r), start), moved(there, start), min(BLOCK, classes - start)
-            factor = narrow(push * block_factor(maxima, classes, start, m, True, near), m)
+            factor = narrow(push * block_factor(maxima, classes, start, m, True, law), m)
             j, whole = whole_steps(to, 0, size, size, streaming)
             if streaming:  # such lines are not to be touched again
                 for i in range(j, whole, LANES):
@@ -263,7 +258,7 @@ def write_gradients(
     """
     for r in range(n):
         given, there = Given(row(x, r), row(q, r), w, row(t, r), kept), row(g, r)
-        m, power, push, pull = load(f, M + r, 0), load(f, POWER + r, 0), load(f, PUSH + r, 0), load(f, PULL + r, 0)
+        m, at, push, pull = load(f, M + r, 0), at_row(f, r), load(f, PUSH + r, 0), load(f, PULL + r, 0)
         place, special = places[PLACE + r], load(f, SPECIAL + r, 0)
         if place == IGNORED:
             if begin == 0:
@@ -271,28 +266,28 @@ def write_gradients(
             continue
         if begin == 0:
             head, _ = whole_steps(there, 0, 0, classes, streaming)
-            factor = narrow(push * block_factor(maxima, classes, 0, m, kept, law.near), m)
+            factor = narrow(push * block_factor(maxima, classes, 0, m, kept, law), m)
             for i in range(0, head, LANES):
-                v = gradient(given, i, head - i, m, power, factor, pull, law, soft, softcap)
+                v = gradient(given, i, head - i, at, factor, pull, law, soft, softcap)
                 store_part(there, i, head - i, marked(v, i, place, special))
         for start in range(begin, end, BLOCK):
             stop = min(start + BLOCK, classes)
-            factor = narrow(push * block_factor(maxima, classes, start, m, kept, law.near), m)
+            factor = narrow(push * block_factor(maxima, classes, start, m, kept, law), m)
             j, whole = whole_steps(there, start, stop, classes, streaming)
             for i in range(whole if edges else j, whole, LANES):
-                v = gradient(given, i, LANES, m, power, factor, pull, law, soft, softcap)
+                v = gradient(given, i, LANES, at, factor, pull, law, soft, softcap)
                 if streaming:
                     stream(there, i, marked(v, i, place, special))
                 else:
                     store(there, i, v)
             following = factor
             if stop < classes:
-                following = narrow(push * block_factor(maxima, classes, stop, m, kept, law.near), m)
+                following = narrow(push * block_factor(maxima, classes, stop, m, kept, law), m)
             after, _ = whole_steps(there, stop, stop, classes, streaming)
             for i in range(whole, min(after, classes), LANES):
                 left = min(LANES, classes - i)
                 factors = maths.where(lane_numbers(LANES) < stop - i, splat(factor, LANES), splat(following, LANES))
-                v = marked(gradient(given, i, left, m, power, factors, pull, law, soft, softcap), i, place, special)
+                v = marked(gradient(given, i, left, at, factors, pull, law, soft, softcap), i, place, special)
                 if streaming and after <= classes:
                     stream(there, i, v)
                 else:
@@ -326,10 +321,10 @@ class Given(NamedTuple):
 
 
 @device
-def gradient(given, j, n, m, power, push, pull, law, soft, softcap):
+def gradient(given, j, n, at, push, pull, law, soft, softcap):
     x, q, w, t, kept = given
-    like = splat(m, LANES)
-    e = term(x, t, j, n, kept, m, power, like, law, softcap)
+    like = splat(at.offset, LANES)
+    e = term(x, t, j, n, kept, at, like, law, softcap)
     if soft is None and law.off == 0.0:
         return e * push
     shares = maths.sloped(target_share(w, q, j, n, like, law, soft), fetch(x, j, n, 0.0, like), law.inner, softcap)
@@ -345,11 +340,11 @@ def marked(v, j, place, special):
 
 
 @device
-def write_hessian(t, maxima, h, classes, m, to_p, curve, near):
+def write_hessian(t, maxima, h, classes, m, to_p, curve, law):
     """curve·p·(1 − p)."""
     for start in range(0, classes, BLOCK):
         stop = min(start + BLOCK, classes)
-        to_p_block = narrow(to_p * block_factor(maxima, classes, start, m, True, near), m)
+        to_p_block = narrow(to_p * block_factor(maxima, classes, start, m, True, law), m)
         for j in range(start, stop, LANES):
             p = load(t, j, LANES) * to_p_block
             store_part(h, j, stop - j, maths.curvature(p) * curve)
@@ -371,20 +366,19 @@ def clear(p, classes, like):
 
 
 @device
-def term(x, t, j, n, kept, m, power, like, law, softcap):
-    """2^power·(the term of z)·(slope of the softcap): m of the block where terms were kept, else of the row."""
+def term(x, t, j, n, kept, at, like, law, softcap):
+    """A term times the slope of the softcap: m of the block where terms were kept, else of the row."""
     if kept:
         return load(t, j, LANES)
     v = fetch(x, j, n, 0.0, like)
-    z = exponent(v, maths.offset(m, law.near), law, softcap)
-    return maths.sloped(maths.exp(z, power - maths.octaves(m, law.near)), v, law.inner, softcap)
+    return maths.sloped(term_of(v, at, law, softcap), v, law.inner, softcap)
 
 
 @device
-def rebase(t, maxima, classes, m, near):
+def rebase(t, maxima, classes, m, law):
     """Make terms of blocks far below the row's largest its own, lest what multiplies them be no normal number."""
     for start in range(0, classes, BLOCK):
-        factor = maths.rebased(load(maxima, start // BLOCK, 0), m, near)
+        factor = frame.rebased(load(maxima, start // BLOCK, 0), m, law)
         if factor < FAR:
             for j in range(start, min(start + BLOCK, classes), LANES):
                 store(t, j, load(t, j, LANES) * narrow(factor, m))
@@ -392,8 +386,8 @@ def rebase(t, maxima, classes, m, near):
 
 
 @device
-def block_factor(maxima, classes, start, m, kept, near):
+def block_factor(maxima, classes, start, m, kept, law):
     """From a block's terms to the row's."""
     if classes <= BLOCK or not kept:
         return 1.0
-    return maths.rebased(load(maxima, start // BLOCK, 0), m, near)
+    return frame.rebased(load(maxima, start // BLOCK, 0), m, law)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from fastsce import maths
+from fastsce import frame, maths
 from fastsce.backends.cpu.ahead import ask_for_group, further, lines_about
 from fastsce.backends.cpu.coefficients import labels_at, plain, values
 from fastsce.backends.cpu.jit import apart, device
@@ -49,7 +49,7 @@ def plain_strip(i, n, lane, x, e, coming, later, soon, job):
     power = maths.carried(down)
     rest, ties, coming = terms(x, e, lane, width, classes, x_top, m, power, coming, later, soon, job, None)
 
-    unit = maths.inverse_top(widen(x_top), m, power, law.near)
+    unit = frame.inverse_top(widen(x_top), m, power, law)
     log_s, p_top, p_top_minus_1, to_p = maths.row_sums(unit, rest, ties, x_top)
     lse, loss = widen(x_top) + log_s, log_s + (widen(x_top) - widen(x_y))
     if first(ignored) < LANES:

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from fastsce import maths
+from fastsce import frame, maths
 from fastsce.backends.cpu.ahead import prefetch
 from fastsce.backends.cpu.coefficients import (
     BEND,
@@ -29,6 +29,7 @@ from fastsce.backends.cpu.coefficients import (
     POWER,
     PUSH,
     Q_K,
+    RATE,
     REST,
     SPECIAL,
     TIES,
@@ -39,11 +40,12 @@ from fastsce.backends.cpu.coefficients import (
     M,
     begin,
     facts_at,
+    from_lse,
     settle,
-    shift,
 )
 from fastsce.backends.cpu.jit import device, kernel
 from fastsce.backends.cpu.memory import at, fence, gather, load, moved, spare, store
+from fastsce.backends.cpu.partial import load_part
 from fastsce.backends.cpu.parts import hand_out
 from fastsce.backends.cpu.passes import (
     Middle,
@@ -138,7 +140,7 @@ def read_group(here, before, job, soft, softcap):
         for r in range(n):
             if facts.places[PLACE + r] != IGNORED:
                 m = load(facts.numbers, M + r, 0)
-                rebase(terms_of(r, job, scratch).data, maxima_of(r, job, scratch), classes, m, job.law.near)
+                rebase(terms_of(r, job, scratch).data, maxima_of(r, job, scratch), classes, m, job.law)
 
 
 # --- the pass that reads ----------------------------------------------------------------------------------------------
@@ -153,14 +155,16 @@ def read_together(i, n, y, facts, job, soft, softcap, scratch):
         labels = maths.where(y < 0, 0, y) + lane_numbers(LANES) * (x.step // job.logits.item)
         x_k = gather(x.data, maths.where(lane_numbers(LANES) < n, labels, 0))
         store(f, X_K, x_k)
-        store(f, X_TOP, x_k)  # any logit will do where lse is given
-    if soft is not None or not job.plan.saved:
+    if from_lse(job, soft):
+        store(f, X_TOP, load(f, X_K, LANES))  # any logit will do
+        m = narrow(load_part(job.lse, i, n, 0.0, LANES) / law.gain, load(f, X_K, LANES))
+        note_frame(f, m, load(f, POWER, LANES), law)
+    else:
         numbers, sums, more = folds_at(scratch, job)
         find_largest(x, n, classes, places, numbers)
         x_top = rows_largest(numbers)
-        m = shift(i, n, x_top, job, softcap)
         store(f, X_TOP, x_top)
-        note_offset(f, maths.where(m == -np.inf, 0.0, m), load(f, POWER, LANES), law)  # −∞ − (−∞) would be NaN
+        note_frame(f, maths.unit(x_top, law.inner, softcap), load(f, POWER, LANES), law)
         counts = numbers_of(more, x.data)
         t = terms_of(0, job, scratch)
         makings, meanwhile = makings_at(scratch, job), None
@@ -177,11 +181,13 @@ def read_together(i, n, y, facts, job, soft, softcap, scratch):
 
 
 @device
-def note_offset(f, m, power, law):
-    """From m, what the loop over the terms is told."""
+def note_frame(f, m, power, law):
+    """m, and what the loops over terms are told of it."""
+    m = maths.where(m == -np.inf, narrow(0.0, m), m)  # −∞ − (−∞) would be NaN
     store(f, M, m)
-    store(f, LIFT, power - maths.octaves(m, law.near))
-    store(f, OFFSET, maths.offset(m, law.near))
+    store(f, RATE, frame.rate(m, law))
+    store(f, OFFSET, frame.offset(m, law))
+    store(f, LIFT, power - frame.octaves(m, law))
 
 
 @device
@@ -193,7 +199,10 @@ def read_row(i, r, facts, before, job, soft, softcap, scratch):
         prefetch(at(job.grad, a, b, 0), 0, LANES)
         prefetch(at(job.grad, a, b, 0), classes - 1, LANES)
     x_top, rest, ties, mass, distance = load(x.data, 0, 0), 0.0, 1.0, 0.0, 0.0
-    if soft is not None or not plan.saved:
+    if from_lse(job, soft):
+        m = narrow(load(job.lse, i, 0) / job.law.gain, x_top)
+        note_frame(moved(f, r), m, load(f, POWER + r, 0), job.law)
+    else:
         x_top, rest, ties, mass, distance = statistics(
             r, x.data, q.data, soon, facts, before, job, soft, softcap, scratch
         )
@@ -237,18 +246,17 @@ def statistics(r, x, q, soon, facts, before, job, soft, softcap, scratch):
         find_largest(block, 1, n, place, numbers)
         edge = largest(load(numbers, 0, LANES))
         if edge > x_top:
-            old, m = m, narrow(one_logit(edge, law, softcap), x_top)
+            old, m = m, one_unit(edge, law, softcap)
             if x_top > -np.inf:
-                ties = ties * maths.relative(one_logit(x_top, law, softcap), m, np.float64(power), law.near)
-                rest = rest * maths.rebased(old, m, law.near) + ties
-                distance = distance + mass * (np.float64(m) - np.float64(old))
+                ties = ties * frame.relative(widen(old), m, widen(power), law)
+                rest = rest * frame.rebased(old, m, law) + ties
+                distance = distance + mass * ((widen(m) - widen(old)) * law.gain)
             x_top, ties = edge, ties * 0.0
         else:
             edge = narrow(np.inf, x_top)  # no term of this block is kept out of its sum
         store(maxima, start // BLOCK, m)
-        safe = narrow(0.0, m) if m == -np.inf else m  # −∞ − (−∞) would be NaN
         store(f, X_TOP, edge)
-        note_offset(f, safe, power, law)
+        note_frame(f, m, power, law)
         here = Rows(moved(t, start if plan.keep else 0), 0)
         later = Rows(moved(soon.data, start), 0)
         meanwhile = middle_of(before, r, start, job, soft, t, block.data)
@@ -264,9 +272,9 @@ def statistics(r, x, q, soon, facts, before, job, soft, softcap, scratch):
 
 
 @device
-def one_logit(x, law, softcap):
-    """z of one number, from the same u that the vectors have."""
-    return largest(maths.logit(splat(x, 1), law, softcap))
+def one_unit(x, law, softcap):
+    """u of one number, the same that the vectors have."""
+    return largest(maths.unit(splat(x, 1), law.inner, softcap))
 
 
 # --- the pass that writes ---------------------------------------------------------------------------------------------
@@ -302,13 +310,13 @@ def write_rows(group, r, n, job, soft, softcap):
             clear(h, classes, m)
         else:
             to_p, curve = load(f, TO_P, 0), load(f, CURVE, 0)
-            write_hessian(t.data, maxima, h, classes, m, to_p, curve, law.near)
+            write_hessian(t.data, maxima, h, classes, m, to_p, curve, law)
             store(h, places[TOP_PLACE], load(f, BEND, 0))
         finish_row(job.hess, a, b, h, plan)
     if plan.write == LOG_SOFTMAX:
         write_log_softmax(x.data, g.data, classes, m, load(f, LOG_S, 0))
     elif soft is None and law.off == 0.0 and plan.keep and (classes <= BLOCK or not plan.stream):
-        scale_terms(t, maxima, g, n, classes, f, places, law.near, plan.stream)
+        scale_terms(t, maxima, g, n, classes, f, places, law, plan.stream)
     else:
         how = (law, soft, softcap, plan.keep, plan.stream)
         write_gradients(x, q, job.weight, t, maxima, g, n, 0, classes, False, classes, f, places, *how)
@@ -327,7 +335,7 @@ def middle_of(group, r, start, job, soft, t, x):
     a, b = place_of(group.i + r, job.logits)
     g, m = at(job.grad, a, b, 0), load(f, M, 0)
     j, whole = whole_steps(g, start, min(start + BLOCK, classes), classes, True)
-    factor = narrow(load(f, PUSH, 0) * block_factor(maxima, classes, start, m, True, job.law.near), m)
+    factor = narrow(load(f, PUSH, 0) * block_factor(maxima, classes, start, m, True, job.law), m)
     t, place, special = terms_of(r, job, group.scratch).data, facts.places[PLACE + r], load(f, SPECIAL, 0)
     return Middle(t, g, j, whole, lag_of(g, j, whole, x), factor, place, special)
 

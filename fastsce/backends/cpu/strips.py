@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from fastsce import maths
+from fastsce import frame, maths
 from fastsce.backends.cpu.ahead import ask
 from fastsce.backends.cpu.coefficients import (
     BEND,
@@ -22,9 +22,9 @@ from fastsce.backends.cpu.coefficients import (
 )
 from fastsce.backends.cpu.jit import device
 from fastsce.backends.cpu.memory import load, store
-from fastsce.backends.cpu.passes import exponent
 from fastsce.backends.cpu.plan import IGNORED
 from fastsce.backends.cpu.reductions import first
+from fastsce.backends.cpu.terms import At, exponent, term_of
 from fastsce.backends.cpu.tiles import bring_some
 from fastsce.backends.cpu.tuning import LANES, STEP
 from fastsce.backends.cpu.vectors import lane_numbers, narrow, same_integer, splat, widen
@@ -54,16 +54,16 @@ def terms(x, e, lane, width, classes, x_top, m, power, coming, later, soon, job,
     still to come of the next tile.
     """
     law = job.law
-    lift, offset = power - maths.octaves(m, law.near), maths.offset(m, law.near)
+    at = At(frame.rate(m, law), frame.offset(m, law), power - frame.octaves(m, law))
     ties = narrow(splat(0.0, LANES), m)
     rest, fours = splat(0.0, LANES), classes // 4 * 4
     for start in range(0, fours, STEP):
         part = splat(0.0, LANES)  # float64 logits have no wider type to be summed in: steps first, then their sums
         for c in range(start, min(start + STEP, fours), 4):  # four terms are added up in the working precision
-            v0, ties = term(x, e, c * width + lane, x_top, offset, lift, ties, law, softcap)
-            v1, ties = term(x, e, (c + 1) * width + lane, x_top, offset, lift, ties, law, softcap)
-            v2, ties = term(x, e, (c + 2) * width + lane, x_top, offset, lift, ties, law, softcap)
-            v3, ties = term(x, e, (c + 3) * width + lane, x_top, offset, lift, ties, law, softcap)
+            v0, ties = term(x, e, c * width + lane, x_top, at, ties, law, softcap)
+            v1, ties = term(x, e, (c + 1) * width + lane, x_top, at, ties, law, softcap)
+            v2, ties = term(x, e, (c + 2) * width + lane, x_top, at, ties, law, softcap)
+            v3, ties = term(x, e, (c + 3) * width + lane, x_top, at, ties, law, softcap)
             part = part + widen((v0 + v1) + (v2 + v3))
             if coming.part.n >= LANES:
                 coming = bring_some(job.logits, coming, width)
@@ -72,7 +72,7 @@ def terms(x, e, lane, width, classes, x_top, m, power, coming, later, soon, job,
                 ask(soon, c)
         rest = rest + part
     for c in range(fours, classes):
-        v0, ties = term(x, e, c * width + lane, x_top, offset, lift, ties, law, softcap)
+        v0, ties = term(x, e, c * width + lane, x_top, at, ties, law, softcap)
         rest = rest + widen(v0)
     if coming.part.n >= LANES:
         coming = bring_some(job.logits, coming, width)
@@ -83,30 +83,31 @@ def terms(x, e, lane, width, classes, x_top, m, power, coming, later, soon, job,
 
 
 @device
-def term(x, e, at, x_top, offset, lift, ties, law, softcap):
-    v = load(x, at, LANES)
+def term(x, e, i, x_top, at, ties, law, softcap):
+    v = load(x, i, LANES)
     largest = v == x_top
-    t = maths.exp(exponent(v, offset, law, softcap), lift)
-    store(e, at, maths.sloped(t, v, law.inner, softcap))
+    t = term_of(v, at, law, softcap)
+    store(e, i, maths.sloped(t, v, law.inner, softcap))
     return maths.where(largest, 0.0, t), maths.where(largest, ties + 1.0, ties)
 
 
 @device
 def weigh(x, q, w, lane, j, width, classes, m, facts, law, soft, softcap):
-    """Note Σ q and Σ q·(m − z); q = w where only smoothing asks for them."""
+    """Note Σ q and Σ q·(z of m − z); q = w where only smoothing asks for them."""
     mass = splat(0.0, LANES)
-    distance = mass
+    distance, rate = mass, frame.rate(m, law)
     for start in range(0, classes, STEP):
         part = wide_zero(m, soft)
         for c in range(start, min(start + STEP, classes)):
-            d = exponent(load(x, c * width + lane, LANES), m, law, softcap)
+            d = exponent(load(x, c * width + lane, LANES), rate, rate * m, law, softcap)
             shares = narrow(target_share(w, q, c, lane, width, law, soft), part)
             part = part - maths.share(shares, narrow(d, part))
             if soft is not None:  # Σ q may be near one q, and must be exact
                 mass = mass + shares
         distance = distance + widen(part)
     store(facts.sums, MASS + j, mass)
-    store(facts.sums, DISTANCE + j, distance)
+    total = mass if soft is not None else splat(law.total, LANES)
+    store(facts.sums, DISTANCE + j, frame.distance_to(m, distance, total, law))
 
 
 @device

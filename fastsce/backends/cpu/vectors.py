@@ -19,7 +19,7 @@ from numba.core.typing.templates import AbstractTemplate, infer_global
 from numba.core.typing.templates import signature as signature_of
 from numba.extending import intrinsic, lower_builtin
 
-from fastsce import logistic, maths
+from fastsce import frame, logistic, maths
 from fastsce.backends.cpu.jit import device, overload
 
 I1, I8, I16, I32, I64 = (ir.IntType(n) for n in (1, 8, 16, 32, 64))
@@ -276,6 +276,13 @@ def whole_overload(x):
     return lambda x: maths.whole_f64(x)
 
 
+@overload(frame.reach)
+def reach_overload(x):
+    if element(x) == types.float32:
+        return lambda x: frame.REACH_F32
+    return lambda x: frame.REACH_F64
+
+
 @overload(logistic.log_tail)
 def log_tail_overload(z):
     if element(z) == types.float32:
@@ -283,7 +290,7 @@ def log_tail_overload(z):
     return lambda z: logistic.log_tail_f64(z)
 
 
-for _formula in (maths.maximum, *maths.FORMULAS, *logistic.FORMULAS):
+for _formula in (maths.maximum, *maths.FORMULAS, *frame.FORMULAS, *logistic.FORMULAS):
     device(_formula)
 
 

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from fastsce import maths
+from fastsce import frame, maths
 from fastsce.backends.cuda.job import BAD, IGNORED, NO_TARGET, SOFT
 from fastsce.backends.cuda.terms import power_of, raised
 from fastsce.backends.cuda.threads import device
@@ -34,9 +34,9 @@ class Facts(NamedTuple):
     x_top: Any  # the largest logit
     x_k: Any  # the logit at `place`
     place: int  # the label; where the target is soft, the first place of the largest logit
-    rest: float  # Σ 2^power·exp(z − m) but for the largest z, and how often that occurs
+    rest: float  # Σ 2^power·(the term of z) but for the largest z, and how often that occurs
     ties: float
-    mass: float  # Σ q and Σ q·(m − z); of w where only smoothing asks for them
+    mass: float  # Σ q and Σ q·(rate·m − rate·u); of w where only smoothing asks for them
     distance: float
 
 
@@ -122,13 +122,6 @@ def label_logit(row, job):
 
 
 @device
-def shift(row, x_top, law, job, softcap):
-    """m: the largest z, or lse where it is given, in the working precision."""
-    m = maths.narrow(maths.logit(x_top, law, softcap), x_top)
-    return maths.narrow(load(job.lse, row.i), x_top) if job.plan.saved else m
-
-
-@device
 def share(c, row, law, job, soft):
     """q of a class, or w where only smoothing asks for it."""
     w = number(1.0, job.logits.data) if job.total.step < 0 else load(job.weight, wide(c))
@@ -143,18 +136,18 @@ def settle(row, facts, law, job, soft, softcap):
     """Work out a row's coefficients. Inlined, it costs a caller only what is used of them."""
     untargeted = row.place == NO_TARGET
     p = job.logits.data
-    m = shift(row, facts.x_top, law, job, softcap)
+    m = maths.unit(facts.x_top, law.inner, softcap)
     z_top = maths.logit(facts.x_top, law, softcap)
-    gap = z_top - maths.widen(m)  # m is z_top rounded, or lse
-    unit = number(1.0, p) / term(facts.x_top, m, row.power, law, job, softcap)
+    at = at_top(m, law)
+    unit = number(1.0, p) / term(facts.x_top, at, row.power, law, job, softcap)
     log_s, p_top, p_top_minus_1, to_p = maths.row_sums(unit, facts.rest, facts.ties, m)
     lse = z_top + log_s
     if job.plan.saved:
         lse = load(job.lse, row.i)
-        to_p = raised(p, maths.narrow(maths.widen(m) - lse, m), -row.power)
+        to_p = raised(p, maths.narrow(frame.below(lse, at.rate, at.offset, law), m), -row.power)
         p_top, p_top_minus_1 = maths.saved_chance(z_top, lse, m)
     if soft is not None:
-        distance = maths.fma(facts.mass, gap, facts.distance)
+        distance = frame.distance_to(m, facts.distance, facts.mass, law)
         p_k, p_k_minus_1 = p_top, p_top_minus_1
         q, mass = maths.widen(share(small(facts.place), row, law, job, soft)), facts.mass
         others, pull = mass - q, row.scale
@@ -164,7 +157,7 @@ def settle(row, facts, law, job, soft, softcap):
         p_k, p_k_minus_1 = maths.label_chance(z_top - z_k, p_top, p_top_minus_1, m)
         if job.plan.saved:
             p_k, p_k_minus_1 = maths.saved_chance(z_k, lse, m)
-        distance = maths.fma(gap, law.total, facts.distance)
+        distance = frame.distance_to(m, facts.distance, law.total, law)
         q, mass, others, distance = maths.label_terms(law, w, z_top - z_k, distance)
         if untargeted:  # q = 0 and mass = 1: the loss is lse and the gradient p
             q, mass, others, distance = 0.0, 1.0, 1.0, 0.0
@@ -198,7 +191,25 @@ def report(row, outcome, job):
     store(job.lse, row.i, empty if row.skip else outcome.lse)
 
 
+class At(NamedTuple):
+    """A term is exp(rate·u − offset), without octaves (../../frame.py)."""
+
+    rate: Any
+    offset: Any
+
+
 @device
-def term(v, m, power, law, job, softcap):
-    """2^power·exp(z − m) of a logit."""
-    return raised(job.logits.data, maths.fma(maths.unit(v, law.inner, softcap), law.gain, -m), power)
+def at_top(m, law):
+    rate = frame.rate(m, law)
+    return At(rate, rate * m)
+
+
+@device
+def term(v, at, power, law, job, softcap):
+    """2^power·(the term of a logit)."""
+    return raised(job.logits.data, exponent(v, at, law, softcap), power)
+
+
+@device
+def exponent(v, at, law, softcap):
+    return maths.fma(maths.unit(v, law.inner, softcap), at.rate, -at.offset)

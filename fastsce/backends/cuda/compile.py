@@ -19,7 +19,7 @@ from fastsce.backends.cuda.words import BFLOAT16, FLOAT16
 from fastsce.spec import BFLOAT16 as BFLOAT16_DTYPE
 
 STORED = {np.dtype(np.float16): FLOAT16, BFLOAT16_DTYPE: BFLOAT16, np.dtype(bool): types.uint8}
-LAWS = [Path(__file__).parents[2] / name for name in ("law.py", "logistic.py", "maths.py")]
+LAWS = [Path(__file__).parents[2] / name for name in ("frame.py", "law.py", "logistic.py", "maths.py")]
 SOURCES = [*LAWS, *sorted(Path(__file__).parent.glob("*.py"))]
 
 

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from fastsce import maths
-from fastsce.backends.cuda.coefficients import Row, share, term
+from fastsce.backends.cuda.coefficients import At, Row, exponent, share, term
 from fastsce.backends.cuda.job import Job
 from fastsce.backends.cuda.threads import device
 from fastsce.backends.cuda.words import (
@@ -198,7 +198,7 @@ class How(NamedTuple):
     """What every number of a row is worked on with."""
 
     x_top: Any  # the largest logit
-    m: Any  # the largest z, or lse where it is given
+    at: At  # what terms are relative to
     weighed: bool  # shares of the target are read
     row: Row
     span: Span
@@ -237,16 +237,16 @@ def add_terms(k, state, held, j, keep, how):
 
 @device
 def term_of(v, how, softcap):
-    return term(v, how.m, how.row.power, how.law, how.job, softcap)
+    return term(v, how.at, how.row.power, how.law, how.job, softcap)
 
 
 @device
 def weigh(k, sums, held, j, c, stop, how):
-    """Add q and q·(m − z) of a class; q = w where only smoothing asks for it."""
+    """Add q and q·(rate·m − rate·u) of a class; q = w where only smoothing asks for it."""
     p, law = how.job.logits.data, how.law
     here = c + k * how.span.step
     q = share(here, how.row, law, how.job, how.soft) if here < stop else number(0.0, p)
-    away = maths.fma(maths.unit(get(held, width(p) * j + k, p), law.inner, how.softcap), law.gain, -how.m)
+    away = exponent(get(held, width(p) * j + k, p), how.at, law, how.softcap)
     mass, mass_lost = sums.mass, sums.mass_lost
     if how.soft is not None:  # may be near one q, and must be exact
         mass, mass_lost = sum_two(mass, mass_lost, q)
@@ -304,8 +304,8 @@ def write_hessian(k, done, spare, held, j, outcome, how):
 
 @device
 def write_log_softmax(k, done, held, j, outcome, how):
-    """(x − m) − log S."""
-    p, m = how.job.logits.data, how.m
+    """(x − x_top) − log S."""
+    p, top = how.job.logits.data, how.x_top
     n = width(p) * j + k
-    put(held, n, (get(held, n, p) - m) - outcome.log_s, (get(held, n + 1, p) - m) - outcome.log_s, p)
+    put(held, n, (get(held, n, p) - top) - outcome.log_s, (get(held, n + 1, p) - top) - outcome.log_s, p)
     return done

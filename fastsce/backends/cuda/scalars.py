@@ -14,7 +14,7 @@ import fastsce.backends.cuda.target  # noqa: F401 - first: it prepares for the i
 from numba.cuda import cgutils, types
 from numba.cuda.extending import core_models, intrinsic, overload, register_jitable, register_model
 
-from fastsce import logistic, maths
+from fastsce import frame, logistic, maths
 
 FLOAT, DOUBLE, I32, I64 = ir.FloatType(), ir.DoubleType(), ir.IntType(32), ir.IntType(64)
 INLINE = {"forceinline": True}  # a call would pass what is in registers through memory
@@ -238,6 +238,13 @@ def log_parts_meaning(u):
     return lambda u: maths.log_parts_f64(u)
 
 
+@meaning(frame.reach)
+def reach_meaning(x):
+    if x == SINGLE:
+        return lambda x: frame.REACH_F32
+    return lambda x: frame.REACH_F64
+
+
 @meaning(logistic.log_tail)
 def log_tail_meaning(z):
     if z == SINGLE:
@@ -245,5 +252,5 @@ def log_tail_meaning(z):
     return lambda z: logistic.log_tail_f64(z)
 
 
-for _function in maths.FORMULAS + logistic.FORMULAS:
+for _function in maths.FORMULAS + frame.FORMULAS + logistic.FORMULAS:
     device(_function)

@@ -18,6 +18,7 @@ import numpy as np
 from fastsce import maths
 from fastsce.backends.cuda.coefficients import (
     Facts,
+    at_top,
     label_at,
     label_logit,
     law_of,
@@ -25,7 +26,6 @@ from fastsce.backends.cuda.coefficients import (
     row_at,
     scale_of,
     settle,
-    shift,
 )
 from fastsce.backends.cuda.job import COLUMNS, HESSIAN, IGNORED, LOG_SOFTMAX, NOTHING, ROWS
 from fastsce.backends.cuda.passes import (
@@ -116,12 +116,11 @@ def softmax(regime, slots, shared, soft, softcap, write, keep):
                     c, n = c + AHEAD * span.stride, n + AHEAD * team
             x_top = largest(top, p)
             x_top = maths.narrow(agree_largest(maths.widen(x_top), at, TOP, columns), x_top)
-            m = shift(row, x_top, law, job, softcap)
-            m = maths.where(m == -np.inf, 0.0, m)  # −∞ − (−∞) would be NaN
-            m = maths.where(row.skip, 0.0, m)  # an lse that is given may be anything there
+            m = maths.unit(x_top, law.inner, softcap)
+            about = at_top(maths.where(m == -np.inf, 0.0, m), law)  # −∞ − (−∞) would be NaN
 
             weighed = shared and not row.skip
-            how = How(x_top, m, weighed, row, span, law, job, soft, softcap)
+            how = How(x_top, about, weighed, row, span, law, job, soft, softcap)
             sums = each(held_slots, read_held, no_sums(p), (held, slots, placed, keep, how))
             if tail:
                 c, n = beyond, member
@@ -151,7 +150,7 @@ def softmax(regime, slots, shared, soft, softcap, write, keep):
             if write != NOTHING and live:
                 outcome = settle(row, facts, law, job, soft, softcap)
                 each(held_slots, renew_held, 0, (held,))
-                how = How(x_top, m, weighed, row, span, law, job, soft, softcap)
+                how = How(x_top, about, weighed, row, span, law, job, soft, softcap)
                 each(held_slots, write_held, 0, (spare, held, slots, keep, columns, write, outcome, how))
                 if tail:
                     c, n = span.first + slots * span.stride, member

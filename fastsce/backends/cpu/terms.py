@@ -1,0 +1,33 @@
+"""A term of a logit: 2^lift·exp(rate·u − offset), the same for every logit of a row (../../frame.py)."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+from fastsce import maths
+from fastsce.backends.cpu.coefficients import LIFT, OFFSET, RATE
+from fastsce.backends.cpu.jit import device
+from fastsce.backends.cpu.memory import load
+
+
+class At(NamedTuple):
+    """What it is relative to."""
+
+    rate: Any
+    offset: Any
+    lift: Any
+
+
+@device
+def at_row(f, r):
+    return At(load(f, RATE + r, 0), load(f, OFFSET + r, 0), load(f, LIFT + r, 0))
+
+
+@device
+def exponent(v, rate, offset, law, softcap):
+    return maths.fma(maths.unit(v, law.inner, softcap), rate, -offset)
+
+
+@device
+def term_of(v, at, law, softcap):
+    return maths.exp(exponent(v, at.rate, at.offset, law, softcap), at.lift)
