@@ -1,7 +1,9 @@
-"""What the terms of a row are relative to: with m the largest u, a term is exp(rate·u − offset)/2^octaves.
+"""What the terms of a row are relative to, in the words of maths.py.
 
-In the words of maths.py. To take m off z rounds, and so would z itself where it is computed; an octave is exact.
+Near 0, whole octaves come off z, which is exact; to take the largest off would round, and to compute z would, too.
 """
+
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -24,8 +26,19 @@ from fastsce.maths import (
 NEAR = 65536.0  # n·ln 2 is exact for every term of a row whose largest z has a smaller square than this
 
 
-def octaves(m, law):
-    return where(m * m < law.near, whole(narrow(m * 1.4426950216293335, m)), narrow(0.0, m))
+class At(NamedTuple):
+    """What the terms of a row are relative to: a term is 2^lift·exp(rate·u − offset)."""
+
+    rate: Any
+    offset: Any
+    lift: Any
+
+
+def about(m, power, law):
+    """Of a row whose largest u is m, and whose terms are kept as 2^power of what they are to it."""
+    near, slant = m * m < law.near, rate(m, law)
+    k = where(near, whole(narrow(m * 1.4426950216293335, m)), narrow(0.0, m))
+    return At(slant, where(near, narrow(0.0, m), slant * m), power - k)
 
 
 def rate(m, law):
@@ -51,69 +64,64 @@ def below_one(m):
     return from_bits((2046 << 52) - (bits(widen(m)) & 0x7FF0000000000000))
 
 
-def offset(m, law):
-    """What comes off rate·u all the same: m's where z is computed or far from 0, and its ulp not to be seen."""
-    return where(m * m < law.near, narrow(0.0, m), rate(m, law) * m)
+def beyond(u, at, law):
+    """z − (the z of offset), in float64, in which u is given."""
+    d = fma(u, widen(at.rate), -widen(at.offset))
+    return d if law.near > 0.0 else d * (law.gain / widen(at.rate))
 
 
-def beyond(u, m, law):
-    """z − offset in float64, in which u is given."""
-    slant = widen(rate(m, law))
-    d = fma(u, slant, -widen(offset(m, law)))
-    return d if law.near > 0.0 else d * (law.gain / slant)
+def term(u, at, law):
+    """In float64."""
+    return exp(beyond(u, at, law), widen(at.lift))
 
 
-def relative(u, m, power, law):
-    """2^power·(the term of u), in float64."""
-    return exp(beyond(u, m, law), power - widen(octaves(m, law)))
+def inverse(u, at, law):
+    """1 ÷ (the term of u), in float64, but only as closely as terms are."""
+    scale, r = exp_begun(-beyond(u, at, law), -widen(at.lift))
+    return exp_of(scale, r, at.rate)
 
 
-def inverse(u, m, power, law):
-    """2^−power ÷ (the term of u), in float64, but only as closely as m has it."""
-    scale, r = exp_begun(-beyond(u, m, law), widen(octaves(m, law)) - power)
-    return exp_of(scale, r, m)
-
-
-def against(lse, m, power, law):
-    """What makes 2^power·(a term) a probability where lse is given; as closely."""
-    scale, r = exp_begun(below(lse, rate(m, law), offset(m, law), law), widen(octaves(m, law)) - power)
-    return exp_of(scale, r, m)
-
-
-def below(lse, rate, offset, law):
-    """From lse to the z of offset; of the largest z itself, whose numbers may be huge, more than 0 is rounding."""
-    ratio = law.gain / widen(rate)
-    z = widen(offset) * ratio - lse
-    return where(ratio == 1.0, z, where(z > 0.0, 0.0, z))
-
-
-def inverse_top(z, m, power, law):
-    """`inverse` for a power that is 0 or POWER, where m is z, and gain 1: what octaves and offset leave of it is small.
+def inverse_top(z, m, at, power, law):
+    """The same of m, where z is m, gain 1 and power 0 or POWER: what octaves and offset leave of it is small.
 
     NaN where z is −∞, and m is 0 for the sake of its terms.
     """
-    k = widen(octaves(m, law))
-    r = fma(k, LN2_LO_F64, fma(k, LN2_HI_F64, widen(offset(m, law)) - z))
+    k = widen(power - at.lift)
+    r = fma(k, LN2_LO_F64, fma(k, LN2_HI_F64, widen(at.offset) - z))
     one = power * 0.0 + 1.0
     return exp_of(widen(where(power == 0.0, one, 2.0**-POWER)), r, m)
 
 
+def against(lse, at, law):
+    """What makes a term a probability where lse is given; as closely."""
+    scale, r = exp_begun(below(lse, at, law), -widen(at.lift))
+    return exp_of(scale, r, at.rate)
+
+
+def below(lse, at, law):
+    """From lse to the z of offset; of the largest z itself, whose numbers may be huge, more than 0 is rounding."""
+    ratio = law.gain / widen(at.rate)
+    z = widen(at.offset) * ratio - lse
+    return where(ratio == 1.0, z, where(z > 0.0, 0.0, z))
+
+
 def rebased(before, m, law):
     """What terms are multiplied by to make them those of another m; a power of two where both are near 0."""
-    u = widen(before)
-    return exp(beyond(u, m, law) - beyond(u, before, law), widen(octaves(before, law) - octaves(m, law)))
+    none = narrow(0.0, m)
+    old, new, u = about(before, none, law), about(m, none, law), widen(before)
+    return exp(beyond(u, new, law) - beyond(u, old, law), widen(new.lift - old.lift))
 
 
-def distance_to(m, far, mass, law):
+def distance_to(m, at, far, mass, law):
     """Σ q·(z − z_c), where z is that of m, from `far` = Σ q·(rate·m − rate·u_c), with rate·m rounded, and Σ q."""
     if law.near > 0.0:
         return far
-    slant = rate(m, law)
-    rounding = fma(widen(slant), widen(m), -widen(slant * m))
-    return fma(rounding, mass, far) * (law.gain / widen(slant))
+    slant = widen(at.rate)
+    rounding = fma(slant, widen(m), -widen(at.rate * m))
+    return fma(rounding, mass, far) * (law.gain / slant)
 
 
 # What a compiling backend compiles as it stands.
 FORMULAS = (
-    octaves, rate, below_one, offset, beyond, relative, inverse, against, below, inverse_top, rebased, distance_to,
+    about, rate, below_one, beyond, term, inverse, inverse_top, against, below, rebased, distance_to,
 )  # fmt: skip

@@ -8,13 +8,16 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from fastsce import frame, maths
 from fastsce.backends.cpu.jit import device
-from fastsce.backends.cpu.memory import gather, integers, load, store, workspace
+from fastsce.backends.cpu.memory import gather, integers, load, moved, store, workspace
 from fastsce.backends.cpu.partial import load_part, store_part
 from fastsce.backends.cpu.plan import HESSIAN, IGNORED, NO_TARGET, NOTHING, SOFT, Job
 from fastsce.backends.cpu.tuning import GROUP, LANES
 from fastsce.backends.cpu.vectors import frozen, lane_numbers, narrow, splat, widen
+from fastsce.frame import At
 from fastsce.law import Law
 
 FACTS_BYTES = 21 * 8 * GROUP + 3 * 64
@@ -86,6 +89,18 @@ def row_scales(i, n, job):
 
 
 @device
+def note_frame(numbers, m, power, law):
+    """Of one row, or of LANES: m, and what terms are relative to, which is returned."""
+    m = maths.where(m == -np.inf, narrow(0.0, m), m)  # −∞ − (−∞) would be NaN
+    at = frame.about(m, power, law)
+    store(numbers, M, m)
+    store(numbers, RATE, at.rate)
+    store(numbers, OFFSET, at.offset)
+    store(numbers, LIFT, at.lift)
+    return m, at
+
+
+@device
 def from_lse(job, soft):
     """Whether m is made of an lse that is given, so that a row need be read only once. A float64 has no more digits
     than z, and would not say which u is the largest.
@@ -131,7 +146,8 @@ def settle_lanes(i, n, lane, facts, job, soft, softcap):
     law, plan = job.law, job.plan
     place = load(facts.places, PLACE + lane, LANES)
     x_top, x_k = load(facts.numbers, X_TOP + lane, LANES), load(facts.numbers, X_K + lane, LANES)
-    power, m = load(facts.numbers, POWER + lane, LANES), load(facts.numbers, M + lane, LANES)
+    m, f = load(facts.numbers, M + lane, LANES), moved(facts.numbers, lane)
+    at = At(load(f, RATE, LANES), load(f, OFFSET, LANES), load(f, LIFT, LANES))
     mass, distance = splat(0.0, LANES), splat(0.0, LANES)
     if soft is not None or law.off > 0.0:
         mass, distance = load(facts.sums, MASS + lane, LANES), load(facts.sums, DISTANCE + lane, LANES)
@@ -142,14 +158,14 @@ def settle_lanes(i, n, lane, facts, job, soft, softcap):
         w_k = gather(job.weight, maths.where(place < 0, 0, place))
 
     z_top = maths.logit(x_top, law, softcap)
-    unit = frame.inverse(widen(maths.unit(x_top, law.inner, softcap)), m, widen(power), law)
+    unit = frame.inverse(widen(maths.unit(x_top, law.inner, softcap)), at, law)
     log_s, p_top, p_top_minus_1, to_p = maths.row_sums(
         unit, load(facts.sums, REST + lane, LANES), load(facts.sums, TIES + lane, LANES), m
     )
     lse = z_top + log_s
     if plan.saved:
         lse = load_part(job.lse, i, n, 0.0, LANES)
-        to_p = frame.against(lse, m, widen(power), law)
+        to_p = frame.against(lse, at, law)
         p_top, p_top_minus_1 = maths.saved_chance(z_top, lse, m)
     if soft is not None:
         p, p_minus_1 = p_top, p_top_minus_1

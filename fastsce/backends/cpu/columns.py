@@ -7,8 +7,6 @@ plain.py where there are labels and no options), and what comes out of it goes b
 
 from __future__ import annotations
 
-import numpy as np
-
 from fastsce import maths
 from fastsce.backends.cpu.ahead import ask_for_group, further, lines_about
 from fastsce.backends.cpu.coefficients import (
@@ -21,10 +19,10 @@ from fastsce.backends.cpu.coefficients import (
     TOP_PLACE,
     X_K,
     X_TOP,
-    M,
     begin,
     facts_at,
     is_plain,
+    note_frame,
     settle_rows,
 )
 from fastsce.backends.cpu.jit import apart, device, kernel
@@ -173,13 +171,11 @@ def read_strip(i, n, lane, j, x, e, q, coming, later, soon, facts, job, soft, so
             store(facts.numbers, Q_K + j, gather(q, k * width + (lane_numbers(LANES) + lane)))
     store(facts.numbers, X_TOP + j, x_top)
     store(facts.numbers, X_K + j, gather(x, k * width + (lane_numbers(LANES) + lane)))
-    m = maths.unit(x_top, law.inner, softcap)
-    m = maths.where(m == -np.inf, 0.0, m)  # −∞ − (−∞) would be NaN
-    store(facts.numbers, M + j, m)
-    if soft is not None or law.off > 0.0:
-        weigh(x, q, w, lane, j, width, classes, m, facts, law, soft, softcap)
     power = load(facts.numbers, POWER + j, LANES)
-    rest, ties, coming = terms(x, e, lane, width, classes, x_top, m, power, coming, later, soon, job, softcap)
+    m, about = note_frame(moved(facts.numbers, j), maths.unit(x_top, law.inner, softcap), power, law)
+    if soft is not None or law.off > 0.0:
+        weigh(x, q, w, lane, j, width, classes, m, about, facts, law, soft, softcap)
+    rest, ties, coming = terms(x, e, lane, width, classes, x_top, about, coming, later, soon, job, softcap)
     store(facts.sums, REST + j, rest)
     store(facts.sums, TIES + j, ties)
     return coming

@@ -12,7 +12,7 @@ import numpy as np
 
 from fastsce import frame, maths
 from fastsce.backends.cpu.ahead import prefetch
-from fastsce.backends.cpu.coefficients import PLACE, PULL, PUSH, RATE, SPECIAL, X_TOP, M
+from fastsce.backends.cpu.coefficients import PLACE, PULL, PUSH, SPECIAL, X_TOP, M
 from fastsce.backends.cpu.jit import apart, device
 from fastsce.backends.cpu.memory import (
     address_of,
@@ -192,21 +192,21 @@ def add_shares(x, q, w, n, classes, f, places, masses, distances, law, soft, sof
     for r in range(n):
         if places[PLACE + r] == IGNORED:
             continue
-        p, shares, m, rate = row(x, r), row(q, r), load(f, M + r, 0), load(f, RATE + r, 0)
+        p, shares, m, at = row(x, r), row(q, r), load(f, M + r, 0), at_row(f, r)
         mass, distance = splat(0.0, LANES), splat(0.0, LANES)
         for start in range(0, classes, STRETCH):
             part = mass * 0.0 if soft is not None else splat(m, LANES) * 0.0
             far = part
             for j in range(start, min(start + STRETCH, classes), LANES):
                 v = fetch(p, j, classes - j, -np.inf, splat(m, LANES))
-                d = narrow(exponent(v, rate, rate * m, law, softcap), part)
+                d = narrow(exponent(v, at.rate, at.rate * m, law, softcap), part)
                 share = narrow(target_share(w, shares, j, classes - j, v, law, soft), part)
                 part, far = part + share, far - maths.share(share, d)
                 if soft is not None:
                     prefetch(shares, j + AHEAD, LANES)
             mass, distance = mass + widen(part), distance + widen(far)
         store(masses, r * LANES, mass)
-        store(distances, r * LANES, frame.distance_to(m, distance, mass, law))
+        store(distances, r * LANES, frame.distance_to(m, at, distance, mass, law))
 
 
 @device

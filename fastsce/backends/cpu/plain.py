@@ -47,9 +47,10 @@ def plain_strip(i, n, lane, x, e, coming, later, soon, job):
     scale = maths.where(ignored, 0.0, values(job.row_scale, i, n, 0.0))
     down = narrow(scale, m)
     power = maths.carried(down)
-    rest, ties, coming = terms(x, e, lane, width, classes, x_top, m, power, coming, later, soon, job, None)
+    about = frame.about(m, power, law)
+    rest, ties, coming = terms(x, e, lane, width, classes, x_top, about, coming, later, soon, job, None)
 
-    unit = frame.inverse_top(widen(x_top), m, power, law)
+    unit = frame.inverse_top(widen(x_top), m, about, power, law)
     log_s, p_top, p_top_minus_1, to_p = maths.row_sums(unit, rest, ties, x_top)
     lse, loss = widen(x_top) + log_s, log_s + (widen(x_top) - widen(x_y))
     if first(ignored) < LANES:

@@ -21,15 +21,12 @@ from fastsce.backends.cpu.coefficients import (
     BEND,
     CURVE,
     DISTANCE,
-    LIFT,
     LOG_S,
     MASS,
-    OFFSET,
     PLACE,
     POWER,
     PUSH,
     Q_K,
-    RATE,
     REST,
     SPECIAL,
     TIES,
@@ -41,6 +38,7 @@ from fastsce.backends.cpu.coefficients import (
     begin,
     facts_at,
     from_lse,
+    note_frame,
     settle,
 )
 from fastsce.backends.cpu.jit import device, kernel
@@ -181,16 +179,6 @@ def read_together(i, n, y, facts, job, soft, softcap, scratch):
 
 
 @device
-def note_frame(f, m, power, law):
-    """m, and what the loops over terms are told of it."""
-    m = maths.where(m == -np.inf, narrow(0.0, m), m)  # −∞ − (−∞) would be NaN
-    store(f, M, m)
-    store(f, RATE, frame.rate(m, law))
-    store(f, OFFSET, frame.offset(m, law))
-    store(f, LIFT, power - frame.octaves(m, law))
-
-
-@device
 def read_row(i, r, facts, before, job, soft, softcap, scratch):
     plan, classes, f = job.plan, job.logits.shape[2], facts.numbers
     x, q, soon = input_rows(i, job, soft, scratch)
@@ -248,7 +236,7 @@ def statistics(r, x, q, soon, facts, before, job, soft, softcap, scratch):
         if edge > x_top:
             old, m = m, one_unit(edge, law, softcap)
             if x_top > -np.inf:
-                ties = ties * frame.relative(widen(old), m, widen(power), law)
+                ties = ties * frame.term(widen(old), frame.about(m, power, law), law)
                 rest = rest * frame.rebased(old, m, law) + ties
                 distance = distance + mass * ((widen(m) - widen(old)) * law.gain)
             x_top, ties = edge, ties * 0.0

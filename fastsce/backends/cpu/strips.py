@@ -24,7 +24,7 @@ from fastsce.backends.cpu.jit import device
 from fastsce.backends.cpu.memory import load, store
 from fastsce.backends.cpu.plan import IGNORED
 from fastsce.backends.cpu.reductions import first
-from fastsce.backends.cpu.terms import At, exponent, term_of
+from fastsce.backends.cpu.terms import exponent, term_of
 from fastsce.backends.cpu.tiles import bring_some
 from fastsce.backends.cpu.tuning import LANES, STEP
 from fastsce.backends.cpu.vectors import lane_numbers, narrow, same_integer, splat, widen
@@ -49,21 +49,19 @@ def first_largest(x, lane, width, classes, x_top):
 
 
 @device
-def terms(x, e, lane, width, classes, x_top, m, power, coming, later, soon, job, softcap):
-    """Leave 2^power·(the term of z) in e. Returns the sum of all but the largest, how many are the largest, and what is
+def terms(x, e, lane, width, classes, x_top, about, coming, later, soon, job, softcap):
+    """Leave the terms in e. Returns the sum of all but the largest, how many are the largest, and what is
     still to come of the next tile.
     """
-    law = job.law
-    at = At(frame.rate(m, law), frame.offset(m, law), power - frame.octaves(m, law))
-    ties = narrow(splat(0.0, LANES), m)
+    law, ties = job.law, narrow(splat(0.0, LANES), x_top)
     rest, fours = splat(0.0, LANES), classes // 4 * 4
     for start in range(0, fours, STEP):
         part = splat(0.0, LANES)  # float64 logits have no wider type to be summed in: steps first, then their sums
         for c in range(start, min(start + STEP, fours), 4):  # four terms are added up in the working precision
-            v0, ties = term(x, e, c * width + lane, x_top, at, ties, law, softcap)
-            v1, ties = term(x, e, (c + 1) * width + lane, x_top, at, ties, law, softcap)
-            v2, ties = term(x, e, (c + 2) * width + lane, x_top, at, ties, law, softcap)
-            v3, ties = term(x, e, (c + 3) * width + lane, x_top, at, ties, law, softcap)
+            v0, ties = term(x, e, c * width + lane, x_top, about, ties, law, softcap)
+            v1, ties = term(x, e, (c + 1) * width + lane, x_top, about, ties, law, softcap)
+            v2, ties = term(x, e, (c + 2) * width + lane, x_top, about, ties, law, softcap)
+            v3, ties = term(x, e, (c + 3) * width + lane, x_top, about, ties, law, softcap)
             part = part + widen((v0 + v1) + (v2 + v3))
             if coming.part.n >= LANES:
                 coming = bring_some(job.logits, coming, width)
@@ -72,7 +70,7 @@ def terms(x, e, lane, width, classes, x_top, m, power, coming, later, soon, job,
                 ask(soon, c)
         rest = rest + part
     for c in range(fours, classes):
-        v0, ties = term(x, e, c * width + lane, x_top, at, ties, law, softcap)
+        v0, ties = term(x, e, c * width + lane, x_top, about, ties, law, softcap)
         rest = rest + widen(v0)
     if coming.part.n >= LANES:
         coming = bring_some(job.logits, coming, width)
@@ -83,23 +81,23 @@ def terms(x, e, lane, width, classes, x_top, m, power, coming, later, soon, job,
 
 
 @device
-def term(x, e, i, x_top, at, ties, law, softcap):
+def term(x, e, i, x_top, about, ties, law, softcap):
     v = load(x, i, LANES)
     largest = v == x_top
-    t = term_of(v, at, law, softcap)
+    t = term_of(v, about, law, softcap)
     store(e, i, maths.sloped(t, v, law.inner, softcap))
     return maths.where(largest, 0.0, t), maths.where(largest, ties + 1.0, ties)
 
 
 @device
-def weigh(x, q, w, lane, j, width, classes, m, facts, law, soft, softcap):
+def weigh(x, q, w, lane, j, width, classes, m, about, facts, law, soft, softcap):
     """Note Σ q and Σ q·(z of m − z); q = w where only smoothing asks for them."""
     mass = splat(0.0, LANES)
-    distance, rate = mass, frame.rate(m, law)
+    distance, level = mass, about.rate * m
     for start in range(0, classes, STEP):
         part = wide_zero(m, soft)
         for c in range(start, min(start + STEP, classes)):
-            d = exponent(load(x, c * width + lane, LANES), rate, rate * m, law, softcap)
+            d = exponent(load(x, c * width + lane, LANES), about.rate, level, law, softcap)
             shares = narrow(target_share(w, q, c, lane, width, law, soft), part)
             part = part - maths.share(shares, narrow(d, part))
             if soft is not None:  # Σ q may be near one q, and must be exact
@@ -107,7 +105,7 @@ def weigh(x, q, w, lane, j, width, classes, m, facts, law, soft, softcap):
         distance = distance + widen(part)
     store(facts.sums, MASS + j, mass)
     total = mass if soft is not None else splat(law.total, LANES)
-    store(facts.sums, DISTANCE + j, frame.distance_to(m, distance, total, law))
+    store(facts.sums, DISTANCE + j, frame.distance_to(m, about, distance, total, law))
 
 
 @device

@@ -2,20 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
-
 from fastsce import maths
 from fastsce.backends.cpu.coefficients import LIFT, OFFSET, RATE
 from fastsce.backends.cpu.jit import device
 from fastsce.backends.cpu.memory import load
-
-
-class At(NamedTuple):
-    """What it is relative to."""
-
-    rate: Any
-    offset: Any
-    lift: Any
+from fastsce.frame import At
 
 
 @device

@@ -11,6 +11,7 @@ from fastsce.backends.cuda.job import BAD, IGNORED, NO_TARGET, SOFT
 from fastsce.backends.cuda.terms import power_of, raised
 from fastsce.backends.cuda.threads import device
 from fastsce.backends.cuda.words import anew, load, load_like, number, small, store, wide
+from fastsce.frame import At
 from fastsce.law import Law
 
 
@@ -138,16 +139,16 @@ def settle(row, facts, law, job, soft, softcap):
     p = job.logits.data
     m = maths.unit(facts.x_top, law.inner, softcap)
     z_top = maths.logit(facts.x_top, law, softcap)
-    at = at_top(m, law)
-    unit = number(1.0, p) / term(facts.x_top, at, row.power, law, job, softcap)
+    at = at_top(m, row.power, law)
+    unit = number(1.0, p) / term(facts.x_top, at, law, job, softcap)
     log_s, p_top, p_top_minus_1, to_p = maths.row_sums(unit, facts.rest, facts.ties, m)
     lse = z_top + log_s
     if job.plan.saved:
         lse = load(job.lse, row.i)
-        to_p = raised(p, maths.narrow(frame.below(lse, at.rate, at.offset, law), m), -row.power)
+        to_p = raised(p, maths.narrow(frame.below(lse, at, law), m), -row.power)
         p_top, p_top_minus_1 = maths.saved_chance(z_top, lse, m)
     if soft is not None:
-        distance = frame.distance_to(m, facts.distance, facts.mass, law)
+        distance = frame.distance_to(m, at, facts.distance, facts.mass, law)
         p_k, p_k_minus_1 = p_top, p_top_minus_1
         q, mass = maths.widen(share(small(facts.place), row, law, job, soft)), facts.mass
         others, pull = mass - q, row.scale
@@ -157,7 +158,7 @@ def settle(row, facts, law, job, soft, softcap):
         p_k, p_k_minus_1 = maths.label_chance(z_top - z_k, p_top, p_top_minus_1, m)
         if job.plan.saved:
             p_k, p_k_minus_1 = maths.saved_chance(z_k, lse, m)
-        distance = frame.distance_to(m, facts.distance, law.total, law)
+        distance = frame.distance_to(m, at, facts.distance, law.total, law)
         q, mass, others, distance = maths.label_terms(law, w, z_top - z_k, distance)
         if untargeted:  # q = 0 and mass = 1: the loss is lse and the gradient p
             q, mass, others, distance = 0.0, 1.0, 1.0, 0.0
@@ -191,23 +192,16 @@ def report(row, outcome, job):
     store(job.lse, row.i, empty if row.skip else outcome.lse)
 
 
-class At(NamedTuple):
-    """A term is exp(rate·u − offset), without octaves (../../frame.py)."""
-
-    rate: Any
-    offset: Any
-
-
 @device
-def at_top(m, law):
+def at_top(m, power, law):
+    """What terms are relative to, without octaves."""
     rate = frame.rate(m, law)
-    return At(rate, rate * m)
+    return At(rate, rate * m, power)
 
 
 @device
-def term(v, at, power, law, job, softcap):
-    """2^power·(the term of a logit)."""
-    return raised(job.logits.data, exponent(v, at, law, softcap), power)
+def term(v, at, law, job, softcap):
+    return raised(job.logits.data, exponent(v, at, law, softcap), at.lift)
 
 
 @device

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from fastsce import maths
-from fastsce.backends.cuda.coefficients import At, Row, exponent, share, term
+from fastsce.backends.cuda.coefficients import Row, exponent, share, term
 from fastsce.backends.cuda.job import Job
 from fastsce.backends.cuda.threads import device
 from fastsce.backends.cuda.words import (
@@ -30,6 +30,7 @@ from fastsce.backends.cuda.words import (
     wide,
     width,
 )
+from fastsce.frame import At
 from fastsce.law import Law
 
 NEVER = 2**31 - 1  # a class that no row has
@@ -237,7 +238,7 @@ def add_terms(k, state, held, j, keep, how):
 
 @device
 def term_of(v, how, softcap):
-    return term(v, how.at, how.row.power, how.law, how.job, softcap)
+    return term(v, how.at, how.law, how.job, softcap)
 
 
 @device

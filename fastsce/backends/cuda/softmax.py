@@ -117,7 +117,7 @@ def softmax(regime, slots, shared, soft, softcap, write, keep):
             x_top = largest(top, p)
             x_top = maths.narrow(agree_largest(maths.widen(x_top), at, TOP, columns), x_top)
             m = maths.unit(x_top, law.inner, softcap)
-            about = at_top(maths.where(m == -np.inf, 0.0, m), law)  # −∞ − (−∞) would be NaN
+            about = at_top(maths.where(m == -np.inf, 0.0, m), row.power, law)  # −∞ − (−∞) would be NaN
 
             weighed = shared and not row.skip
             how = How(x_top, about, weighed, row, span, law, job, soft, softcap)
