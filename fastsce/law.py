@@ -1,4 +1,4 @@
-"""The options of a loss as the formulas in maths.py take them."""
+"""The options of a loss as the formulas in maths.py and frame.py take them."""
 
 from functools import lru_cache
 from typing import NamedTuple

@@ -1,7 +1,7 @@
 """What there is once a row, for LANES rows side by side: their losses, and what their gradients are made with.
 
 The kernels go through a group of up to GROUP rows three times: they read the rows and note `Facts`, work out the
-coefficients from them here, and write the rows. (plain.py does it at once, and takes its formulas from maths.py alone.)
+coefficients from them here, and write the rows. (plain.py does it at once, without facts.)
 """
 
 from __future__ import annotations
