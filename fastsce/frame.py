@@ -36,19 +36,19 @@ class At(NamedTuple):
 
 def about(m, power, law):
     """Of a row whose largest u is m, and whose terms are kept as 2^power of what they are to it."""
-    near, slant = m * m < law.near, rate(m, law)
-    k = where(near, whole(narrow(m * 1.4426950216293335, m)), narrow(0.0, m))
-    return At(slant, where(near, narrow(0.0, m), slant * m), power - k)
+    slant = rate(m, law)
+    off = where(m * m < law.near, narrow(0.0, m), slant * m)
+    return At(slant, off, power - whole(narrow(fma(slant, m, -off) * 1.4426950216293335, m)))
 
 
 def rate(m, law):
     """gain; but where z is so large that no other term than the largest is to be seen, a power of two: rate·m is exact
     then, and the largest term 1, of whatever size an ulp of z is.
     """
-    if law.near > 0.0:  # gain is 1
+    if law.near > 0.0:  # gain is 1; chosen from itself, for every lane
         return where(m == m, narrow(law.gain, m), narrow(law.gain, m))
     z, far = widen(m) * law.gain, reach(m)
-    return narrow(where(z * z < far * far, law.gain, below_one(m) * far), m)
+    return narrow(where(z * z < far * far, law.gain, two_over(m) * (far * 0.5)), m)
 
 
 def reach(x):
@@ -59,9 +59,9 @@ def reach(x):
 REACH_F32, REACH_F64 = 2.0**31, 2.0**63
 
 
-def below_one(m):
-    """1 ÷ the power of two in m."""
-    return from_bits((2046 << 52) - (bits(widen(m)) & 0x7FF0000000000000))
+def two_over(m):
+    """2 ÷ the power of two in m; 1 ÷ the largest would not be normal."""
+    return from_bits((2047 << 52) - (bits(widen(m)) & 0x7FF0000000000000))
 
 
 def beyond(u, at, law):
@@ -92,24 +92,26 @@ def inverse_top(z, m, at, power, law):
     return exp_of(widen(where(power == 0.0, one, 2.0**-POWER)), r, m)
 
 
-def against(lse, at, law):
+def against(lse, m, at, law):
     """What makes a term a probability where lse is given; as closely."""
-    scale, r = exp_begun(below(lse, at, law), -widen(at.lift))
+    scale, r = exp_begun(below(lse, m, at, law), -widen(at.lift))
     return exp_of(scale, r, at.rate)
 
 
-def below(lse, at, law):
-    """From lse to the z of offset; of the largest z itself, whose numbers may be huge, more than 0 is rounding."""
-    ratio = law.gain / widen(at.rate)
-    z = widen(at.offset) * ratio - lse
-    return where(ratio == 1.0, z, where(z > 0.0, 0.0, z))
+def below(lse, m, at, law):
+    """From lse to the z of offset, where z of m is rounded as z is; more than 0 is rounding where numbers are huge."""
+    if law.near > 0.0:
+        return widen(at.offset) - lse
+    z = widen(m) * law.gain - lse
+    return where(widen(at.rate) == law.gain, z, where(z > 0.0, 0.0, z)) - beyond(widen(m), at, law)
 
 
 def rebased(before, m, law):
     """What terms are multiplied by to make them those of another m; a power of two where both are near 0."""
     none = narrow(0.0, m)
     old, new, u = about(before, none, law), about(m, none, law), widen(before)
-    return exp(beyond(u, new, law) - beyond(u, old, law), widen(new.lift - old.lift))
+    factor = exp(beyond(u, new, law) - beyond(u, old, law), widen(new.lift - old.lift))
+    return where(u == -np.inf, 0.0, factor)  # nothing but masks so far
 
 
 def distance_to(m, at, far, mass, law):
@@ -123,5 +125,5 @@ def distance_to(m, at, far, mass, law):
 
 # What a compiling backend compiles as it stands.
 FORMULAS = (
-    about, rate, below_one, beyond, term, inverse, inverse_top, against, below, rebased, distance_to,
+    about, rate, two_over, beyond, term, inverse, inverse_top, against, below, rebased, distance_to,
 )  # fmt: skip

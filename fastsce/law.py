@@ -16,7 +16,7 @@ class Law(NamedTuple):
     gain: float  # s, or the softcap
     inner: float  # s, or s/softcap
     scale: float  # s
-    near: float  # `frame.about`: NEAR, or 0 where gain is not 1
+    near: float  # `frame.about`: NEAR, or 0 where z is computed
 
 
 @lru_cache(maxsize=64)

@@ -57,6 +57,34 @@ def test_scaled_logits_far_from_0(dtype, classes, backend):
     far.check(dtype, classes, backend)
 
 
+@pytest.mark.parametrize("scale", [1.0, 0.75])
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_whole_blocks_of_masks(dtype, scale):
+    x = np.random.default_rng(0).standard_normal((3, 13001)).astype(dtype)
+    x[0, :4096] = x[1, 4096:8192] = x[2, 8192:] = -np.inf
+    x[0] -= 2000
+    for options in ({}, {"z_loss": 0.01}):
+        fast, exact = both(x, np.array([9000, 0, 1]), logit_scale=scale, **options)
+        np.testing.assert_allclose(fast.loss, exact.loss, rtol=1e-6)
+        np.testing.assert_allclose(fast.grad, exact.grad, rtol=1e-4, atol=1e-12)
+
+
+def test_the_largest_float64_under_a_scale():
+    fast, exact = both(np.array([[1.5e308, 0.0, 1.0]]), np.array([0]), logit_scale=0.5)
+    assert fast.loss == exact.loss == 0
+    np.testing.assert_array_equal(fast.grad, exact.grad)
+
+
+@pytest.mark.parametrize("scale", [2.0**-126, 2.0**-60])
+def test_a_saved_lse_under_a_tiny_scale(scale):
+    x, y = np.random.default_rng(0).standard_normal((2, 2000), np.float32), np.array([3, 4])
+    options = {"logit_scale": scale, "sample_weight": np.full(2, 1 / scale)}
+    lse, grads = cross_entropy_value_and_grad(x, y, **options).lse, []
+    for backend in ("cpu", "reference"):
+        grads.append(fastsce.cross_entropy_backward(x, y, lse=lse, backend=backend, **options))
+    np.testing.assert_allclose(*grads, rtol=1e-5)
+
+
 @pytest.mark.parametrize("place", [0, 1])
 def test_gradient_or_hessian_in_place_of_long_rows(place):
     x, target = np.random.default_rng(0).standard_normal((2, 65537), np.float32), np.array([7, 65536])

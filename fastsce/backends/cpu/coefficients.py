@@ -26,9 +26,9 @@ FACTS_BYTES = 21 * 8 * GROUP + 3 * 64
 # sums: Σ 2^power·(term of z) but for the largest z, and how often that occurs; Σ q and Σ q·(z of m − z), or of w where
 # only smoothing asks for them
 REST, TIES, MASS, DISTANCE = (i * GROUP for i in range(4))
-# numbers: the largest logit; x and q at the label, or at the largest logit where the target is soft; m, the largest u;
-# then what comes of them: log S; gradient = push·term − pull·q, but `special` where p and q may both be large;
-# p = to_p·term; Hessian = curve·p·(1 − p), but `bend` where p may be near 1. A term is 2^lift·exp(rate·u − offset).
+# numbers: the largest logit; x and q at the label, or at the largest logit where the target is soft; m, the largest u
+# or lse/gain; then what comes of them: log S; gradient = push·term − pull·q, but `special` where p and q may both be
+# large; p = to_p·term; Hessian = curve·p·(1 − p), but `bend` where p may be near 1. The rest is that of frame.At.
 X_TOP, X_K, Q_K, POWER, M, LOG_S, PUSH, PULL, SPECIAL, TO_P, CURVE, BEND = (i * GROUP for i in range(12))
 RATE, OFFSET, LIFT = (i * GROUP for i in range(12, 15))
 # places: the label, IGNORED or NO_TARGET, or that of the largest logit where the target is soft; the largest logit's
@@ -103,11 +103,11 @@ def note_frame(numbers, m, power, law):
 @device
 def from_lse(job, soft):
     """Whether m is made of an lse that is given, so that a row need be read only once. A float64 has no more digits
-    than z, and would not say which u is the largest.
+    than z, and would not say which u is the largest; and lse/gain must be no infinite float32.
     """
     if soft is not None:
         return False
-    return job.plan.saved and (job.law.near > 0.0 or job.logits.item < 8)
+    return job.plan.saved and (job.law.near > 0.0 or (job.logits.item < 8 and job.law.gain > 2.0**-64))
 
 
 @device
@@ -165,7 +165,7 @@ def settle_lanes(i, n, lane, facts, job, soft, softcap):
     lse = z_top + log_s
     if plan.saved:
         lse = load_part(job.lse, i, n, 0.0, LANES)
-        to_p = frame.against(lse, at, law)
+        to_p = frame.against(lse, m, at, law)
         p_top, p_top_minus_1 = maths.saved_chance(z_top, lse, m)
     if soft is not None:
         p, p_minus_1 = p_top, p_top_minus_1

@@ -1,7 +1,7 @@
 """Rows whose classes lie side by side in memory: lanes run over the classes of one row.
 
 A row is read from main memory once, in blocks that stay in the L1 cache: the block's largest logit, then its terms
-e = exp(z − m) and their sum, where m is the largest z so far. Then the gradient is written once. Terms are kept for it
+e and their sum, relative to m, the largest u so far. Then the gradient is written once. Terms are kept for it
 where they fit the caches, and computed again where they do not. Between the two, what there is once a row is worked out
 for a group of rows at a time, and for rows that are gone through together m and what comes of it too. Rows of large
 batches, unless they are short, are written while the next group is read, so that neither memory nor arithmetic waits.
@@ -219,7 +219,7 @@ def note_largest(x, q, classes, x_top, r, facts, soft):
 @device
 def statistics(r, x, q, soon, facts, before, job, soft, softcap, scratch):
     """Of a row: the largest logit, and the sums of `Facts`. The terms are left where `terms_of` says, relative to the
-    largest z so far, which is noted in `maxima` for each block.
+    largest u so far, which is noted in `maxima` for each block.
     """
     law, plan, classes, f = job.law, job.plan, job.logits.shape[2], moved(facts.numbers, r)
     (numbers, sums, more), place = folds_at(scratch, job), moved(facts.places, r)

@@ -145,7 +145,7 @@ def settle(row, facts, law, job, soft, softcap):
     lse = z_top + log_s
     if job.plan.saved:
         lse = load(job.lse, row.i)
-        to_p = raised(p, maths.narrow(frame.below(lse, at, law), m), -row.power)
+        to_p = raised(p, maths.narrow(frame.below(lse, m, at, law), m), -row.power)
         p_top, p_top_minus_1 = maths.saved_chance(z_top, lse, m)
     if soft is not None:
         distance = frame.distance_to(m, at, facts.distance, facts.mass, law)
