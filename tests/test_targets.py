@@ -113,6 +113,7 @@ def products(block) -> list[tuple[str, str, str]]:
 
 
 SHIFT = r"\bv?pslld\s+\$23,"
+ONCE = r"\b(?:shl|v?psll)q\s+\$52,"  # an exp of float64: in rows of float32 there is one for a block of classes
 
 
 def hot_loops(code):
@@ -139,7 +140,7 @@ def test_the_second_step_is_of_whole_registers(part, register, in_two_steps):
     """Beside streaming, and without; an exp has seven of its products there, for each register."""
     if not in_two_steps:
         pytest.skip("terms are worked out in one step")
-    steps = [b for b in inner_loops(part) if len(products(b)) >= 14 and not re.search(SHIFT, b)]
+    steps = [b for b in inner_loops(part) if len(products(b)) >= 14 and not re.search(f"{SHIFT}|{ONCE}", b)]
     assert len(steps) >= 2
     for block in steps:
         assert {(packed, letter) for _, packed, letter in products(block)} == {("p", register)}
