@@ -18,6 +18,7 @@ from fastsce.maths import (
     fma,
     from_bits,
     narrow,
+    unit,
     where,
     whole,
     widen,
@@ -64,14 +65,19 @@ def two_over(m):
     return from_bits((2047 << 52) - (bits(widen(m)) & 0x7FF0000000000000))
 
 
+def exponent(x, rate, offset, law, softcap):
+    """rate·u − offset of a logit."""
+    return fma(unit(x, law.inner, softcap), rate, -offset)
+
+
 def beyond(u, at, law):
     """z − (the z of offset), in float64, in which u is given."""
     d = fma(u, widen(at.rate), -widen(at.offset))
     return d if law.near > 0.0 else d * (law.gain / widen(at.rate))
 
 
-def term(u, at, law):
-    """In float64."""
+def wide_term(u, at, law):
+    """The term of u, in float64."""
     return exp(beyond(u, at, law), widen(at.lift))
 
 
@@ -125,5 +131,5 @@ def distance_to(m, at, far, mass, law):
 
 # What a compiling backend compiles as it stands.
 FORMULAS = (
-    about, rate, two_over, beyond, term, inverse, inverse_top, against, below, rebased, distance_to,
+    about, rate, two_over, exponent, beyond, wide_term, inverse, inverse_top, against, below, rebased, distance_to,
 )  # fmt: skip

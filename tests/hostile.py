@@ -203,8 +203,8 @@ def seen(given) -> np.ndarray:
 def logits(maker, shape, dtype):
     """Numbers of every size that a dtype has; −inf, +inf and NaN here and there."""
     limits = np.finfo(np.float32) if dtype == BFLOAT16 else np.finfo(dtype)
-    # of float64's largest, differences would be infinite in the reference, too, and bounds before
-    largest, tiny = min(float(limits.max), 1e300), float(limits.smallest_subnormal)
+    # a difference of float64's largest would be infinite in the reference, too
+    largest, tiny = min(float(limits.max), 1e307), float(limits.smallest_subnormal)
     random = maker.random
     x = random.standard_normal(shape)
     style = maker.pick(

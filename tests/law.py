@@ -127,7 +127,7 @@ class Law:
         p_blur = self.few() + self.blur() + (wobble * rest / (1 + rest))[:, None]
         share = np.abs(self.mass + 2 * self.z_loss * self.lse)[:, None]
         lse = 2 * self.z_loss * (np.abs(self.m) + np.abs(self.lse) + 1)[:, None]
-        size = (share * p_blur + lse * self.few()) * self.p + self.q * self.few()
+        size = np.where(self.p == 0, 0, (share * p_blur + lse * self.few()) * self.p) + self.q * self.few()  # of ∞, too
         k = self.k[:, None]
         others = self.mass - np.take_along_axis(self.q, k, 1)[:, 0]
         top = self.mass * rest / (1 + rest)

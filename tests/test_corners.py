@@ -69,6 +69,15 @@ def test_whole_blocks_of_masks(dtype, scale):
         np.testing.assert_allclose(fast.grad, exact.grad, rtol=1e-4, atol=1e-12)
 
 
+def test_factors_stay_normal_numbers():
+    """Where an ulp of z is as large as it can be, with other terms to be seen."""
+    scale = float(np.float32(14.3))
+    for z in np.linspace(2.0e9, 2.0**31 - 1e3, 50):
+        x = np.full((4, 50), -z / scale, np.float32)
+        fast, exact = both(x, np.arange(4), logit_scale=scale, denominator=1e6)
+        np.testing.assert_allclose(fast.grad, exact.grad, rtol=1e-6)
+
+
 def test_the_largest_float64_under_a_scale():
     fast, exact = both(np.array([[1.5e308, 0.0, 1.0]]), np.array([0]), logit_scale=0.5)
     assert fast.loss == exact.loss == 0

@@ -27,7 +27,7 @@ from fastsce.backends.cpu.memory import (
 from fastsce.backends.cpu.partial import fetch, store_part
 from fastsce.backends.cpu.plan import IGNORED
 from fastsce.backends.cpu.reductions import first
-from fastsce.backends.cpu.terms import at_row, exponent, term_of
+from fastsce.backends.cpu.terms import at_row, term_of
 from fastsce.backends.cpu.tuning import AHEAD, BLOCK, CLEAR_BYTES, LANES
 from fastsce.backends.cpu.vectors import few_registers, lane_numbers, narrow, splat, widen
 
@@ -139,7 +139,7 @@ def in_two_steps(softcap):
 @device
 def begin_terms(p, makings, start, stop, at, law, softcap):
     for j in range(start, stop, LANES):
-        scale, r = maths.exp_begun(exponent(load(p, j, LANES), at.rate, at.offset, law, softcap), at.lift)
+        scale, r = maths.exp_begun(frame.exponent(load(p, j, LANES), at.rate, at.offset, law, softcap), at.lift)
         store(makings, 2 * (j - start), scale)
         store(makings, 2 * (j - start) + LANES, r)
 
@@ -199,7 +199,7 @@ def add_shares(x, q, w, n, classes, f, places, masses, distances, law, soft, sof
             far = part
             for j in range(start, min(start + STRETCH, classes), LANES):
                 v = fetch(p, j, classes - j, -np.inf, splat(m, LANES))
-                d = narrow(exponent(v, at.rate, at.rate * m, law, softcap), part)
+                d = narrow(frame.exponent(v, at.rate, at.rate * m, law, softcap), part)
                 share = narrow(target_share(w, shares, j, classes - j, v, law, soft), part)
                 part, far = part + share, far - maths.share(share, d)
                 if soft is not None:
@@ -378,7 +378,7 @@ def term(x, t, j, n, kept, at, like, law, softcap):
 def rebase(t, maxima, classes, m, law):
     """Make terms of blocks far below the row's largest its own, lest what multiplies them be no normal number."""
     for start in range(0, classes, BLOCK):
-        factor = frame.rebased(load(maxima, start // BLOCK, 0), m, law)
+        factor = rebased(load(maxima, start // BLOCK, 0), m, law)
         if factor < FAR:
             for j in range(start, min(start + BLOCK, classes), LANES):
                 store(t, j, load(t, j, LANES) * narrow(factor, m))
@@ -390,4 +390,9 @@ def block_factor(maxima, classes, start, m, kept, law):
     """From a block's terms to the row's."""
     if classes <= BLOCK or not kept:
         return 1.0
-    return frame.rebased(load(maxima, start // BLOCK, 0), m, law)
+    return rebased(load(maxima, start // BLOCK, 0), m, law)
+
+
+@apart
+def rebased(before, m, law):
+    return frame.rebased(before, m, law)

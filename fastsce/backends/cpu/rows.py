@@ -236,7 +236,7 @@ def statistics(r, x, q, soon, facts, before, job, soft, softcap, scratch):
         if edge > x_top:
             old, m = m, one_unit(edge, law, softcap)
             if x_top > -np.inf:
-                ties = ties * frame.term(widen(old), frame.about(m, power, law), law)
+                ties = ties * frame.wide_term(widen(old), frame.about(m, power, law), law)
                 rest = rest * frame.rebased(old, m, law) + ties
                 distance = distance + mass * ((widen(m) - widen(old)) * law.gain)
             x_top, ties = edge, ties * 0.0

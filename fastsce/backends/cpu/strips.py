@@ -24,7 +24,7 @@ from fastsce.backends.cpu.jit import device
 from fastsce.backends.cpu.memory import load, store
 from fastsce.backends.cpu.plan import IGNORED
 from fastsce.backends.cpu.reductions import first
-from fastsce.backends.cpu.terms import exponent, term_of
+from fastsce.backends.cpu.terms import term_of
 from fastsce.backends.cpu.tiles import bring_some
 from fastsce.backends.cpu.tuning import LANES, STEP
 from fastsce.backends.cpu.vectors import lane_numbers, narrow, same_integer, splat, widen
@@ -97,7 +97,7 @@ def weigh(x, q, w, lane, j, width, classes, m, about, facts, law, soft, softcap)
     for start in range(0, classes, STEP):
         part = wide_zero(m, soft)
         for c in range(start, min(start + STEP, classes)):
-            d = exponent(load(x, c * width + lane, LANES), about.rate, level, law, softcap)
+            d = frame.exponent(load(x, c * width + lane, LANES), about.rate, level, law, softcap)
             shares = narrow(target_share(w, q, c, lane, width, law, soft), part)
             part = part - maths.share(shares, narrow(d, part))
             if soft is not None:  # Σ q may be near one q, and must be exact

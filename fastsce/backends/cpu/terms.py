@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from fastsce import maths
+from fastsce import frame, maths
 from fastsce.backends.cpu.coefficients import LIFT, OFFSET, RATE
 from fastsce.backends.cpu.jit import device
 from fastsce.backends.cpu.memory import load
@@ -15,10 +15,5 @@ def at_row(f, r):
 
 
 @device
-def exponent(v, rate, offset, law, softcap):
-    return maths.fma(maths.unit(v, law.inner, softcap), rate, -offset)
-
-
-@device
 def term_of(v, at, law, softcap):
-    return maths.exp(exponent(v, at.rate, at.offset, law, softcap), at.lift)
+    return maths.exp(frame.exponent(v, at.rate, at.offset, law, softcap), at.lift)

@@ -201,9 +201,4 @@ def at_top(m, power, law):
 
 @device
 def term(v, at, law, job, softcap):
-    return raised(job.logits.data, exponent(v, at, law, softcap), at.lift)
-
-
-@device
-def exponent(v, at, law, softcap):
-    return maths.fma(maths.unit(v, law.inner, softcap), at.rate, -at.offset)
+    return raised(job.logits.data, frame.exponent(v, at.rate, at.offset, law, softcap), at.lift)

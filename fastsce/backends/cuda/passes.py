@@ -9,8 +9,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from fastsce import maths
-from fastsce.backends.cuda.coefficients import Row, exponent, share, term
+from fastsce import frame, maths
+from fastsce.backends.cuda.coefficients import Row, share, term
 from fastsce.backends.cuda.job import Job
 from fastsce.backends.cuda.threads import device
 from fastsce.backends.cuda.words import (
@@ -247,7 +247,7 @@ def weigh(k, sums, held, j, c, stop, how):
     p, law = how.job.logits.data, how.law
     here = c + k * how.span.step
     q = share(here, how.row, law, how.job, how.soft) if here < stop else number(0.0, p)
-    away = exponent(get(held, width(p) * j + k, p), how.at, law, how.softcap)
+    away = frame.exponent(get(held, width(p) * j + k, p), how.at.rate, how.at.offset, law, how.softcap)
     mass, mass_lost = sums.mass, sums.mass_lost
     if how.soft is not None:  # may be near one q, and must be exact
         mass, mass_lost = sum_two(mass, mass_lost, q)
