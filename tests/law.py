@@ -127,11 +127,13 @@ class Law:
         p_blur = self.few() + self.blur() + (wobble * rest / (1 + rest))[:, None]
         share = np.abs(self.mass + 2 * self.z_loss * self.lse)[:, None]
         lse = 2 * self.z_loss * (np.abs(self.m) + np.abs(self.lse) + 1)[:, None]
-        size = np.where(self.p == 0, 0, (share * p_blur + lse * self.few()) * self.p) + self.q * self.few()  # of ∞, too
+        blurred = np.where(self.p == 0, 0, p_blur * self.p)  # of an infinite blur, too
+        size = share * blurred + lse * self.few() * self.p + self.q * self.few()
         k = self.k[:, None]
         others = self.mass - np.take_along_axis(self.q, k, 1)[:, 0]
         top = self.mass * rest / (1 + rest)
-        at_k = (others * self.few() + top * wobble)[:, None] + np.take_along_axis((lse * p_blur * self.p), k, 1)
+        pull = np.where(lse == 0, 0, lse * blurred)
+        at_k = (others * self.few() + top * wobble)[:, None] + np.take_along_axis(pull, k, 1)
         np.put_along_axis(size, k, np.minimum(np.take_along_axis(size, k, 1), at_k), 1)
         if self.softcap is not None:
             inside = np.abs(self.x * self.logit_scale / self.softcap)
