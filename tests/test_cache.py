@@ -6,12 +6,15 @@ import re
 import shutil
 import subprocess
 import sys
+import threading
+import time
 from pathlib import Path
 
 import numba
 import pytest
 
 import fastsce
+from fastsce.backends.cpu import jit
 from fastsce.backends.cpu.jit import Kernel
 
 CALL = "import fastsce; print(fastsce.softmax_vjp([0.25, 0.75], [1.0, 0.0], backend='cpu').tolist())"
@@ -50,6 +53,18 @@ def test_a_change_of_any_formula_is_noticed():
 def test_a_kernel_is_compiled_once(cache):
     assert [called_anew(), called_anew()] == [0, 1]
     assert len(files(cache, "nbi")) == len(files(cache, "nbc")) == 1
+
+
+def test_threads_that_come_first_at_once_find_what_is_on_disk(cache, monkeypatch):
+    called_anew()
+    kernel, stamp = Kernel(double), jit.source_stamp
+    monkeypatch.setattr(jit, "source_stamp", lambda function: time.sleep(0.2) or stamp(function))
+    threads = [threading.Thread(target=kernel, args=(21.0,)) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sum(kernel.dispatcher.stats.cache_hits.values()) == 1 and not kernel.dispatcher.stats.cache_misses
 
 
 @pytest.mark.parametrize("wanted", [True, False])

@@ -141,8 +141,8 @@ class Kernel:
         return self.entries.get(form) or self.compile(form, args)
 
     def compile(self, form, args):
-        self.enable_cache()
         with interrupts.held(), global_compiler_lock, garbage_left():  # a fork waits for the lock
+            self.enable_cache()  # by one thread: another would compile what the cache has
             entry = self.entries[form] = self.dispatcher.compile(tuple(map(numba_type, args)))
         return entry
 
