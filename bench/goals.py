@@ -10,6 +10,7 @@ OURS, FRESH, IN_PLACE = "fastsce, out=", "fastsce, fresh", "fastsce, in place"
 AGAIN = "fastsce, out= again"  # the same once more: what differs between the two is noise
 LOSS, PLAIN = "fastsce, loss only", "fastsce, no options"
 COPY, STREAM, READ, COPY_BOTH = "copy", "stream copy", "read", "copy, reading targets too"
+BARE = "bare loop"
 EAGER, COMPILED, JAX, OPTAX = "torch eager", "torch.compile", "JAX jit", "optax jit"
 SKLEARN, NUMPY = "scikit-learn", "NumPy"
 TORCH = (EAGER, COMPILED)

@@ -15,6 +15,7 @@ from typing import NamedTuple
 from bench.case import Case
 from bench.goals import (
     AGAIN,
+    BARE,
     COMPILED,
     COPY,
     COPY_BOTH,
@@ -45,8 +46,12 @@ class Provider(NamedTuple):
     formula: Callable[[Case], str] = lambda case: case.formula
 
     @property
+    def has_result(self) -> bool:
+        return self.name not in COPIES
+
+    @property
     def is_roof(self) -> bool:
-        return self.name in ROOFS
+        return self.name in (*COPIES, BARE)
 
     @property
     def is_ours(self) -> bool:
@@ -130,6 +135,14 @@ PROVIDERS = {
             formula=lambda case: "read 2 x logits, write as many bytes as one",
         ),
         Provider(
+            BARE,
+            *FASTSCE,
+            "bare.loop",
+            "loss and gradient of logits laid out classes first; labels are not checked, rows not ignored, no logit is "
+            "NaN or infinite; exp, log and sums in float32",
+            NOTHING,
+        ),
+        Provider(
             EAGER,
             "torch",
             "torch",
@@ -180,7 +193,7 @@ PROVIDERS = {
         ),
     )
 }
-ROOFS = (READ, COPY, STREAM, COPY_BOTH)
+COPIES = (READ, COPY, STREAM, COPY_BOTH)
 
 # Not timed here, and why; so that nobody has to ask.
 ABSENT = {

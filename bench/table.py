@@ -12,7 +12,7 @@ from pathlib import Path
 
 from bench import compare, lines, rates
 from bench.cases import GROUPS, workloads
-from bench.goals import COPY, FRESH, OURS, seconds
+from bench.goals import BARE, COPY, FRESH, OURS, seconds
 from bench.providers import ABSENT, PROVIDERS
 
 ROOT = Path(__file__).parents[1]
@@ -87,17 +87,24 @@ def goals(contents: dict[str, dict]) -> str:
     for source, content in contents.items():
         found += ["", f"{lines.machine(content)}; commit {content['commit']}; {content['date'][:10]}. From `{source}`."]
         for group in dict.fromkeys(case["group"] for case in content["cases"]):
-            judged = [(c["name"], goal) for c in content["cases"] if c["group"] == group for goal in c["goals"]]
-            met = sum(goal["met"] for _, goal in judged)
-            found += ["", f"## {group}: {met} of {len(judged)} met", "", GROUPS[group], ""]
+            cases = [case for case in content["cases"] if case["group"] == group]
+            met = [goal["met"] for case in cases for goal in case["goals"]]
+            found += ["", f"## {group}: {sum(met)} of {len(met)} met", "", GROUPS[group], ""]
             found += ["| case | contestant | goal | measured | |", "|---|---|---|--:|---|"]
-            found += [goal_line(name, goal) for name, goal in judged]
+            found += [line for case in cases for line in goal_lines(case)]
     return "\n".join(found) + "\n"
 
 
-def goal_line(name: str, goal: dict) -> str:
-    met = "met" if goal["met"] else "**not met**"
-    return f"| `{name}` | {goal['who']} | {goal['goal']} | {goal['figure']} | {met} |"
+def goal_lines(case: dict) -> list[str]:
+    """A case's goals, and what arithmetic alone takes, where that was timed."""
+    found = []
+    for goal in case["goals"]:
+        met = "met" if goal["met"] else "**not met**"
+        found.append(f"| `{case['name']}` | {goal['who']} | {goal['goal']} | {goal['figure']} | {met} |")
+    if timed(case, BARE):
+        bare, copy = (case["contestants"][name]["warm"]["median"] for name in (BARE, COPY))
+        found.append(f"| `{case['name']}` | {BARE} | no goal; x copy | {bare / copy:.2f} | |")
+    return found
 
 
 def contestants() -> str:

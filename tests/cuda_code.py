@@ -1,11 +1,13 @@
 """Machine code of the CUDA kernels, made without a GPU in a process of its own: what it needs, and what is in it."""
 
+import gc
 import importlib.util
 import json
 import re
 import subprocess
 import sys
 from collections import Counter
+from functools import cache
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -59,8 +61,7 @@ def arguments(dtype, soft):
 
 def describe(gpu, dtype, regime, kind, fewer=False) -> dict:
     """Registers, and how often each instruction occurs; `fewer`: with half as many words in registers."""
-    from numba.cuda import dispatcher, types
-    from numba.cuda.compiler import _compile_pyfunc_with_fixup
+    from numba.cuda import dispatcher
 
     from fastsce.backends.cuda import geometry, job
     from fastsce.backends.cuda.compile import type_of
@@ -73,12 +74,8 @@ def describe(gpu, dtype, regime, kind, fewer=False) -> dict:
     precise = dtype in ("float32", "float64")
     shared, soft, capped = kind in (SMOOTHED, SOFT), kind == SOFT, kind == CAPPED
     threads = geometry.most_threads(geometry.threads_of(capability), np.dtype(code).itemsize, shared, capped)
-    function = geometry.kernel(regime, slots // 2 if fewer else slots, shared, soft, capped, write, precise)
-    library, _ = _compile_pyfunc_with_fixup(
-        function, types.void(type_of(arguments(code, kind == SOFT))), debug=False, lineinfo=False, device=False,
-        fastmath=False, cc=capability, opt=True, abi="numba", abi_info=None, forceinline=False,
-        launch_bounds=(threads, 1), lto=False,
-    )  # fmt: skip
+    form = regime, slots // 2 if fewer else slots, shared, soft, capped, write, precise
+    library = lowered(form, type_of(arguments(code, kind == SOFT)), threads)
     place = Path(sys.argv[1]) / "kernel.cubin"
     place.write_bytes(library.get_cubin(cc=capability).code)
     usage = output("cuobjdump", "-res-usage", place)
@@ -94,6 +91,22 @@ def describe(gpu, dtype, regime, kind, fewer=False) -> dict:
         "calls": sorted(set(re.findall(r"CALL\S*\s+`\(([^)]*)\)", text))),
         "in_loops": sorted(set(double_in_loops(kernel))),
     }
+
+
+@cache
+def lowered(form, argument, threads):
+    """LLVM's code of a kernel, which is the same for every GPU."""
+    from numba.cuda import types
+    from numba.cuda.compiler import _compile_pyfunc_with_fixup
+
+    from fastsce.backends.cuda import geometry
+
+    library, _ = _compile_pyfunc_with_fixup(
+        geometry.kernel(*form), types.void(argument), debug=False, lineinfo=False, device=False,
+        fastmath=False, cc=GPUS["sm_80"], opt=True, abi="numba", abi_info=None, forceinline=False,
+        launch_bounds=(threads, 1), lto=False,
+    )  # fmt: skip
+    return library
 
 
 def output(tool, *args) -> str:
@@ -122,6 +135,7 @@ def main():
         np.__all__ = [name for name in np.__all__ if name != "row_stack"]
     from fastsce.backends.cuda import compile
 
+    gc.disable()  # little is garbage of what numba makes, and there is much to look through
     forms = {n: FORMS[n] for n in map(int, sys.argv[3].split(","))}
     found = {str(n): describe(*form) for n, form in forms.items()}
     compared = {n: form for n, form in forms.items() if form in PLAIN and form[0] == "sm_90"}
