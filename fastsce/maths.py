@@ -13,7 +13,7 @@ import numpy as np
 
 def fma(a, b, c):
     """a·b + c, rounded once where the type can (here: where it is float32)."""
-    return like(np.float64(a) * np.float64(b) + np.float64(c), c, a, b)
+    return like(np.float64(a) * b + c, c, a, b)
 
 
 def where(condition, a, b):
@@ -22,8 +22,10 @@ def where(condition, a, b):
 
 def like(value, *given):
     """value in the type of the first NumPy number among those given, if any."""
-    kind = next((type(x) for x in given if isinstance(x, np.generic)), None)
-    return value if kind is None else kind(value)
+    for x in given:
+        if isinstance(x, np.generic):
+            return type(x)(value)
+    return value
 
 
 def maximum(a, b):

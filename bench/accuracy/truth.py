@@ -78,7 +78,7 @@ def softmax(batch: Batch) -> Truth:
     if batch.options["reduction"] == "mean":
         loss, allowed = np.sum(loss) / divisor, allowed.sum() / abs(float(divisor))
     scales = factor * upstream / divisor
-    grad = [exact(s * r.grad) for s, r in zip(scales, rows)]
+    grad = [exact(r.grad * s) for s, r in zip(scales, rows)]  # an mpf times an array would first write it out in words
     near = np.stack([abs(float(s)) * r.columns for s, r in zip(scales, rows)])
     return Truth(
         exact(loss),
@@ -119,7 +119,7 @@ def row(batch: Batch, i: int) -> Row:
     q, mass = shares(batch, i, label)
     some = np.flatnonzero(q)
     loss = mass * log_s + mpmath.fsum(q[some] * -d[places[some]]) + z_loss * lse**2
-    dz = ((mass + 2 * z_loss * lse) * p)[places]
+    dz = (p * (mass + 2 * z_loss * lse))[places]
     dz[some] -= q[some]
     slope = slope[places]
     near = Near(p.astype(float)[places], q.astype(float), float(mass), 2 * float(z_loss), float(lse))
@@ -179,7 +179,7 @@ def shares(batch: Batch, i: int, label):
         q = number(w) * (smoothing / classes) if smoothing else np.zeros(classes, object)
         q[label] += (1 - smoothing) * number(w[label])
     else:
-        q = number(w) * ((1 - smoothing) * number(batch.target[i]) + smoothing / classes)
+        q = number(w) * (number(batch.target[i]) * (1 - smoothing) + smoothing / classes)
     return q, np.sum(q)
 
 
