@@ -22,6 +22,7 @@ from bench import command, compare, measure, noise, providers, rates, table, wor
 from bench.case import Case  # noqa: E402
 from bench.goals import (  # noqa: E402
     AGAIN,
+    BARE,
     COMPILED,
     COPY,
     EAGER,
@@ -249,6 +250,14 @@ def test_readme_and_pages_are_those_of_the_committed_results():
     goals = (table.RESULTS / "goals.md").read_text(encoding="utf-8")
     sources = re.findall(r"From `(.*)`\.", goals)
     assert goals == table.goals({name: compare.read(ROOT / name) for name in sources})
+
+
+def test_goals_have_the_bare_loop_beside_them():
+    """Judged is only what there is a goal for, and a loop of ours is no peer."""
+    case = case_of({COPY: 0.010, BARE: 0.021, OURS: 0.011, EAGER: 0.1}, "short/2")
+    assert table.goal_lines(case)[1] == "| `short/2` | bare loop | no goal; x copy | 2.10 | |"
+    assert "## short: 1 of 1 met" in table.goals({"a.json": content_of(case)})
+    assert rates.fastest_peer(case["contestants"], "warm") == EAGER
 
 
 # --- as users run it --------------------------------------------------------------------------------------------------
