@@ -112,8 +112,7 @@ def cross_entropy(
         return found[0]
     spec = check.spec(*options)
     problem = prepare(spec, logits, target, weight, sample_weight, axis, backend, check_targets)
-    loss, lse = problem.forward_backward(problem.row_scale(), loss=not problem.reduced, lse=False)
-    problem.forget(lse)
+    loss, _ = problem.forward_backward(problem.row_scale(), loss=not problem.reduced, lse=False)
     return problem.reduce(loss)
 
 
@@ -307,5 +306,5 @@ backend, check_targets, grad_output
     outs = check.pair("out", out)
     grad, hess = (problem.gradient_buffer(f"out[{i}]", given) for i, given in enumerate(outs))
     check.apart(grad, hess)
-    problem.forget(*problem.forward_backward(row_scale, grad, hess, loss=False, lse=False))
+    problem.forward_backward(row_scale, grad, hess, loss=False, lse=False)
     return GradAndHess(problem.wrap(grad, outs[0]), problem.wrap(hess, outs[1]))

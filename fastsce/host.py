@@ -37,30 +37,26 @@ def number(x, a):
 
 def borrow(x, shape):
     """Float64 memory for numbers that the caller does not see."""
-    return scratch.floats(shape) if 8 * math.prod(shape) >= scratch.SMALL else np.empty(shape)
-
-
-def give_back(numbers):
-    if numbers.base is not None:
-        scratch.give_back(numbers.base)
+    return scratch.floats(shape)
 
 
 def numbers(a):
-    """A float64 copy of a view's values."""
-    return copied(a, FLOAT64)
+    """A float64 copy of a view's values, which the caller does not see."""
+    return copied(a, scratch.floats(a.shape))
 
 
 def as_dtype(a, dtype):
-    return a if a.dtype == dtype else copied(a, dtype)
+    return a if a.dtype == dtype else copied(a, empty(a, a.shape, dtype))
 
 
 def labels(target):
     """As int64, side by side; labels that do not fit have been refused."""
-    return target if target.dtype == INT64 and target.flags.c_contiguous else copied(target, INT64)
+    if target.dtype == INT64 and target.flags.c_contiguous:
+        return target
+    return copied(target, scratch.floats(target.shape).view(INT64))
 
 
-def copied(a, dtype):
-    out = empty(a, a.shape, dtype)
+def copied(a, out):
     with np.errstate(all="ignore"):
         for piece in pieces(a.shape):
             out[piece] = values(a[piece])
@@ -89,15 +85,17 @@ def scale(upstream, normaliser, sample_weight):
 
 def weigh(losses, sample_weight, labels, ignore_index):
     """Multiply losses by their rows' weights; `labels` is None where there are none. An ignored row stays 0."""
-    applied(np.multiply, losses, sample_weight, losses)
-    if labels is not None and not all(np.isfinite(sample_weight[piece]).all() for piece in pieces(losses.shape)):
-        losses[labels == ignore_index] = 0.0
+    with np.errstate(all="ignore"):
+        for piece in pieces(losses.shape):
+            np.multiply(losses[piece], sample_weight[piece], out=losses[piece])
+            if labels is not None and not np.isfinite(sample_weight[piece]).all():
+                losses[piece][labels[piece] == ignore_index] = 0.0
 
 
-def applied(operation, a, b, out=None):
-    """operation(a, b) in float64."""
+def applied(operation, a, b):
+    """operation(a, b) in float64, which the caller does not see."""
     a, b = np.broadcast_arrays(a, b)
-    out = np.empty(a.shape) if out is None else out
+    out = scratch.floats(a.shape)
     with np.errstate(all="ignore"):
         for piece in pieces(out.shape):
             operation(a[piece], b[piece], out=out[piece], dtype=FLOAT64)

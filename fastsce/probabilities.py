@@ -40,7 +40,7 @@ def softmax(x: Any, axis: int = -1, *, backend: str | None = None) -> Any:
     """
     problem = untargeted(x, axis, backend)
     p = problem.backend.chores.empty_like(problem.x)
-    problem.forget(*problem.forward_backward(problem.row_scale(), p, loss=False, lse=False))
+    problem.forward_backward(problem.row_scale(), p, loss=False, lse=False)
     return problem.wrap(p)
 
 
@@ -101,8 +101,7 @@ def logsumexp(x: Any, axis: int = -1, *, backend: str | None = None) -> Any:
     1000.6931471805599
     """
     problem = untargeted(x, axis, backend)
-    loss, lse = problem.forward_backward(problem.row_scale(), loss=False, lse=True)
-    problem.forget(loss)
+    _, lse = problem.forward_backward(problem.row_scale(), loss=False, lse=True)
     problem.backend.chores.mend(problem.logits, lse)
     return problem.wrap_loss(lse)
 

@@ -127,9 +127,7 @@ class Problem(Call):
         return self.buffer(name, out, target=self.target)
 
     def forward_backward(self, row_scale, grad=None, hess=None, *, loss, lse) -> tuple[np.ndarray, np.ndarray]:
-        """Run the backend; loss (without sample_weight) and lse of every row, and whether the caller will see them.
-        Those that nobody sees are to be forgotten.
-        """
+        """Run the backend; loss (without sample_weight) and lse of every row, and whether the caller will see them."""
         loss, lse = self.row_numbers(loss), self.row_numbers(lse)
         if self.x.size:  # no backend is asked to work on nothing
             self.backend.forward_backward(
@@ -152,18 +150,11 @@ class Problem(Call):
             self.backend.chores.weigh(loss, self.sample_weight, labels, self.spec.ignore_index)
         if not self.reduced:
             return self.wrap_loss(loss)
-        result = self.wrap_sum(loss, self.normaliser)
-        self.forget(loss)
-        return result
+        return self.wrap_sum(loss, self.normaliser)
 
     def row_numbers(self, seen: bool) -> np.ndarray:
         chores = self.backend.chores
         return chores.empty(self.x, self.rows, FLOAT64) if seen else chores.borrow(self.x, self.rows)
-
-    def forget(self, *numbers: np.ndarray) -> None:
-        """Nobody asks for these any more."""
-        for a in numbers:
-            self.backend.chores.give_back(a)
 
 
 def locate(logits: Any, backend: str | None, name: str = "logits") -> tuple[Any, np.ndarray, Any, str, ModuleType]:

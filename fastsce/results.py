@@ -24,22 +24,11 @@ BYTE = np.dtype(np.uint8)
 waiting: list[np.ndarray] = []  # the oldest first
 
 
-class Owner:
-    """What an array's memory belongs to: when the last array on it is gone, so is this, and the memory waits."""
-
-    def __init__(self, memory: np.ndarray):
-        self.memory = memory
-        self.__array_interface__ = memory.__array_interface__
-
-    def __del__(self) -> None:
-        keep(self.memory)
-
-
 def empty(shape: tuple[int, ...], dtype: np.dtype, axes: Sequence[int]) -> np.ndarray:
     """An array whose axes lie in memory in this order."""
     size = dtype.itemsize * math.prod(shape)
     found = find(size, size * (1 + SPARE))
-    memory = np.asarray(Owner(new(size) if found is None else found))
+    memory = np.asarray(scratch.Owner(new(size) if found is None else found, keep))
     made = np.ndarray([shape[axis] for axis in axes], dtype, memory, -memory.ctypes.data % LINE)
     return made.transpose(np.argsort(axes))
 

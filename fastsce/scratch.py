@@ -1,17 +1,19 @@
 """Memory that a call uses and forgets, kept for the next: the first touch of fresh pages costs more than short rows.
 
-What is in it never reaches a result. A call that fails may keep what it borrowed; the next one gets other memory.
+What is in it never reaches a result.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import numpy as np
 
 SMALL = 1 << 17  # bytes: malloc has less at hand, without fresh pages
 LARGEST = 9 << 25  # bytes of a piece that is kept: the terms of 64 threads' rows of 262144 classes
-PIECES = 3  # kept at most: a call needs as many
+PIECES = 6  # kept at most: a call needs as many
+ALL = 3 * LARGEST  # bytes of all that are kept
 
 BYTE = np.dtype(np.uint8)
 
@@ -43,10 +45,26 @@ def give_back(memory: np.ndarray) -> None:
                 pieces.append(kept.pop())
             except IndexError:
                 break
-        kept.extend(sorted(pieces, key=len)[-PIECES:])
+        pieces = sorted(pieces, key=len)[-PIECES:]
+        while sum(map(len, pieces)) > ALL:
+            pieces.pop(0)
+        kept.extend(pieces)
+
+
+class Owner:
+    """What an array's memory belongs to: when the last array on it is gone, so is this, and `keep` gets the memory."""
+
+    def __init__(self, memory: np.ndarray, keep: Callable[[np.ndarray], None]):
+        self.memory, self.keep = memory, keep
+        self.__array_interface__ = memory.__array_interface__
+
+    def __del__(self) -> None:
+        self.keep(self.memory)
 
 
 def floats(shape: tuple[int, ...]) -> np.ndarray:
-    """A borrowed float64 array; give its `base` back."""
+    """A float64 array, borrowed for as long as there is an array on its memory."""
     size = 8 * math.prod(shape)
-    return borrow(size)[:size].view(np.float64).reshape(shape)
+    if size < SMALL:
+        return np.empty(shape)
+    return np.asarray(Owner(borrow(size), give_back))[:size].view(np.float64).reshape(shape)

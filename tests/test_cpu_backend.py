@@ -1,5 +1,6 @@
 """What only a parallel, compiled backend can get wrong: the bits must not depend on threads, chunks or memory."""
 
+import math
 from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
 
@@ -46,6 +47,28 @@ def test_labels_with_any_number_of_threads(monkeypatch):
     finally:
         numba.set_num_threads(before)
     assert len(found) == 1 and found.pop() == (-1, pytest.approx(true, rel=1e-13))
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_losses_are_summed_by_any_number_of_threads(monkeypatch, dtype):
+    import numba
+
+    from fastsce.backends import cpu
+
+    losses, out = np.random.default_rng(0).exponential(1, (7, 20_001)), np.empty((), dtype)
+    before, found = numba.get_num_threads(), set()
+    try:
+        for alone, threads in ((1 << 40, 1), (0, 1), (0, 2), (0, 3)):
+            monkeypatch.setattr("fastsce.backends.cpu.threads.ALONE", alone)
+            numba.set_num_threads(min(threads, numba.config.NUMBA_NUM_THREADS))
+            cpu.reduce(losses, 3.0, out=out)
+            found.add(float(out))
+    finally:
+        numba.set_num_threads(before)
+    true = pytest.approx(math.fsum(losses.flat) / 3, rel=1e-13 if dtype == "float64" else 1e-7)
+    assert len(found) == 1 and found.pop() == true
+    cpu.reduce(np.full(500_000, 1e300), 1e-300, out=out)
+    assert out == np.inf
 
 
 def test_a_small_batch_wakes_no_thread(monkeypatch):

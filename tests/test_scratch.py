@@ -33,6 +33,24 @@ def test_small_and_huge_pieces_are_not_kept():
     assert not scratch.kept
 
 
+def test_all_together_have_a_limit(monkeypatch):
+    scratch.kept.clear()
+    monkeypatch.setattr(scratch, "ALL", 3 * SIZE)
+    pieces = [scratch.borrow(size) for size in (SIZE, 2 * SIZE, SIZE)]
+    for piece in pieces:
+        scratch.give_back(piece)
+    assert [piece.size for piece in scratch.kept] == [SIZE, 2 * SIZE]
+
+
+def test_an_array_lasts_as_long_as_what_is_seen_of_it():
+    scratch.kept.clear()
+    seen = scratch.floats((4, SIZE // 8))[1:, ::2]
+    assert not scratch.kept
+    seen[...] = 1.0
+    del seen
+    assert [piece.size for piece in scratch.kept] == [4 * SIZE]
+
+
 def test_what_is_too_small_makes_room():
     scratch.kept.clear()
     for size in (SIZE, 2 * SIZE, 3 * SIZE):
@@ -61,15 +79,23 @@ def test_results_survive_later_calls():
 
 
 def test_every_function_gives_back_what_it_borrows():
-    x, y = np.zeros((40_000, 5)), np.zeros(40_000, np.int64)
+    x, y, w = np.zeros((40_000, 5)), np.zeros(40_000, np.int64), np.ones(40_000)
+    lse = fastsce.logsumexp(x)
     calls = [
         lambda: fastsce.cross_entropy(x, y),
         lambda: fastsce.cross_entropy_value_and_grad(x, y),
         lambda: fastsce.cross_entropy_grad_and_hess(x, y),
+        lambda: fastsce.cross_entropy(x, y.astype(np.int32), sample_weight=w),
+        lambda: fastsce.cross_entropy_value_and_grad(x, y, sample_weight=w, reduction="none", grad_output=w),
+        lambda: fastsce.cross_entropy_backward(x, y, lse, sample_weight=w),
+        lambda: fastsce.cross_entropy_grad_and_hess(x, y, sample_weight=w),
         lambda: fastsce.softmax(x),
+        lambda: fastsce.log_softmax(x),
         lambda: fastsce.logsumexp(x),
+        lambda: fastsce.binary_cross_entropy_value_and_grad(x, x, reduction="none", grad_output=x),
     ]
     for call in calls:
+        scratch.kept.clear()
         call()
         before = [id(piece) for piece in scratch.kept]
         call()

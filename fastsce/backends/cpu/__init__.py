@@ -11,7 +11,7 @@ import numpy as np
 
 from fastsce import host as chores
 from fastsce.backends.cpu import columns, elementwise, room, rows, threads
-from fastsce.backends.cpu.labels import scan_labels, sum_up
+from fastsce.backends.cpu.labels import scan_labels, sum_losses
 from fastsce.backends.cpu.parts import JOB_BYTES
 from fastsce.backends.cpu.plan import GRADIENT, HESSIAN, LOG_SOFTMAX, NOTHING, Plan
 from fastsce.backends.cpu.small import small, small_bytes
@@ -35,7 +35,7 @@ from fastsce.backends.cpu.tuning import (
 )
 from fastsce.law import law_of
 from fastsce.layout import STORAGE, blocks, compute_dtype, contiguous, pieces, runs, stored
-from fastsce.scratch import borrow, give_back
+from fastsce.scratch import borrow, floats, give_back
 from fastsce.spec import BFLOAT16, Spec
 
 __all__ = [
@@ -66,13 +66,12 @@ def backward(spec, logits, target, weight, row_scale, *, lse, grad):
 
 
 def log_softmax(logits, *, out):
-    loss, lse = np.empty(logits.shape[:-1]), np.empty(logits.shape[:-1])
+    loss, lse = floats(logits.shape[:-1]), floats(logits.shape[:-1])
     run(Spec(), logits, None, None, 1.0, loss, lse, out, None, write=LOG_SOFTMAX, saved=False)
 
 
 def reduce(losses, divisor, *, out):
-    args = (losses.ravel(), divisor, out[None])
-    sum_up.entry(out.dtype.char, args)(*args)
+    sum_losses(losses.ravel(), divisor, out)
 
 
 def run(spec, logits, target, weight, row_scale, loss, lse, grad, hess, *, write, saved):

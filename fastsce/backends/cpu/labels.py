@@ -82,23 +82,47 @@ def scan_piece(labels, weights, start):
     return -1, np.float64(valid) if weights is None else weigh(labels, start, stop, weights)
 
 
+@np.errstate(all="ignore")
+def sum_losses(losses, divisor, out):
+    """Σ losses ÷ divisor, added in an order of its own, whatever the number of threads."""
+    if losses.size <= PIECE:
+        args = (losses, divisor, out[None])
+        sum_up.entry(out.dtype.char, args)(*args)
+        return
+    found = np.empty(-(-losses.size // PIECE))
+    parts = parts_of(losses.nbytes // 8, found.size)  # as labels, they are only read
+    run(sum_pieces, None, (losses, found, parts), parts, 0)
+    total = 0.0
+    for part in found.tolist():
+        total += part
+    out[...] = np.float64(total) / divisor
+
+
 @kernel
 def sum_up(values, divisor, out):
-    """Σ values ÷ divisor."""
-    out[0] = add_up(pointer(values), values.shape[0]) / divisor
+    """Σ values ÷ divisor, of one piece."""
+    out[0] = add_up(pointer(values), 0, values.shape[0]) / divisor
+
+
+@kernel
+def sum_pieces(values, found, parts, memory):
+    """`found` gets the sum of each piece."""
+    return hand_out(sum_share, parts, memory, (pointer(values), values.shape[0], pointer(found), parts))
 
 
 @device
-def add_up(p, n):
-    """Added in an order of its own, whatever the number of threads."""
-    total = 0.0
-    for start in range(0, n, PIECE):
-        stop = min(start + PIECE, n)
-        lanes = splat(0.0, LANES)
-        for j in range(start, stop, LANES):
-            lanes = lanes + load_part(p, j, stop - j, 0.0, LANES)
-        total += sum_of(lanes)
-    return total
+def sum_share(part, scratch, p, n, found, parts):
+    pieces = -(-n // PIECE)
+    for piece in range(part * pieces // parts, (part + 1) * pieces // parts):
+        store(found, piece, add_up(p, piece * PIECE, min((piece + 1) * PIECE, n)))
+
+
+@device
+def add_up(p, start, stop):
+    lanes = splat(0.0, LANES)
+    for j in range(start, stop, LANES):
+        lanes = lanes + load_part(p, j, stop - j, 0.0, LANES)
+    return sum_of(lanes)
 
 
 @device
