@@ -37,12 +37,12 @@ def number(x, a):
 
 def borrow(x, shape):
     """Float64 memory for numbers that the caller does not see."""
-    return scratch.floats(shape)
+    return scratch.floats(shape) if 8 * math.prod(shape) <= scratch.LARGEST else empty(x, shape, FLOAT64)
 
 
 def numbers(a):
     """A float64 copy of a view's values, which the caller does not see."""
-    return copied(a, scratch.floats(a.shape))
+    return copied(a, borrow(a, a.shape))
 
 
 def as_dtype(a, dtype):
@@ -53,7 +53,7 @@ def labels(target):
     """As int64, side by side; labels that do not fit have been refused."""
     if target.dtype == INT64 and target.flags.c_contiguous:
         return target
-    return copied(target, scratch.floats(target.shape).view(INT64))
+    return copied(target, borrow(target, target.shape).view(INT64))
 
 
 def copied(a, out):
@@ -95,7 +95,7 @@ def weigh(losses, sample_weight, labels, ignore_index):
 def applied(operation, a, b):
     """operation(a, b) in float64, which the caller does not see."""
     a, b = np.broadcast_arrays(a, b)
-    out = scratch.floats(a.shape)
+    out = borrow(a, a.shape)
     with np.errstate(all="ignore"):
         for piece in pieces(out.shape):
             operation(a[piece], b[piece], out=out[piece], dtype=FLOAT64)

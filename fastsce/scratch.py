@@ -17,22 +17,24 @@ ALL = 3 * LARGEST  # bytes of all that are kept
 
 BYTE = np.dtype(np.uint8)
 
-kept: list[np.ndarray] = []
+kept: list[np.ndarray] = []  # the smallest first
 
 
 def borrow(size: int) -> np.ndarray:
-    """At least so many bytes. Whoever comes meanwhile, a thread or a signal's handler, finds other pieces or none."""
+    """At least so many bytes: the smallest piece that has them, for the largest may be needed next.
+
+    Whoever comes meanwhile, a thread or a signal's handler, finds other pieces or none.
+    """
     found, others = None, []
     while size >= SMALL and kept and found is None:
         try:
-            found = kept.pop()
+            found = kept.pop(0)
         except IndexError:
             break
         if found.size < size:
             others.append(found)
             found = None
-    if others:
-        kept.extend(others)
+    kept[:0] = others
     return np.empty(size, BYTE) if found is None else found
 
 

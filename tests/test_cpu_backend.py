@@ -54,17 +54,22 @@ def test_losses_are_summed_by_any_number_of_threads(monkeypatch, dtype):
     import numba
 
     from fastsce.backends import cpu
+    from fastsce.backends.cpu import threads
 
     losses, out = np.random.default_rng(0).exponential(1, (7, 20_001)), np.empty((), dtype)
-    before, found = numba.get_num_threads(), set()
+    before, found, counts, drive = numba.get_num_threads(), set(), [], threads.drive
+    monkeypatch.setattr(threads, "ROUND", 20_000)  # several rounds
+    monkeypatch.setattr(threads, "drive", lambda *args: counts.append(args[-1]) or drive(*args))
+    most = numba.config.NUMBA_NUM_THREADS
     try:
-        for alone, threads in ((1 << 40, 1), (0, 1), (0, 2), (0, 3)):
-            monkeypatch.setattr("fastsce.backends.cpu.threads.ALONE", alone)
-            numba.set_num_threads(min(threads, numba.config.NUMBA_NUM_THREADS))
+        for alone, wished in ((1 << 40, 1), (0, 1), (0, 2), (0, 3)):
+            monkeypatch.setattr(threads, "ALONE", alone)
+            numba.set_num_threads(min(wished, most))
             cpu.reduce(losses, 3.0, out=out)
             found.add(float(out))
     finally:
         numba.set_num_threads(before)
+    assert max(counts) == min(3, most) and len(counts) > 6
     true = pytest.approx(math.fsum(losses.flat) / 3, rel=1e-13 if dtype == "float64" else 1e-7)
     assert len(found) == 1 and found.pop() == true
     cpu.reduce(np.full(500_000, 1e300), 1e-300, out=out)

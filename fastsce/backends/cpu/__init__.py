@@ -242,22 +242,26 @@ def softmax_vjp(p, v, *, out):
             threads.run(elementwise.softmax_vjp, views[0].dtype.char, args, parts, elementwise.SCRATCH)
 
 
-@np.errstate(all="ignore")
 def binary(logits, target, weight, sample_weight, pos_weight, upstream, *, loss=None, grad=None, hess=None):
+    total = np.zeros(1)
     if not logits.size:
-        return np.zeros(1)
-    factors = (weight, sample_weight, pos_weight, upstream)
-    if not native(target, logits):
-        total = np.zeros(1)
-        for piece in pieces(logits.shape):
-            inputs = [a[piece] if isinstance(a, np.ndarray) else a for a in factors]
-            outputs = {n: a[piece] for n, a in (("loss", loss), ("grad", grad), ("hess", hess)) if a is not None}
-            total += binary(logits[piece], float_copy(target[piece], compute_dtype(logits)), *inputs, **outputs)
         return total
+    factors, as_it_is = (weight, sample_weight, pos_weight, upstream), native(target, logits)
+    with np.errstate(all="ignore"):
+        for piece in [(...,)] if as_it_is else pieces(logits.shape):
+            t = target[piece] if as_it_is else float_copy(target[piece], compute_dtype(logits))
+            inputs = [a[piece] if isinstance(a, np.ndarray) else a for a in factors]
+            outputs = [None if a is None else a[piece] for a in (loss, grad, hess)]
+            total += binary_piece(logits[piece], t, inputs, outputs)
+    return total
+
+
+def binary_piece(logits, target, factors, outputs):
+    """Of targets that a kernel reads: the sum of the losses."""
     dtype = compute_dtype(logits)
     operands = [broadcast_as(a, dtype) if isinstance(a, np.ndarray) else np.array(a, dtype, ndmin=3) for a in factors]
-    kinds = ((loss, dtype), (grad, logits.dtype), (hess, logits.dtype))
-    results = [nothing(kind, 3) if a is None else a for a, kind in kinds]
+    kinds = (dtype, logits.dtype, logits.dtype)
+    results = [nothing(kind, 3) if a is None else a for a, kind in zip(outputs, kinds)]
     arrays = [logits, target, *operands, *results]
     if logits.dtype in STORAGE:
         arrays = [stored(a) for a in arrays]
@@ -278,9 +282,9 @@ def native(target, logits):
     return target.dtype in (logits.dtype, compute_dtype(logits)) and target.dtype.isnative
 
 
-@np.errstate(all="ignore")
 def float_copy(target, dtype):
-    return bfloat16_values(target).astype(dtype) if target.dtype == BFLOAT16 else target.astype(dtype)
+    with np.errstate(all="ignore"):
+        return (bfloat16_values(target) if target.dtype == BFLOAT16 else target).astype(dtype)
 
 
 def bfloat16_values(a):

@@ -148,9 +148,9 @@ class Kernel:
 
     def enable_cache(self):
         if not self.cached:
-            self.cached = True
             with contextlib.suppress(RuntimeError):  # no place to write to: compiled code lives as long as the process
                 self.dispatcher._cache = StampedCache(self.function)
+            self.cached = True
 
 
 class StampedCache(FunctionCache):

@@ -82,7 +82,6 @@ def scan_piece(labels, weights, start):
     return -1, np.float64(valid) if weights is None else weigh(labels, start, stop, weights)
 
 
-@np.errstate(all="ignore")
 def sum_losses(losses, divisor, out):
     """Σ losses ÷ divisor, added in an order of its own, whatever the number of threads."""
     if losses.size <= PIECE:
@@ -95,7 +94,8 @@ def sum_losses(losses, divisor, out):
     total = 0.0
     for part in found.tolist():
         total += part
-    out[...] = np.float64(total) / divisor
+    with np.errstate(all="ignore"):
+        out[...] = np.float64(total) / divisor
 
 
 @kernel
