@@ -101,7 +101,7 @@ def goal_lines(case: dict) -> list[str]:
     for goal in case["goals"]:
         met = "met" if goal["met"] else "**not met**"
         found.append(f"| `{case['name']}` | {goal['who']} | {goal['goal']} | {goal['figure']} | {met} |")
-    if timed(case, BARE):
+    if timed(case, BARE) and timed(case, COPY):
         bare, copy = (case["contestants"][name]["warm"]["median"] for name in (BARE, COPY))
         found.append(f"| `{case['name']}` | {BARE} | no goal; x copy | {bare / copy:.2f} | |")
     return found
