@@ -1,7 +1,7 @@
 """Few classes with nothing but the formula: what the arithmetic takes, beside copies, which have none.
 
-Logits lie classes first, so that none need be turned about; labels are believed, every row counts, no logit is NaN or
-infinite, and exp, log, sums and the division have the logits' precision. Both ways about are outside the clock.
+Logits lie classes first, so that nothing need be transposed (what brings them there is outside the clock); labels are
+believed, every row counts, no logit is NaN or infinite, and exp, log, sums and the division have the logits' precision.
 """
 
 from __future__ import annotations

@@ -69,7 +69,7 @@ def sweep() -> list[Case]:
 
 
 def short() -> list[Case]:
-    """The bare loop goes through all classes at the stride of an array, which is nothing for more of them."""
+    """The bare loop, whose classes lie a whole array apart, stands beside up to 32 of them only."""
     goals, beside = (AtMost(2, COPY), Faster(6)), (OURS, *ROOFS, *PEERS)
     return [
         *(Case(f"short/{c}", shaped(c, 20 * MIB), (*beside, BARE) if c <= 32 else beside, goals) for c in SHORT),
