@@ -13,8 +13,8 @@ from fastsce.maths import (
     POWER,
     bits,
     exp,
-    exp_begun,
     exp_of,
+    exp_parts,
     fma,
     from_bits,
     narrow,
@@ -65,9 +65,9 @@ def two_over(m):
     return from_bits((2047 << 52) - (bits(widen(m)) & 0x7FF0000000000000))
 
 
-def exponent(x, rate, offset, law, softcap):
+def exponent(x, rate, offset, inner, softcap):
     """rate·u − offset of a logit."""
-    return fma(unit(x, law.inner, softcap), rate, -offset)
+    return fma(unit(x, inner, softcap), rate, -offset)
 
 
 def beyond(u, at, law):
@@ -83,7 +83,7 @@ def wide_term(u, at, law):
 
 def inverse(u, at, law):
     """1 ÷ (the term of u), in float64, but only as closely as terms are."""
-    scale, r = exp_begun(-beyond(u, at, law), -widen(at.lift))
+    scale, r = exp_parts(-beyond(u, at, law), -widen(at.lift))
     return exp_of(scale, r, at.rate)
 
 
@@ -100,7 +100,7 @@ def inverse_top(z, m, at, power, law):
 
 def against(lse, m, at, law):
     """What makes a term a probability where lse is given; as closely."""
-    scale, r = exp_begun(below(lse, m, at, law), -widen(at.lift))
+    scale, r = exp_parts(below(lse, m, at, law), -widen(at.lift))
     return exp_of(scale, r, at.rate)
 
 

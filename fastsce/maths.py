@@ -76,21 +76,23 @@ def whole(x):
 
 
 def exp_parts_f32(x, power):
-    """(2^(n + power), r, floor): e^x = 2^n·e^r, and 2^(n + power) is normal for x ≥ floor."""
+    """(2^(n + power), r): e^x = 2^n·e^r; 0 in place of a power below the normal numbers."""
+    x = maximum(power * -0.6931471805599453 - 87.96, x)
     magic = 12582912.0 + 127.0 + power
     t = fma(x, 1.4426950408889634, magic)
     n = t - magic
     r = fma(n, -1.428606765330187e-06, fma(n, -0.693145751953125, x))
-    return from_bits(bits(t) << 23), r, power * -0.693147 - 87.0
+    return from_bits(bits(t) << 23), r
 
 
 def exp_parts_f64(x, power):
     """As for float32."""
+    x = maximum(power * -0.6931471805599453 - 709.03, x)
     magic = 6755399441055744.0 + 1023.0 + power
     t = fma(x, 1.4426950408889634, magic)
     n = t - magic
     r = fma(n, -LN2_LO_F64, fma(n, -LN2_HI_F64, x))
-    return from_bits(bits(t) << 52), r, power * -0.693147 - 708.0
+    return from_bits(bits(t) << 52), r
 
 
 def exp_series_f32(r):
@@ -118,15 +120,9 @@ POWER = 32.0  # terms of a sum are kept as 2^32·e^x, so that the smallest proba
 
 
 def exp(x, power):
-    """2^power·e^x to an ulp, 0 where that falls below the normal numbers; x at most some 60 for power = POWER."""
-    scale, r, floor = exp_parts(x, power)
-    return where(x < floor, 0.0, exp_of(scale, r, r))
-
-
-def exp_begun(x, power):
-    """(scale, r) from which exp_of makes the same."""
-    scale, r, floor = exp_parts(x, power)
-    return where(x < floor, 0.0, scale), where(x < floor, 0.0, r)
+    """2^power·e^x to an ulp, 0 from half an octave below the normal numbers on; x at most some 60 for power = POWER."""
+    scale, r = exp_parts(x, power)
+    return exp_of(scale, r, r)
 
 
 def exp_of(scale, r, like):
@@ -145,9 +141,9 @@ def whole_f64(x):
 
 
 def expm1(x):
-    """e^x − 1 for x ≤ 88, −1 for x < −80; nothing cancels near 0."""
-    scale, r, _ = exp_parts(x, 0.0)
-    return where(x < -80.0, -1.0, fma(scale, fma(exp_series(r, r) * r, r, r), scale - 1.0))
+    """e^x − 1 for x ≤ 88; nothing cancels near 0."""
+    scale, r = exp_parts(x, 0.0)
+    return fma(scale, fma(exp_series(r, r) * r, r, r), scale - 1.0)
 
 
 def log_parts_f32(u):
@@ -197,7 +193,7 @@ LN2_LO_F64 = 1.90821492927058770002e-10
 def tanh(a):
     """(tanh a, 1 − tanh² a), both to a few ulp, large a included."""
     y = maximum(a * 2.0, a * -2.0)
-    scale, r, _ = exp_parts(where(y > 88.0, 88.0, y), 0.0)
+    scale, r = exp_parts(where(y > 88.0, 88.0, y), 0.0)
     e = fma(scale, fma(exp_series(r, r) * r, r, r), scale - 1.0)  # e^2|a| − 1
     reciprocal = 1.0 / (e + 2.0)
     t = e * reciprocal
@@ -334,7 +330,7 @@ def share(q, z):
 
 # What a compiling backend compiles as it stands; the other words it gives a meaning of its own.
 FORMULAS = (
-    exp_parts_f32, exp_parts_f64, exp_series_f32, exp_series_f64, exp, exp_begun, exp_of, expm1, whole_f32, whole_f64,
+    exp_parts_f32, exp_parts_f64, exp_series_f32, exp_series_f64, exp, exp_of, expm1, whole_f32, whole_f64,
     log_parts_f32, log_parts_f64, log1p, tanh, carried,
     capped, slope, class_gradient, curvature, top_curvature, soft_mass, unit, sloped, logit, row_sums, label_chance,
     saved_chance, label_terms, row_loss, row_factor, place_gradient, label_gradient, share,

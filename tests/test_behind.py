@@ -92,6 +92,20 @@ def planned(monkeypatch):
     return prepare
 
 
+def same(a, b):
+    """The same bits, but for the sign of a NaN, which a product of two takes from either."""
+    a, b = numbers(a), numbers(b)
+    none = np.isnan(a)
+    return np.array_equal(none, np.isnan(b)) and np.where(none, 0, a).tobytes() == np.where(none, 0, b).tobytes()
+
+
+def numbers(a):
+    a = np.asarray(a)
+    if a.dtype != BFLOAT16:
+        return a
+    return (a.view(np.uint16).astype(np.uint32) << 16).view(np.float32)
+
+
 @pytest.mark.parametrize("change", [None, rising, high, spoiled])
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize(("classes", "past"), SHAPES)
@@ -102,8 +116,7 @@ def test_written_behind(classes, past, kind, change, planned):
     found = gradient(x, y, past)
     assert plans
     assert all(plan.behind and plan.stream for plan in plans)
-    for a, b in zip(found, expected, strict=True):
-        assert a.tobytes() == b.tobytes()
+    assert all(same(a, b) for a, b in zip(found, expected, strict=True))
 
 
 @pytest.mark.parametrize(

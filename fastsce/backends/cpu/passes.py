@@ -12,13 +12,12 @@ import numpy as np
 
 from fastsce import frame, maths
 from fastsce.backends.cpu.ahead import prefetch
-from fastsce.backends.cpu.coefficients import PLACE, PULL, PUSH, SPECIAL, X_TOP, M
+from fastsce.backends.cpu.coefficients import PLACE, PULL, PUSH, SPECIAL, M
 from fastsce.backends.cpu.jit import apart, device
 from fastsce.backends.cpu.memory import (
     address_of,
     load,
     moved,
-    moved_bytes,
     numbers_in_line,
     past_boundary,
     store,
@@ -27,31 +26,18 @@ from fastsce.backends.cpu.memory import (
 from fastsce.backends.cpu.partial import fetch, store_part
 from fastsce.backends.cpu.plan import IGNORED
 from fastsce.backends.cpu.reductions import first
-from fastsce.backends.cpu.terms import at_row, term_of
+from fastsce.backends.cpu.terms import STRETCH, at_row, marked, row, term_of
 from fastsce.backends.cpu.tuning import AHEAD, BLOCK, CLEAR_BYTES, LANES
-from fastsce.backends.cpu.vectors import few_registers, lane_numbers, narrow, splat, widen
+from fastsce.backends.cpu.vectors import lane_numbers, narrow, splat, widen
 
-STRETCH = 32 * LANES  # classes whose numbers are added up in the working precision
-TWO_STEPS = few_registers()  # 16 hold half of what a term takes: 1024 classes in L3 11.9 → 9.6 ns for 16 (Zen 3)
-MAKINGS_BYTES = 2 * 8 * STRETCH + 64 if TWO_STEPS else 0
 FAR = 2.0**-20  # of the largest term: what multiplies smaller blocks is not kept beside them
-
-
-class Rows(NamedTuple):
-    data: Any
-    step: Any  # bytes from one to the next; 0 where they take each other's place
-
-
-@device
-def row(rows, r):
-    return moved_bytes(rows.data, r * rows.step)
 
 
 # --- to read ----------------------------------------------------------------------------------------------------------
 
 
 @apart
-def find_largest(x, n, classes, places, found):
+def find_largest(x, n, classes, places, tails, found):
     """The largest number of every lane, −∞ where there is none; of a row to leave out, anything."""
     whole = classes // LANES * LANES
     pairs = whole // (2 * LANES) * (2 * LANES)
@@ -67,7 +53,9 @@ def find_largest(x, n, classes, places, found):
         for j in range(pairs, whole, LANES):
             v = maths.maximum(load(p, j, LANES), v)
         if whole < classes:
-            v = maths.maximum(fetch(p, whole, classes - whole, -np.inf, v), v)
+            tail = fetch(p, whole, classes - whole, -np.inf, v)
+            store(tails, r * LANES, tail)
+            v = maths.maximum(tail, v)
         store(found, r * LANES, v)
 
 
@@ -80,99 +68,6 @@ def find(x, classes, value):
         if lane < LANES:
             return j + lane
     return -1
-
-
-@apart
-def add_terms(x, t, soon, makings, n, classes, f, places, sums, counts, law, softcap, meanwhile):
-    """Leave the terms in t, and of every lane the sum of those where x is not the edge, and how many are.
-
-    What comes AHEAD and what lies at `soon` is asked for. `meanwhile`: what is to be streamed of another row, or None.
-    """
-    whole, ahead = classes // LANES * LANES, max(AHEAD, n * classes)
-    for r in range(n):
-        if places[PLACE + r] == IGNORED:
-            continue
-        p, here, later = row(x, r), row(t, r), row(soon, r)
-        at, edge = at_row(f, r), load(f, X_TOP + r, 0)
-        edge = narrow(np.inf, edge) if edge == -np.inf else edge  # no term of a row of −∞ is kept out of its sum
-        zero = splat(narrow(0.0, edge), LANES)
-        part, count, rest = zero, zero, widen(zero)
-        for start in range(0, whole, STRETCH):
-            stop = min(start + STRETCH, whole)
-            busy = start
-            if in_two_steps(softcap):
-                begin_terms(p, makings, start, stop, at, law, softcap)
-            if meanwhile is not None:
-                busy = max(start, min(stop, meanwhile.stop - meanwhile.j))
-                for j in range(start, busy, LANES):
-                    v, e = term_at(p, makings, j, start, at, law, softcap)
-                    part, count = add_term(e, v, here, j, edge, part, count, law, softcap)
-                    prefetch(p, j + ahead, LANES)
-                    i = meanwhile.j + j - meanwhile.lag
-                    i += meanwhile.stop - meanwhile.j if j < meanwhile.lag else 0
-                    v = load(meanwhile.t, i, LANES) * meanwhile.factor
-                    stream(meanwhile.g, i, marked(v, i, meanwhile.place, meanwhile.special))
-            for j in range(busy, stop, LANES):
-                v, e = term_at(p, makings, j, start, at, law, softcap)
-                part, count = add_term(e, v, here, j, edge, part, count, law, softcap)
-                prefetch(p, j + ahead, LANES)
-                prefetch(later, j, LANES)
-            rest, part = rest + widen(part), zero
-        if whole < classes:
-            v = fetch(p, whole, classes - whole, -np.inf, zero)
-            e = term_of(v, at, law, softcap)
-            part, count = add_term(e, v, here, whole, edge, part, count, law, softcap)
-        store(sums, r * LANES, rest + widen(part))
-        store(counts, r * LANES, count)
-
-
-@device
-def in_two_steps(softcap):
-    """Whether what a term is made with is worked out first, so that the constants of either step find registers. With
-    a softcap the slope needs the same tanh as the term.
-    """
-    if softcap is None:
-        return TWO_STEPS
-    return False
-
-
-@device
-def begin_terms(p, makings, start, stop, at, law, softcap):
-    for j in range(start, stop, LANES):
-        scale, r = maths.exp_begun(frame.exponent(load(p, j, LANES), at.rate, at.offset, law, softcap), at.lift)
-        store(makings, 2 * (j - start), scale)
-        store(makings, 2 * (j - start) + LANES, r)
-
-
-@device
-def term_at(p, makings, j, start, at, law, softcap):
-    """(x, its term) of classes from j on."""
-    v = load(p, j, LANES)
-    if in_two_steps(softcap):
-        r = load(makings, 2 * (j - start) + LANES, LANES)
-        return v, maths.exp_of(load(makings, 2 * (j - start), LANES), r, r)
-    return v, term_of(v, at, law, softcap)
-
-
-@device
-def add_term(e, v, t, j, edge, part, count, law, softcap):
-    store(t, j, maths.sloped(e, v, law.inner, softcap))
-    return part + maths.where(v == edge, 0.0, e), maths.where(v == edge, count + 1.0, count)
-
-
-class Middle(NamedTuple):
-    """Classes j … stop of a row that is to be streamed, whole lines of one block; j = stop: nothing. The last `lag` of
-    them go first.
-    """
-
-    t: Any
-    g: Any
-    j: Any
-    stop: Any
-    lag: Any
-    factor: Any
-    place: Any
-    special: Any
 
 
 @device
@@ -199,7 +94,7 @@ def add_shares(x, q, w, n, classes, f, places, masses, distances, law, soft, sof
             far = part
             for j in range(start, min(start + STRETCH, classes), LANES):
                 v = fetch(p, j, classes - j, -np.inf, splat(m, LANES))
-                d = narrow(frame.exponent(v, at.rate, at.rate * m, law, softcap), part)
+                d = narrow(frame.exponent(v, at.rate, at.rate * m, law.inner, softcap), part)
                 share = narrow(target_share(w, shares, j, classes - j, v, law, soft), part)
                 part, far = part + share, far - maths.share(share, d)
                 if soft is not None:
@@ -332,14 +227,6 @@ def gradient(given, j, n, at, push, pull, law, soft, softcap):
 
 
 @device
-def marked(v, j, place, special):
-    """The number at the label is another."""
-    if j <= place and place < j + LANES:
-        return maths.where(lane_numbers(LANES) == place - j, special, v)
-    return v
-
-
-@device
 def write_hessian(t, maxima, h, classes, m, to_p, curve, law):
     """curve·p·(1 − p)."""
     for start in range(0, classes, BLOCK):
@@ -371,7 +258,7 @@ def term(x, t, j, n, kept, at, like, law, softcap):
     if kept:
         return load(t, j, LANES)
     v = fetch(x, j, n, 0.0, like)
-    return maths.sloped(term_of(v, at, law, softcap), v, law.inner, softcap)
+    return maths.sloped(term_of(v, at, law.inner, softcap), v, law.inner, softcap)
 
 
 @device

@@ -1,7 +1,7 @@
 """Where the numbers of rows are: where the caller has them, in copies, or in what a thread has to itself.
 
-A thread's scratch has room for a group of rows: facts, folds, terms and the m of their blocks, then copies of a row or
-rows at the desk; for two groups where one is written while the other is read.
+A thread's scratch has room for a group of rows: facts, folds, notes, terms and the m of their blocks, then copies of a
+row or rows at the desk; for two groups where one is written while the other is read.
 """
 
 from __future__ import annotations
@@ -9,13 +9,14 @@ from __future__ import annotations
 from fastsce.backends.cpu.coefficients import FACTS_BYTES
 from fastsce.backends.cpu.jit import device
 from fastsce.backends.cpu.memory import at, moved, spare, workspace
-from fastsce.backends.cpu.passes import MAKINGS_BYTES, Rows
 from fastsce.backends.cpu.plan import NOTHING
+from fastsce.backends.cpu.terms import MAKINGS_BYTES, TOPS_BYTES, Notes, Rows
 from fastsce.backends.cpu.tiles import send
 from fastsce.backends.cpu.tuning import BLOCK, GROUP_CLASSES, LANES
 
 FOLD_BYTES = 2 * 8 * LANES * LANES + 64
-ROWS_START = FACTS_BYTES + FOLD_BYTES + MAKINGS_BYTES
+TAILS_BYTES = 8 * LANES * LANES + 64
+ROWS_START = FACTS_BYTES + FOLD_BYTES + TOPS_BYTES + TAILS_BYTES + MAKINGS_BYTES
 
 
 def group_rows(classes, copies):
@@ -31,7 +32,7 @@ def scratch_bytes(classes, plan):
 
 @device
 def group_bytes(classes, plan):
-    """Facts of a group, folds, makings, terms and the m of their blocks; copies of rows, or rows at the desk."""
+    """Facts of a group, folds, notes, terms and the m of their blocks; copies of rows, or rows at the desk."""
     copies = 4 * slot_bytes(classes) if plan.copies else slot_bytes(plan.desk * classes)
     return (copies_start(classes, plan) + copies + 63) // 64 * 64
 
@@ -75,9 +76,12 @@ def folds_at(scratch, job):
 
 
 @device
-def makings_at(scratch, job):
-    """For what the terms of a stretch are made with."""
-    return workspace(scratch, FACTS_BYTES + FOLD_BYTES, job.logits.data)
+def notes_at(scratch, job):
+    """For the loops over the terms of rows from a group's first on."""
+    (_, sums, more), like, start = folds_at(scratch, job), job.logits.data, FACTS_BYTES + FOLD_BYTES
+    tops, tail = workspace(scratch, start, like), workspace(scratch, start + TOPS_BYTES, like)
+    part = workspace(scratch, start + TOPS_BYTES + TAILS_BYTES, like)
+    return Notes(tops, tail, moved(part, LANES), part, sums, numbers_of(more, like))
 
 
 @device

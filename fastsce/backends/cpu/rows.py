@@ -46,17 +46,13 @@ from fastsce.backends.cpu.memory import at, fence, gather, load, moved, spare, s
 from fastsce.backends.cpu.partial import load_part
 from fastsce.backends.cpu.parts import hand_out
 from fastsce.backends.cpu.passes import (
-    Middle,
-    Rows,
     add_shares,
-    add_terms,
     block_factor,
     clear,
     find,
     find_largest,
     lag_of,
     rebase,
-    row,
     scale_terms,
     whole_steps,
     write_gradients,
@@ -72,14 +68,14 @@ from fastsce.backends.cpu.room import (
     folds_at,
     group_bytes,
     input_rows,
-    makings_at,
     maxima_of,
-    numbers_of,
+    notes_at,
     place_of,
     send_rows,
     terms_of,
 )
-from fastsce.backends.cpu.tuning import BLOCK, LANES
+from fastsce.backends.cpu.terms import STRETCH, Middle, Rows, add_row, add_rows, notes_of, row
+from fastsce.backends.cpu.tuning import AHEAD, BLOCK, LANES
 from fastsce.backends.cpu.vectors import lane_numbers, narrow, splat, widen
 
 
@@ -126,13 +122,13 @@ def read_group(here, before, job, soft, softcap):
     facts, plan, classes = facts_at(scratch, job), job.plan, job.logits.shape[2]
     y = begin(i, n, 0, facts, job)
     if plan.together:
-        read_together(i, n, y, facts, job, soft, softcap, scratch)
+        read_together(i, n, y, facts, before, job, soft, softcap, scratch)
     else:
         for r in range(max(n, before.n)):
             if r < n and facts.places[PLACE + r] != IGNORED:
                 read_row(i + r, r, facts, before, job, soft, softcap, scratch)
             elif r < before.n:
-                write_behind(before, r, 0, classes, False, job, soft, softcap)
+                write_behind(before, r, 1, 0, classes, False, job, soft, softcap)
     settle(i, n, facts, job, soft, softcap)
     if plan.keep and classes > BLOCK:
         for r in range(n):
@@ -145,9 +141,9 @@ def read_group(here, before, job, soft, softcap):
 
 
 @device
-def read_together(i, n, y, facts, job, soft, softcap, scratch):
+def read_together(i, n, y, facts, before, job, soft, softcap, scratch):
     """Up to LANES rows: what there is once a row is worked out for all of them at once."""
-    law, f, classes, places = job.law, facts.numbers, job.logits.shape[2], facts.places
+    law, f, classes = job.law, facts.numbers, job.logits.shape[2]
     x, q, soon = input_rows(i, job, soft, scratch)
     if soft is None:
         labels = maths.where(y < 0, 0, y) + lane_numbers(LANES) * (x.step // job.logits.item)
@@ -159,23 +155,59 @@ def read_together(i, n, y, facts, job, soft, softcap, scratch):
         note_frame(f, m, load(f, POWER, LANES), law)
     else:
         numbers, sums, more = folds_at(scratch, job)
-        find_largest(x, n, classes, places, numbers)
-        x_top = rows_largest(numbers)
+        notes = notes_at(scratch, job)
+        x_top = splat(narrow(-np.inf, load(f, X_TOP, 0)), LANES)
+        for start in range(0, classes, STRETCH):
+            find_largest(
+                Rows(moved(x.data, start), x.step), n, min(STRETCH, classes - start), facts.places, notes.tail, numbers
+            )
+            top = rows_largest(numbers)
+            store(notes.tops, start // STRETCH * LANES, top)
+            x_top = maths.maximum(top, x_top)
         store(f, X_TOP, x_top)
         note_frame(f, maths.unit(x_top, law.inner, softcap), load(f, POWER, LANES), law)
-        counts = numbers_of(more, x.data)
-        t = terms_of(0, job, scratch)
-        makings, meanwhile = makings_at(scratch, job), None
-        add_terms(x, t, soon, makings, n, classes, f, places, sums, counts, law, softcap, meanwhile)
-        store(facts.sums, REST, rows_sum(sums))
-        store(facts.sums, TIES, widen(rows_sum(counts)))
+        if job.plan.behind:
+            add_behind(x, soon, n, facts, notes, before, job, soft, softcap, scratch)
+        else:
+            t, ahead = terms_of(0, job, scratch), max(AHEAD, n * classes)
+            add_rows(x, t, soon, n, classes, ahead, f, facts.places, notes, law.inner, softcap)
+        store(facts.sums, REST, rows_sum(notes.sums))
+        store(facts.sums, TIES, widen(rows_sum(notes.counts)))
         if soft is not None or law.off > 0.0:
-            add_shares(x, q, job.weight, n, classes, f, places, sums, more, law, soft, softcap)
+            add_shares(x, q, job.weight, n, classes, f, facts.places, sums, more, law, soft, softcap)
             store(facts.sums, MASS, rows_sum(sums))
             store(facts.sums, DISTANCE, rows_sum(more))
     if soft is not None or job.plan.write == HESSIAN:
         for r in range(n):
             note_largest(row(x, r), row(q, r), classes, load(f, X_TOP + r, 0), r, facts, soft)
+
+
+@device
+def add_behind(x, soon, n, facts, notes, before, job, soft, softcap, scratch):
+    """The terms of rows, and meanwhile those read before, one after the other."""
+    f, places, classes, inner = facts.numbers, facts.places, job.logits.shape[2], job.law.inner
+    t, ahead, written = terms_of(0, job, scratch), max(AHEAD, n * classes), 0
+    for r in range(n):
+        if places[PLACE + r] == IGNORED:
+            continue
+        written = past_ignored(before, written, job)
+        meanwhile = middle_of(before, written, 0, job, soft, t.data, row(x, r))
+        written += 1 if meanwhile.stop > 0 else 0
+        f_r, notes_r = moved(f, r), notes_of(r, notes)
+        add_row(row(x, r), row(t, r), row(soon, r), classes, ahead, f_r, notes_r, inner, softcap, meanwhile)
+    if written > 0:
+        write_behind(before, 0, written, 0, classes, True, job, soft, softcap)
+    if written < before.n:
+        write_behind(before, written, before.n - written, 0, classes, False, job, soft, softcap)
+
+
+@device
+def past_ignored(group, r, job):
+    """The first row from r on that has a middle: where rows are cleared there is nothing but edges."""
+    places = facts_at(group.scratch, job).places
+    while r < group.n and places[PLACE + r] == IGNORED:
+        r += 1
+    return r
 
 
 @device
@@ -222,8 +254,7 @@ def statistics(r, x, q, soon, facts, before, job, soft, softcap, scratch):
     largest u so far, which is noted in `maxima` for each block.
     """
     law, plan, classes, f = job.law, job.plan, job.logits.shape[2], moved(facts.numbers, r)
-    (numbers, sums, more), place = folds_at(scratch, job), moved(facts.places, r)
-    counts, makings = numbers_of(more, x), makings_at(scratch, job)
+    (numbers, sums, more), place, notes = folds_at(scratch, job), moved(facts.places, r), notes_at(scratch, job)
     t, maxima, power = terms_of(r, job, scratch).data, maxima_of(r, job, scratch), load(f, POWER, 0)
     x_top = narrow(-np.inf, load(x, 0, 0))
     m, rest = x_top, splat(0.0, LANES)
@@ -231,8 +262,12 @@ def statistics(r, x, q, soon, facts, before, job, soft, softcap, scratch):
     for start in range(0, classes, BLOCK):
         n = min(BLOCK, classes - start)
         block, shares = Rows(moved(x, start), 0), Rows(moved(q, start), 0)
-        find_largest(block, 1, n, place, numbers)
-        edge = largest(load(numbers, 0, LANES))
+        edge = narrow(-np.inf, x_top)
+        for j in range(0, n, STRETCH):
+            find_largest(Rows(moved(block.data, j), 0), 1, min(STRETCH, n - j), place, notes.tail, numbers)
+            top = largest(load(numbers, 0, LANES))
+            store(notes.tops, j // STRETCH * LANES, top)
+            edge = max(edge, top)
         if edge > x_top:
             old, m = m, one_unit(edge, law, softcap)
             if x_top > -np.inf:
@@ -245,17 +280,16 @@ def statistics(r, x, q, soon, facts, before, job, soft, softcap, scratch):
         store(maxima, start // BLOCK, m)
         store(f, X_TOP, edge)
         note_frame(f, m, power, law)
-        here = Rows(moved(t, start if plan.keep else 0), 0)
-        later = Rows(moved(soon.data, start), 0)
+        here, later = moved(t, start if plan.keep else 0), moved(soon.data, start)
         meanwhile = middle_of(before, r, start, job, soft, t, block.data)
-        add_terms(block, here, later, makings, 1, n, f, place, sums, counts, law, softcap, meanwhile)
-        rest, ties = rest + load(sums, 0, LANES), ties + widen(load(counts, 0, LANES))
+        add_row(block.data, here, later, n, max(AHEAD, n), f, notes, law.inner, softcap, meanwhile)
+        rest, ties = rest + load(notes.sums, 0, LANES), ties + widen(load(notes.counts, 0, LANES))
         if soft is not None or law.off > 0.0:
             weight = moved(job.weight, start)
             add_shares(block, shares, weight, 1, n, f, place, sums, more, law, soft, softcap)
             mass, distance = mass + load(sums, 0, LANES), distance + load(more, 0, LANES)
         if r < before.n:
-            write_behind(before, r, start, start + n, meanwhile.stop > 0, job, soft, softcap)
+            write_behind(before, r, 1, start, start + n, meanwhile.stop > 0, job, soft, softcap)
     return x_top, total(rest), total(ties), total(mass), total(distance)
 
 
@@ -334,12 +368,12 @@ def nothing_of(t, job):
 
 
 @device
-def write_behind(group, r, start, stop, edges, job, soft, softcap):
-    """Classes start … stop of row r, or only the edges of their block, where its middle has been written."""
+def write_behind(group, r, n, start, stop, edges, job, soft, softcap):
+    """Classes start … stop of n rows from row r on, or only the edges of their block, where its middle was written."""
     facts, law, classes = facts_at(group.scratch, job), job.law, job.logits.shape[2]
     f, places = moved(facts.numbers, r), moved(facts.places, r)
     t, maxima = terms_of(r, job, group.scratch), maxima_of(r, job, group.scratch)
     a, b = place_of(group.i + r, job.logits)
-    x, q, g = Rows(at(job.logits, a, b, 0), 0), Rows(at(job.soft, a, b, 0), 0), Rows(at(job.grad, a, b, 0), 0)
-    how = (law, soft, softcap, True, True)
-    write_gradients(x, q, job.weight, t, maxima, g, 1, start, stop, edges, classes, f, places, *how)
+    x, q = Rows(at(job.logits, a, b, 0), job.logits.strides[1]), Rows(at(job.soft, a, b, 0), job.soft.strides[1])
+    g, how = Rows(at(job.grad, a, b, 0), job.grad.strides[1]), (law, soft, softcap, True, True)
+    write_gradients(x, q, job.weight, t, maxima, g, n, start, stop, edges, classes, f, places, *how)

@@ -84,7 +84,7 @@ def terms(x, e, lane, width, classes, x_top, about, coming, later, soon, job, so
 def term(x, e, i, x_top, about, ties, law, softcap):
     v = load(x, i, LANES)
     largest = v == x_top
-    t = term_of(v, about, law, softcap)
+    t = term_of(v, about, law.inner, softcap)
     store(e, i, maths.sloped(t, v, law.inner, softcap))
     return maths.where(largest, 0.0, t), maths.where(largest, ties + 1.0, ties)
 
@@ -97,7 +97,7 @@ def weigh(x, q, w, lane, j, width, classes, m, about, facts, law, soft, softcap)
     for start in range(0, classes, STEP):
         part = wide_zero(m, soft)
         for c in range(start, min(start + STEP, classes)):
-            d = frame.exponent(load(x, c * width + lane, LANES), about.rate, level, law, softcap)
+            d = frame.exponent(load(x, c * width + lane, LANES), about.rate, level, law.inner, softcap)
             shares = narrow(target_share(w, q, c, lane, width, law, soft), part)
             part = part - maths.share(shares, narrow(d, part))
             if soft is not None:  # Σ q may be near one q, and must be exact

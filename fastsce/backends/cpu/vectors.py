@@ -298,12 +298,14 @@ for _formula in (maths.maximum, *maths.FORMULAS, *frame.FORMULAS, *logistic.FORM
 
 
 def cast_value(b, value, given, to):
-    """A float value, number or vector, as another float type."""
-    if given.bitwidth == to.bitwidth:
+    """A value, number or vector, as a float type."""
+    if given == to:
         return value
     kind = ELEMENT[to]
     if isinstance(value.type, ir.VectorType):
         kind = ir.VectorType(kind, value.type.count)
+    if isinstance(given, types.Integer):
+        return b.sitofp(value, kind)
     return b.fpext(value, kind) if given.bitwidth < to.bitwidth else b.fptrunc(value, kind)
 
 

@@ -201,4 +201,4 @@ def at_top(m, power, law):
 
 @device
 def term(v, at, law, job, softcap):
-    return raised(job.logits.data, frame.exponent(v, at.rate, at.offset, law, softcap), at.lift)
+    return raised(job.logits.data, frame.exponent(v, at.rate, at.offset, law.inner, softcap), at.lift)

@@ -247,7 +247,7 @@ def weigh(k, sums, held, j, c, stop, how):
     p, law = how.job.logits.data, how.law
     here = c + k * how.span.step
     q = share(here, how.row, law, how.job, how.soft) if here < stop else number(0.0, p)
-    away = frame.exponent(get(held, width(p) * j + k, p), how.at.rate, how.at.offset, law, how.softcap)
+    away = frame.exponent(get(held, width(p) * j + k, p), how.at.rate, how.at.offset, law.inner, how.softcap)
     mass, mass_lost = sums.mass, sums.mass_lost
     if how.soft is not None:  # may be near one q, and must be exact
         mass, mass_lost = sum_two(mass, mass_lost, q)
