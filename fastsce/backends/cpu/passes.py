@@ -38,7 +38,9 @@ FAR = 2.0**-20  # of the largest term: what multiplies smaller blocks is not kep
 
 @apart
 def find_largest(x, n, classes, places, tails, found):
-    """The largest number of every lane, −∞ where there is none; of a row to leave out, anything."""
+    """The largest number of every lane, −∞ where there is none; of a row to leave out, anything. Its last classes are
+    noted where they fill no vector.
+    """
     whole = classes // LANES * LANES
     pairs = whole // (2 * LANES) * (2 * LANES)
     for r in range(n):

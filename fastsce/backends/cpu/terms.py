@@ -79,7 +79,7 @@ class Middle(NamedTuple):
 
 @apart
 def add_rows(x, t, soon, n, classes, ahead, f, places, notes, inner, softcap):
-    """The same of rows, while nothing else is streamed."""
+    """`add_terms` of rows, while nothing else is streamed."""
     for r in range(n):
         if places[PLACE + r] != IGNORED:
             f_r, notes_r = moved(f, r), notes_of(r, notes)
@@ -88,16 +88,18 @@ def add_rows(x, t, soon, n, classes, ahead, f, places, notes, inner, softcap):
 
 @apart
 def add_row(x, t, soon, classes, ahead, f, notes, inner, softcap, meanwhile):
-    """Leave the terms of a row, or of a block, in t, and note the sum of those that are not the largest, and how many
-    are.
-
-    What comes so far ahead and what lies at `soon` is asked for. `meanwhile`: what is to be streamed of another row.
-    """
+    """`add_terms` of a row or a block, while some of another row is streamed."""
     add_terms(x, t, soon, classes, ahead, f, notes, inner, softcap, meanwhile)
 
 
 @device
 def add_terms(x, t, soon, classes, ahead, f, notes, inner, softcap, meanwhile):
+    """Leave the terms of a row, or of a block, in t, and note the sum of those that are not the largest, and how many
+    are. Where a stretch has none as large, nothing is compared.
+
+    What comes so far ahead and what lies at `soon` is asked for. `meanwhile`: what is to be streamed of another row, or
+    None.
+    """
     at, edge = at_row(f, 0), load(f, X_TOP, 0)
     edge = narrow(np.inf, edge) if edge == -np.inf else edge  # no term of a row of −∞ is kept out of its sum
     for start in range(0, classes, STRETCH):

@@ -11,8 +11,9 @@ GROUP = 64  # samples worked on together in columns.py; not compared. Facts have
 # Classes read, raised and summed while float32 ones are in L1: 4096 to 131072 take 0.91 to 0.97 of the time with 2048
 # (256 MB, two cores, Zen 4).
 BLOCK = 4096
-# Classes of rows of which a group is gone through together, if they are not written behind: in cache 600 take 0.77 of
-# the time that they take alone, 1024 0.82, 1500 0.93, 2048 1.0 (Zen 4).
+# Classes of rows of which a group is gone through together: in cache 600 take 0.77 of the time that they take alone,
+# 1024 0.82, 1500 0.93, 2048 1.0 (Zen 4). Where they are written behind, 1024 take 0.85 to 0.92 (64 and 256 MB, two
+# cores, Zen 3).
 TOGETHER = 2048
 # The same where lse is given: 100 to 512 classes take 0.8 to 0.9 of the time, 1000 1.0 to 1.1 (128 MB, two cores).
 TOGETHER_SAVED = 512
