@@ -121,7 +121,7 @@ def read_group(here, before, job, soft, softcap):
     i, n, scratch = here
     facts, plan, classes = facts_at(scratch, job), job.plan, job.logits.shape[2]
     y = begin(i, n, 0, facts, job)
-    if plan.together:
+    if plan.together and n > 0:
         read_together(i, n, y, facts, before, job, soft, softcap, scratch)
     else:
         for r in range(max(n, before.n)):

@@ -1,0 +1,58 @@
+"""Nothing is read or written before or after an array: pages around it that may not be touched."""
+
+import subprocess
+import sys
+
+import pytest
+
+CHILD = """
+import ctypes, itertools, mmap, sys
+import numpy as np
+import fastsce
+from fastsce.backends import cpu
+
+libc = ctypes.CDLL(None, use_errno=True)
+PAGE = mmap.PAGESIZE
+kept = []
+
+
+def fenced(a, at_end):
+    '''A copy that ends where a page that may not be touched begins, or begins where one ends.'''
+    pages = -(-a.nbytes // PAGE)
+    memory = mmap.mmap(-1, (pages + 2) * PAGE)
+    start = ctypes.addressof(ctypes.c_char.from_buffer(memory))
+    for fence in (start, start + (pages + 1) * PAGE):
+        assert libc.mprotect(ctypes.c_void_p(fence), ctypes.c_size_t(PAGE), 0) == 0
+    kept.append(memory)
+    offset = PAGE + (pages * PAGE - a.nbytes if at_end else 0)
+    copy = np.frombuffer(memory, a.dtype, a.size, offset).reshape(a.shape)
+    copy[...] = a
+    return copy
+
+
+if sys.argv[1] == "streamed":
+    for name in ("STREAM_BYTES", "STREAM_ROW_BYTES", "BEHIND_BYTES", "BEHIND_SHARED_BYTES"):
+        setattr(cpu, name, 0)
+shapes = [(1, 10), (100, 3), (100, 10), (33, 100), (32, 512), (37, 700), (48, 1024), (33, 1000), (20, 4096), (9, 5000)]
+for dtype, (rows, classes), at_end in itertools.product((np.float32, np.float16), shapes, (True, False)):
+    rng = np.random.default_rng(0)
+    x, y = rng.standard_normal((rows, classes)).astype(dtype), rng.integers(0, classes, rows)
+    for axis in (1, 0):
+        z = x if axis == 1 else np.ascontiguousarray(x.T)
+        given = {"axis": axis, "backend": "cpu"}
+        logits, labels, out = (fenced(a, at_end) for a in (z, y, np.zeros_like(z)))
+        found = fastsce.cross_entropy_value_and_grad(logits, labels, out=out, **given)
+        expected = fastsce.cross_entropy_value_and_grad(z, y, **given)
+        assert out.tobytes() == expected.grad.tobytes(), (dtype, rows, classes, axis)
+        assert fastsce.cross_entropy(logits, labels, **given) == expected.loss
+        del found, expected
+print("all")
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="asks the C library for memory that may not be touched")
+@pytest.mark.parametrize("how", ["streamed", "not streamed"])
+def test_nothing_beyond_an_array_is_touched(how):
+    done = subprocess.run([sys.executable, "-c", CHILD, how], capture_output=True, text=True, timeout=500)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert done.stdout == "all\n"
