@@ -29,7 +29,7 @@ def like(value, *given):
 
 
 def maximum(a, b):
-    """The larger; b where a is NaN."""
+    """The larger; b where a is NaN. On a GPU a where b is NaN, too."""
     return where(a > b, a, b)
 
 
@@ -77,7 +77,8 @@ def whole(x):
 
 def exp_parts_f32(x, power):
     """(2^(n + power), r): e^x = 2^n·e^r; 0 in place of a power below the normal numbers."""
-    x = maximum(power * -0.6931471805599453 - 87.96, x)
+    lowest = power * -0.6931471805599453 - 87.96
+    x = where(lowest > x, lowest, x)  # not `maximum`, by which a GPU would lose NaN
     magic = 12582912.0 + 127.0 + power
     t = fma(x, 1.4426950408889634, magic)
     n = t - magic
@@ -87,7 +88,8 @@ def exp_parts_f32(x, power):
 
 def exp_parts_f64(x, power):
     """As for float32."""
-    x = maximum(power * -0.6931471805599453 - 709.03, x)
+    lowest = power * -0.6931471805599453 - 709.03
+    x = where(lowest > x, lowest, x)
     magic = 6755399441055744.0 + 1023.0 + power
     t = fma(x, 1.4426950408889634, magic)
     n = t - magic
