@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from expect import same_bits
 
 import fastsce
 from fastsce.backends import cpu
@@ -72,11 +73,14 @@ def gradient(x, y, past, **options):
     return out, results.loss, results.lse
 
 
-@pytest.fixture
-def planned(monkeypatch):
-    """Stream everything, however small, and behind what is read; the plans that were made."""
+@pytest.fixture(params=["together", "alone"])
+def planned(request, monkeypatch):
+    """Stream everything, however small, and behind what is read, rows that may go together in that way or not; the
+    plans that were made.
+    """
     plans = []
     plan_of = cpu.plan_of
+    plan_of.cache_clear()  # what is changed here is not among what it remembers plans by
 
     def watched(*args):
         kernel, plan, scratch = plan_of(*args)
@@ -84,12 +88,25 @@ def planned(monkeypatch):
         return kernel, plan, scratch
 
     def prepare():
-        for name in ("STREAM_BYTES", "STREAM_ROW_BYTES", "BEHIND_BYTES", "BEHIND_SHARED_BYTES", "TOGETHER"):
+        for name in ("STREAM_BYTES", "STREAM_ROW_BYTES", "BEHIND_BYTES", "BEHIND_SHARED_BYTES"):
             monkeypatch.setattr(cpu, name, 0)
+        if request.param == "alone":
+            monkeypatch.setattr(cpu, "TOGETHER", 0)
         monkeypatch.setattr(cpu, "plan_of", watched)
+        plan_of.cache_clear()
         return plans
 
-    return prepare
+    yield prepare
+    plan_of.cache_clear()
+
+
+def are_behind(plans, classes, kind="float32"):
+    """Whether all plans are as they should be. 16-bit rows that can go together are not written behind."""
+    together = classes <= cpu.TOGETHER
+    behind = KINDS[kind] in (np.float32, np.float64) or not together
+    return plans and all(
+        (plan.behind, plan.together, plan.stream or plan.desk > 0) == (behind, together, True) for plan in plans
+    )
 
 
 def same(a, b):
@@ -114,8 +131,7 @@ def test_written_behind(classes, past, kind, change, planned):
     expected = gradient(x, y, past)
     plans = planned()
     found = gradient(x, y, past)
-    assert plans
-    assert all(plan.behind and plan.stream for plan in plans)
+    assert are_behind(plans, classes, kind)
     assert all(same(a, b) for a, b in zip(found, expected, strict=True))
 
 
@@ -145,8 +161,7 @@ def test_written_behind_with_options(classes, past, options, planned):
     expected = gradient(x, y, past, **options)
     plans = planned()
     found = gradient(x, y, past, **options)
-    assert plans
-    assert all(plan.behind for plan in plans)
+    assert are_behind(plans, classes)
     for a, b in zip(found, expected, strict=True):
         assert a.tobytes() == b.tobytes()
 
@@ -170,7 +185,7 @@ def test_gradients_just_ahead_of_the_logits_in_another_page(classes, kind, ahead
     out = out[start : start + x.nbytes].view(x.dtype).reshape(x.shape)
     plans = planned()
     found = fastsce.cross_entropy_value_and_grad(x, y, out=out, backend="cpu")
-    assert [plan.behind for plan in plans] == [True]
+    assert len(plans) == 1 and are_behind(plans, classes, kind)
     assert found.grad.tobytes() == expected[0].tobytes()
 
 
@@ -183,7 +198,7 @@ def test_few_rows_in_place(rows, all_ignored, planned):
     plans = planned()
     inside = x.copy()
     fastsce.cross_entropy_value_and_grad(inside, y, out=inside, backend="cpu")
-    assert [plan.behind for plan in plans] == [True]
+    assert len(plans) == 1 and are_behind(plans, 1024)
     assert inside.tobytes() == expected.tobytes()
 
 
@@ -195,8 +210,7 @@ def test_images_whose_rows_are_apart(planned):
     plans = planned()
     out = np.full((5, 7, 3, 1024), np.float32(7))
     fastsce.cross_entropy_value_and_grad(x, y, out=out[:, :, 1], backend="cpu")
-    assert plans
-    assert all(plan.behind for plan in plans)
+    assert are_behind(plans, 1024)
     assert (out[:, :, 1] == expected).all()
     assert (out[:, :, [0, 2]] == 7).all()
 
@@ -212,3 +226,18 @@ def test_blocks_far_below_the_largest_logit(streamed, planned):
         planned()
     found = fastsce.cross_entropy_value_and_grad(x, y, out=np.empty_like(x), backend="cpu").grad
     np.testing.assert_allclose(found, expected, rtol=2e-6)
+
+
+def test_blocks_of_rows_in_place(planned):
+    """Groups end where blocks do; many rows are ignored."""
+    x, rng = np.random.default_rng(0).standard_normal((5, 21, 700), np.float32) * 5, np.random.default_rng(1)
+    y = np.where(rng.random((5, 21)) < 0.4, -100, rng.integers(0, 700, (5, 21)))
+    expected = fastsce.cross_entropy_value_and_grad(x, y, axis=-1, backend="cpu")
+    apart = np.zeros((5, 23, 700), np.float32)
+    inside = apart[:, :21]
+    inside[...] = x
+    plans = planned()
+    found = fastsce.cross_entropy_value_and_grad(inside, y, axis=-1, out=inside, backend="cpu")
+    assert are_behind(plans, 700)
+    assert same_bits(inside, expected.grad) and same_bits(found.loss, expected.loss)
+    assert (apart[:, 21:] == 0).all()

@@ -29,6 +29,7 @@ from test_agreement import test_backward as check_backward
 from ulp import assert_within
 
 import fastsce
+from fastsce import maths
 
 
 @pytest.fixture(autouse=True)
@@ -382,6 +383,36 @@ def test_ignored_rows_have_no_hessian():
         x[1], y[1] = np.nan, -100
         grad, hess = fastsce.cross_entropy_grad_and_hess(x, y, backend="cuda")
         assert (grad[1] == 0).all() and (hess[1] == 0).all() and np.isfinite(hess).all()
+
+
+@pytest.fixture
+def maximum_of_a_gpu(request, monkeypatch):
+    """The other number where one is NaN, which no simulated formula does by itself."""
+    if not request.config.getoption("--gpu"):
+        maximum = maths.maximum
+        monkeypatch.setattr(maths, "maximum", lambda a, b: a if b != b else maximum(a, b))
+
+
+@pytest.mark.parametrize("softcap", [None, 5.0])
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_nan_among_logits(dtype, softcap, maximum_of_a_gpu):
+    for classes in (7, 133):
+        x, y = logits((4, classes), dtype), labels(4, classes)
+        x[1, 3] = np.nan
+        given = {"softcap": softcap, "reduction": "none"}
+        true = fastsce.cross_entropy_value_and_grad(x.astype(np.float64), y, **given, backend="reference")
+        found = fastsce.cross_entropy_value_and_grad(x, y, **given, backend="cuda")
+        for a, b in zip(found, true, strict=True):
+            np.testing.assert_array_equal(np.isnan(np.asarray(a).astype(np.float64)), np.isnan(b))
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_nan_among_binary_logits(dtype, maximum_of_a_gpu):
+    x, t = logits((3, 7), dtype), probabilities((3, 7), "float32")
+    x[1, 3] = np.nan
+    found = fastsce.binary_cross_entropy_value_and_grad(x, t, reduction="none", backend="cuda")
+    for a in (found.loss, found.grad):
+        np.testing.assert_array_equal(np.isnan(np.asarray(a).astype(np.float64)), np.isnan(x.astype(np.float64)))
 
 
 def test_numbers_stay_numbers_of_one_kind():
