@@ -117,8 +117,8 @@ def share(part, scratch, job, soft, softcap):
 
 @device
 def read_group(here, before, job, soft, softcap):
-    """Read all rows and work out their coefficients; meanwhile write those read before: a row's middle beside each row, a
-    block after each block.
+    """Read all rows and work out their coefficients; meanwhile write those read before: a row's middle beside each
+    row, a block after each block.
     """
     i, n, scratch = here
     facts, plan, classes = facts_at(scratch, job), job.plan, job.logits.shape[2]
