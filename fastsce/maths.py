@@ -33,6 +33,11 @@ def maximum(a, b):
     return where(a > b, a, b)
 
 
+def at_least(x, lowest):
+    """The larger; NaN where x is, on a GPU, too."""
+    return where(lowest > x, lowest, x)
+
+
 def bits(x):
     """The bits of a float, as an integer of its size."""
     return x.view(np.int32 if x.dtype == np.float32 else np.int64)
@@ -78,7 +83,7 @@ def whole(x):
 def exp_parts_f32(x, power):
     """(2^(n + power), r): e^x = 2^n·e^r; 0 in place of a power below the normal numbers."""
     lowest = power * -0.6931471805599453 - 87.96
-    x = where(lowest > x, lowest, x)  # not `maximum`, by which a GPU would lose NaN
+    x = at_least(x, lowest)
     magic = 12582912.0 + 127.0 + power
     t = fma(x, 1.4426950408889634, magic)
     n = t - magic
@@ -89,7 +94,7 @@ def exp_parts_f32(x, power):
 def exp_parts_f64(x, power):
     """As for float32."""
     lowest = power * -0.6931471805599453 - 709.03
-    x = where(lowest > x, lowest, x)
+    x = at_least(x, lowest)
     magic = 6755399441055744.0 + 1023.0 + power
     t = fma(x, 1.4426950408889634, magic)
     n = t - magic

@@ -84,6 +84,13 @@ def test_terms_of_16_bits_take_the_hardware_s_exp(form):
         assert count(found, "MUFU.EX2") == 0
 
 
+def test_an_exp_keeps_nan(form):
+    """Its argument is held above a floor, by what would else be the number that is no NaN."""
+    (_, dtype, _, kind), found = form
+    if dtype == "float32" and kind != CAPPED:
+        assert count(found, "FMNMX.NAN") >= 4 * found["slots"]
+
+
 def test_nothing_is_called_but_the_compiler_s_own(form):
     """Slow paths of float64 divisions and of shuffles in older GPUs: no exp, no log."""
     _, found = form

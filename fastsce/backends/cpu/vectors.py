@@ -290,7 +290,7 @@ def log_tail_overload(z):
     return lambda z: logistic.log_tail_f64(z)
 
 
-for _formula in (maths.maximum, *maths.FORMULAS, *frame.FORMULAS, *logistic.FORMULAS):
+for _formula in (maths.maximum, maths.at_least, *maths.FORMULAS, *frame.FORMULAS, *logistic.FORMULAS):
     device(_formula)
 
 

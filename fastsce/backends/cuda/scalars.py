@@ -156,6 +156,18 @@ def larger(typing, a, b):
 
 
 @intrinsic
+def raised(typing, x, lowest):
+    """The larger; NaN where one is. A comparison and a choice would take a predicate, of which a thread has seven."""
+
+    def build(context, builder, signature, args):
+        pair = (into(context, builder, v, t, SINGLE) for v, t in zip(args, signature.args))
+        kind = ir.FunctionType(FLOAT, [FLOAT, FLOAT])
+        return builder.call(ir.InlineAsm(kind, "max.NaN.f32 $0, $1, $2;", "=f,f,f"), list(pair))
+
+    return SINGLE(x, lowest), build
+
+
+@intrinsic
 def reinterpret(typing, x):
     """float ↔ integer of the same size."""
     pairs = {SINGLE: BITS, types.float64: types.int64}
@@ -195,6 +207,13 @@ def where_meaning(condition, a, b):
 @meaning(maths.maximum)
 def maximum_meaning(a, b):
     return lambda a, b: larger(a, b)
+
+
+@meaning(maths.at_least)
+def at_least_meaning(x, lowest):
+    if x == SINGLE:
+        return lambda x, lowest: raised(x, lowest)
+    return lambda x, lowest: select(lowest > x, lowest, x)
 
 
 @meaning(maths.bits)
