@@ -58,7 +58,8 @@ def test_losses_are_summed_by_any_number_of_threads(monkeypatch, dtype):
 
     losses, out = np.random.default_rng(0).exponential(1, (7, 20_001)), np.empty((), dtype)
     before, found, counts, drive = numba.get_num_threads(), set(), [], threads.drive
-    monkeypatch.setattr(threads, "ROUND", 20_000)  # several rounds
+    for size in ("PART", "ROUND"):  # several rounds
+        monkeypatch.setattr(threads, size, 20_000)
     monkeypatch.setattr(threads, "drive", lambda *args: counts.append(args[-1]) or drive(*args))
     most = numba.config.NUMBA_NUM_THREADS
     try:

@@ -96,7 +96,7 @@ def test_threads_of_the_system_do_the_work_where_numbas_cannot(monkeypatch, expe
     monkeypatch.setattr(forks, "child", True)
     monkeypatch.setattr(threads, "thread_count", lambda: 3)
     monkeypatch.setattr(
-        threads.call_by_system, "entry", lambda form, args: counts.append(args[4]) or original(form, args)
+        threads.call_by_system, "entry", lambda form, args: counts.append(args[5]) or original(form, args)
     )
     assert programs.digest() == expected
     assert max(counts) == 3

@@ -56,10 +56,17 @@ WORKING = {
     "past the caches": {"fastsce.backends.cpu.STREAM_BYTES": 0, "fastsce.backends.cpu.STREAM_ROW_BYTES": 0},
     "1 thread": {f"{THREADS}.thread_count": lambda: 1, f"{THREADS}.ALONE": 0},
     "3 threads": {f"{THREADS}.thread_count": lambda: 3, f"{THREADS}.ALONE": 0},
-    "many rounds": {f"{THREADS}.thread_count": lambda: 2, f"{THREADS}.ALONE": 0, f"{THREADS}.ROUND": 3000},
+    "many parts": {f"{THREADS}.thread_count": lambda: 2, f"{THREADS}.ALONE": 0, f"{THREADS}.PART": 3000},
+    "many rounds": {
+        f"{THREADS}.thread_count": lambda: 2,
+        f"{THREADS}.ALONE": 0,
+        f"{THREADS}.PART": 3000,
+        f"{THREADS}.ROUND": 3000,
+    },
     "the system's threads": {
         f"{THREADS}.thread_count": lambda: 3,
         f"{THREADS}.ALONE": 0,
+        f"{THREADS}.PART": 10_000,
         f"{THREADS}.ROUND": 20_000,
         "fastsce.forks.child": True,
     },

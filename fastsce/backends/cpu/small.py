@@ -10,7 +10,7 @@ from __future__ import annotations
 from fastsce.backends.cpu.jit import device, kernel
 from fastsce.backends.cpu.labels import Labels, add_up, scan_piece
 from fastsce.backends.cpu.memory import View, address_of, adjoin, load, pointer, store, workspace
-from fastsce.backends.cpu.parts import JOB_BYTES, call, leave
+from fastsce.backends.cpu.parts import JOB_BYTES, leave, work_off
 from fastsce.backends.cpu.plan import Job, Line
 from fastsce.backends.cpu.vectors import narrow
 
@@ -47,7 +47,7 @@ def small(law, plan, weight, address, divisor, logits, labels, lse, grad, memory
     store(scale, 0, 1.0 / divisor)
     job = Job(x, Line(y, 1), x, pointer(weight), Line(scale, 0), losses, pointer(lse), g, g, law, plan)
     leave(memory, (job, None, None))
-    call(address, memory, losses_end(rows), 0)
+    work_off(address, memory, losses_end(rows))
     return narrow(add_up(losses, 0, rows) / divisor, load(x.data, 0, 0))  # here no warning comes of what is too large
 
 

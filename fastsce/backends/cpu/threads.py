@@ -1,9 +1,10 @@
 """Threads: how many, whose, and how work comes to them.
 
 A kernel is compiled as one thread runs it, and its work is cut into parts. If there is only one, the kernel does it.
-Else it leaves what a part has to know at the beginning of `memory` and returns the address of the compiled code, which
-threads call part by part. So no kernel enters a parallel region that it does not need, numba's machinery for parallel
-loops compiles nothing but the call, and a long call is back in Python between rounds, where Ctrl-C is seen.
+Else it leaves what a part has to know at the beginning of `memory` and returns the address of the compiled code, with
+which each thread takes part after part (parts.py). So no kernel enters a parallel region that it does not need, numba's
+machinery for parallel loops compiles nothing but the call, and a long call is back in Python between rounds, where
+Ctrl-C is seen.
 
 The threads are numba's. Where those cannot be used they are the system's own, started for a round: numba's `workqueue`
 layer ends the process when two threads enter it at once, and a forked child has none of its parent's threads.
@@ -20,8 +21,8 @@ from numba import prange
 from fastsce import forks
 from fastsce.backends.cpu.jit import kernel
 from fastsce.backends.cpu.memory import pointer
-from fastsce.backends.cpu.parts import DESK, JOB_BYTES, call, finished, start
-from fastsce.backends.cpu.tuning import ALONE, ROUND
+from fastsce.backends.cpu.parts import DESK, JOB_BYTES, join, offer, start, work_off
+from fastsce.backends.cpu.tuning import ALONE, PART, ROUND
 from fastsce.scratch import borrow, give_back
 
 
@@ -31,35 +32,36 @@ def thread_count() -> int:
 
 
 def parts_of(size: int, most: int) -> int:
-    """In how many parts to work on `size` bytes that can be cut into `most`. In a round every thread has one."""
+    """In how many parts to work on `size` bytes that can be cut into `most`."""
     if size <= ALONE:
         return 1
     threads = thread_count()
-    return min(threads * -(-size // (threads * ROUND)), most)
+    return min(max(threads, -(-size // (PART if threads > 1 else ROUND))), most)
 
 
 def run(function, form, args, parts, scratch):
-    """Run a kernel in so many parts; each has `scratch` bytes of memory to itself."""
+    """Run a kernel in so many parts; each thread has `scratch` bytes of memory to itself."""
     threads = min(parts, thread_count()) if parts > 1 else 1
     memory = borrow(JOB_BYTES + threads * scratch)
     args += (memory,)
     address = function.entry(form, args)(*args)
     if parts > 1:
-        for first in range(0, parts, threads):
-            drive(address, memory, scratch, first, min(threads, parts - first))
+        some = threads * max(1, ROUND // PART) if threads > 1 else 1
+        for first in range(0, parts, some):
+            drive(address, memory, scratch, first, min(parts, first + some), threads)
     give_back(memory)
 
 
-def drive(address, memory, scratch, first, count):
-    """Have a round done: `count` parts from `first` on, each by a thread."""
-    args = (address, memory, scratch, first, count)
-    if count > 1 and not forks.child and numba.threading_layer() != "workqueue":
+def drive(address, memory, scratch, first, stop, threads):
+    """Have a round done: the parts from `first` on, by so many threads."""
+    args = (address, memory, scratch, first, stop, threads)
+    if threads > 1 and not forks.child and numba.threading_layer() != "workqueue":
         call_by_numba.entry(None, args)(*args)
-    elif count > 1 and os.name == "posix":
-        desks = np.empty(count * DESK, np.int64)
+    elif threads > 1 and os.name == "posix":
+        desks = np.empty(threads * DESK, np.int64)
         call_by_system.entry(None, (*args, desks))(*args, desks)
     else:
-        call_in_turn.entry(None, args)(*args)
+        call_alone.entry(None, args)(*args)
 
 
 def threading_layer() -> str:
@@ -72,28 +74,29 @@ def threading_layer() -> str:
 
 def cache_directory() -> str | None:
     """Where compiled kernels are kept, or None where no place can be written to."""
-    call_in_turn.enable_cache()
-    return getattr(call_in_turn.dispatcher._cache, "cache_path", None)
+    call_alone.enable_cache()
+    return getattr(call_alone.dispatcher._cache, "cache_path", None)
 
 
 @kernel
-def call_by_numba(address, memory, scratch, first, count):
-    for i in prange(count):
-        call(address, memory, JOB_BYTES + i * scratch, first + i)
+def call_by_numba(address, memory, scratch, first, stop, threads):
+    offer(memory, first, stop)
+    for i in prange(threads):
+        work_off(address, memory, JOB_BYTES + i * scratch)
 
 
 @kernel
-def call_by_system(address, memory, scratch, first, count, desks):
-    """Each thread but this one is told at its desk what to do; the part of one that cannot be had is done here."""
-    for i in range(1, count):
-        start(pointer(desks), i, address, memory, JOB_BYTES + i * scratch, first + i)
-    call(address, memory, JOB_BYTES, first)
-    for i in range(1, count):
-        if not finished(pointer(desks), i):
-            call(address, memory, JOB_BYTES + i * scratch, first + i)
+def call_by_system(address, memory, scratch, first, stop, threads, desks):
+    """Where a thread cannot be had, the others do its parts."""
+    offer(memory, first, stop)
+    for i in range(1, threads):
+        start(pointer(desks), i, address, memory, JOB_BYTES + i * scratch)
+    work_off(address, memory, JOB_BYTES)
+    for i in range(1, threads):
+        join(pointer(desks), i)
 
 
 @kernel
-def call_in_turn(address, memory, scratch, first, count):
-    for i in range(count):
-        call(address, memory, JOB_BYTES, first + i)
+def call_alone(address, memory, scratch, first, stop, threads):
+    offer(memory, first, stop)
+    work_off(address, memory, JOB_BYTES)
