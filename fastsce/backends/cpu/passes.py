@@ -74,9 +74,8 @@ def find(x, classes, value):
 
 @device
 def lag_of(g, j, stop, x):
-    """How many to stream first, lest a load of x have to wait for a store just ahead of it in another page: where
-    addresses agree in their last 12 bits, the processor takes it for a load of what is being stored. All others are
-    streamed so much later, behind the loads.
+    """How much later to stream, lest a load of x have to wait for a store just ahead of it in another page: where
+    addresses agree in their last 12 bits, the processor takes it for a load of what is being stored.
     """
     ahead = (address_of(moved(g, j)) - address_of(x)) % 4096
     some = (ahead // 64 + 1) * steps_of(g, True)  # of float64, twice as many

@@ -361,12 +361,14 @@ def middle_of(group, r, start, job, soft, t, x):
     j, whole = whole_steps(g, start, min(start + BLOCK, classes), classes, True)
     factor = narrow(load(f, PUSH, 0) * block_factor(maxima, classes, start, m, True, job.law), m)
     t, place, special = terms_of(r, job, group.scratch).data, facts.places[PLACE + r], load(f, SPECIAL, 0)
-    return Middle(t, g, j, whole, lag_of(g, j, whole, x), factor, place, special)
+    lag = lag_of(g, j, whole, x)
+    i = j - lag
+    return Middle(moved(t, i), moved(g, i), lag, whole - i, factor, place - i, special)
 
 
 @device
 def nothing_of(t, job):
-    return Middle(t, at(job.grad, 0, 0, 0), 0, 0, 0, load(t, 0, 0), 0, load(t, 0, 0))
+    return Middle(t, at(job.grad, 0, 0, 0), 0, 0, load(t, 0, 0), 0, load(t, 0, 0))
 
 
 @device

@@ -63,15 +63,14 @@ def notes_of(r, notes):
 
 
 class Middle(NamedTuple):
-    """Classes j … stop of a row that is to be streamed, whole lines of one block; j = stop: nothing. The last `lag` of
-    them go first.
+    """What is to be streamed of a row beside classes begin … stop of another, and what is left of it after these: whole
+    lines of one block; begin = stop: nothing. Its own classes are counted like the other's.
     """
 
     t: Any
     g: Any
-    j: Any
+    begin: Any
     stop: Any
-    lag: Any
     factor: Any
     place: Any
     special: Any
@@ -103,22 +102,31 @@ def add_terms(x, t, soon, classes, ahead, f, notes, inner, softcap, meanwhile):
     at, edge = at_row(f, 0), load(f, X_TOP, 0)
     edge = narrow(np.inf, edge) if edge == -np.inf else edge  # no term of a row of −∞ is kept out of its sum
     for start in range(0, classes, STRETCH):
-        p, e, later, size, busy = moved(x, start), moved(t, start), moved(soon, start), min(STRETCH, classes - start), 0
+        p, e, later, size, j = moved(x, start), moved(t, start), moved(soon, start), min(STRETCH, classes - start), 0
         if in_two_steps(softcap):
             begin_terms(p, size, at, notes)
-        some_largest = load(notes.tops, start // STRETCH * LANES, 0) == edge
+        compared = load(notes.tops, start // STRETCH * LANES, 0) == edge
         if meanwhile is not None:
-            busy = max(0, min(size, meanwhile.stop - meanwhile.j - start))
-            if busy > 0 and some_largest:
-                add_stretch(p, e, p, 0, busy, start, ahead, at, edge, notes, inner, softcap, meanwhile)
-            elif busy > 0:
-                add_stretch(p, e, p, 0, busy, start, ahead, at, None, notes, inner, softcap, meanwhile)
-        if busy < size and some_largest:
-            add_stretch(p, e, later, busy, size, start, ahead, at, edge, notes, inner, softcap, None)
-        elif busy < size:
-            add_stretch(p, e, later, busy, size, start, ahead, at, None, notes, inner, softcap, None)
+            idle, busy = min(size, max(0, meanwhile.begin - start)), min(size, meanwhile.stop - start)
+            if idle < busy:
+                add_some(p, e, p, 0, idle, start, ahead, at, compared, edge, notes, inner, softcap, None)
+                add_some(p, e, p, idle, busy, start, ahead, at, compared, edge, notes, inner, softcap, meanwhile)
+                j = busy
+        add_some(p, e, later, j, size, start, ahead, at, compared, edge, notes, inner, softcap, None)
         part = widen(load(notes.part, 0, LANES))
         store(notes.sums, 0, load(notes.sums, 0, LANES) + part if start > 0 else part)
+    if meanwhile is not None:
+        done = min(meanwhile.stop, classes // LANES * LANES)
+        for j in range(max(meanwhile.begin, done), meanwhile.stop, LANES):
+            stream_some(meanwhile, j)
+
+
+@device
+def add_some(x, t, soon, begin, stop, start, ahead, at, compared, edge, notes, inner, softcap, meanwhile):
+    if begin < stop and compared:
+        add_stretch(x, t, soon, begin, stop, start, ahead, at, edge, notes, inner, softcap, meanwhile)
+    elif begin < stop:
+        add_stretch(x, t, soon, begin, stop, start, ahead, at, None, notes, inner, softcap, meanwhile)
 
 
 @apart
@@ -181,16 +189,13 @@ def begin_term(v, j, at, makings):
 
 @device
 def stream_some(middle, j):
-    """What is streamed while the classes from j on are read."""
-    i = middle.j + j - middle.lag
-    i += middle.stop - middle.j if j < middle.lag else 0
-    v = load(middle.t, i, LANES) * middle.factor
-    stream(middle.g, i, marked(v, i, middle.place, middle.special))
+    v = load(middle.t, j, LANES) * middle.factor
+    stream(middle.g, j, marked(v, j, middle.place, middle.special))
 
 
 @device
 def marked(v, j, place, special):
     """The number at the label is another."""
-    if j <= place and place < j + LANES:
+    if (place - j) & -LANES == 0:  # one comparison, of a number that goes on like j
         return maths.where(lane_numbers(LANES) == place - j, special, v)
     return v
