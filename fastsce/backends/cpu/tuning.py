@@ -48,10 +48,10 @@ DESK_CLASSES = 2048
 STREAM_ROW_BYTES = 112
 
 # columns.py
-# Rows of fewer float32 classes, of half as many float64 ones, are worked on side by side: 64 take 0.85 of the time, 67
-# 0.70, 80 0.86, 110 0.90, bfloat16 0.84, 1.0 at 80, 1.2 at 96, float64 1.0 at 32, 0.9 at 40, 1.2 at 48 (64 MB, two
-# cores, Zen 3).
-SHORT = 80
+# Rows of fewer float32 classes, of half as many float64 ones, are worked on side by side: 82 take 0.77 of the time, 100
+# 0.82, 110 1.03, 119 0.98, 128 1.11, bfloat16 100 0.84, 120 0.90, 150 0.99, float64 50 0.86, 59 0.91, 64 1.13; of 100
+# all options 0.81, a softcap 0.78, the Hessian 0.60, the loss alone 0.96 (64 MB, two cores, Zen 3).
+SHORT = 120
 SHORT_APART = 320  # the same where the classes of a row do not lie side by side, and would be copied one by one
 LONGEST_COLUMN = 16384  # classes: a tile of 16 samples has 1 MB there; longer columns are copied, row by row
 ROW_BYTES = 8 << 10  # of a tile of rows: what is asked for ahead needs L1 too; 4 and 16 KB: within the noise
