@@ -74,7 +74,7 @@ def part(request, target, tmp_path_factory):
     apart = re.findall(rf"^({APART}):", code, re.MULTILINE)
     assert len(apart) == (11 + has_two_steps("rows", target) if request.param == "rows" else 2)
     partial = re.findall(rf"^({PARTIAL}):", code, re.MULTILINE)
-    return "\n".join([work(code, ".part"), *(work(code, name) for name in [*apart, *partial])])
+    return "\n".join([work(code, ".parts"), *(work(code, name) for name in [*apart, *partial])])
 
 
 @pytest.fixture
