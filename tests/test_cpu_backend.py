@@ -77,6 +77,22 @@ def test_losses_are_summed_by_any_number_of_threads(monkeypatch, dtype):
     assert out == np.inf
 
 
+@pytest.mark.parametrize("step", [1, 2])
+def test_rounds_of_long_rows_are_no_longer(monkeypatch, step):
+    """A part is a row at least, and a round ends where Ctrl-C has waited long enough. Copied rows take longer."""
+    from fastsce.backends.cpu import threads
+
+    rounds, drive = [], threads.drive
+    for name, size in {"ALONE": 0, "PART": 1000, "ROUND": 25_000}.items():
+        monkeypatch.setattr(threads, name, size)
+    monkeypatch.setattr(threads, "thread_count", lambda: 2)
+    monkeypatch.setattr(threads, "drive", lambda *args: rounds.append(args[4] - args[3]) or drive(*args))
+    x = logits((64, 3000 * step))[:, ::step]  # 12 KB a row
+    fastsce.cross_entropy_value_and_grad(x, labels(64, 3000), backend="cpu")
+    in_rows = [count for count in rounds if count <= 4]
+    assert max(rounds) <= 4 and sum(in_rows) >= 64 and (step == 1 or min(in_rows) == 2)
+
+
 def test_a_small_batch_wakes_no_thread(monkeypatch):
     from fastsce.backends.cpu import threads
 

@@ -144,7 +144,7 @@ def run(spec, logits, target, weight, row_scale, loss, lse, grad, hess, *, write
             plan,
         )
         form = (x.dtype.char, q.dtype.char if soft else "", spec.softcap is None)
-        threads.run(kernel, form, args, plan.parts, scratch)
+        threads.run(kernel, form, args, plan.parts, scratch, x.nbytes * (COPIES if plan.copies else 1))
 
 
 @lru_cache(maxsize=64)
@@ -164,7 +164,7 @@ def plan_of(
     untargeted,
     ignored,
 ):
-    """The kernel for a block of rows, its plan, and the bytes of memory that each part needs to itself."""
+    """The kernel for a block of rows, its plan, and the bytes of memory that each thread needs to itself."""
     a, b, classes = shape
     given = (saved, stream, weighted, untargeted, ignored)
     if classes * itemsize < 4 * (SHORT if side_by_side else SHORT_APART) or (
@@ -234,12 +234,13 @@ def ones(classes, dtype):
 
 def softmax_vjp(p, v, *, out):
     if p.size:
-        parts = parts_of(2 * p.nbytes, p.size // p.shape[-1])
+        size = 2 * p.nbytes
+        parts = parts_of(size, p.size // p.shape[-1])
         arrays = [stored(a) for a in (p, v, out)]
         streams = p.nbytes >= STREAM_BYTES and arrays[2].flags.aligned
         for views, _ in blocks(arrays, []):
             args = (*views, streams, parts)
-            threads.run(elementwise.softmax_vjp, views[0].dtype.char, args, parts, elementwise.SCRATCH)
+            threads.run(elementwise.softmax_vjp, views[0].dtype.char, args, parts, elementwise.SCRATCH, size)
 
 
 def binary(logits, target, weight, sample_weight, pos_weight, upstream, *, loss=None, grad=None, hess=None):
@@ -271,8 +272,9 @@ def binary_piece(logits, target, factors, outputs):
     for views in runs(arrays):
         a, _, b = views[0].shape
         sums = np.empty(a * -(-b // elementwise.RUN))
-        parts = parts_of(logits.nbytes + target.nbytes, sums.size)
-        threads.run(elementwise.binary, form, (*views, sums, streams, parts), parts, elementwise.SCRATCH)
+        size = logits.nbytes + target.nbytes
+        parts = parts_of(size, sums.size)
+        threads.run(elementwise.binary, form, (*views, sums, streams, parts), parts, elementwise.SCRATCH, size)
         total += sums.sum() if sums.size > 1 else sums[0]
     return total
 

@@ -31,7 +31,7 @@ def scan_labels(labels, classes, ignore_index, weight, sample_weight, summed=Tru
     found = np.empty((-(-labels.size // PIECE), 2))
     size = labels.nbytes // 8 if plain else labels.nbytes  # they are only read, some eight times as fast as logits
     parts = parts_of(size, found.shape[0])
-    run(scan, plain, (labels, classes, ignore_index, weight, sample_weight, found, parts), parts, 0)
+    run(scan, plain, (labels, classes, ignore_index, weight, sample_weight, found, parts), parts, 0, size)
     bad, total = -1, 0.0
     for first, part in found.tolist():
         bad, total = int(first) if bad < 0 else bad, total + part
@@ -89,8 +89,9 @@ def sum_losses(losses, divisor, out):
         sum_up.entry(out.dtype.char, args)(*args)
         return
     found = np.empty(-(-losses.size // PIECE))
-    parts = parts_of(losses.nbytes // 8, found.size)  # as labels, they are only read
-    run(sum_pieces, None, (losses, found, parts), parts, 0)
+    size = losses.nbytes // 8  # as labels, they are only read
+    parts = parts_of(size, found.size)
+    run(sum_pieces, None, (losses, found, parts), parts, 0, size)
     total = 0.0
     for part in found.tolist():
         total += part

@@ -1,6 +1,6 @@
 """Parts of a kernel's work, in LLVM: how threads take them, what they are told, and threads of the system for it.
 
-A thread takes a part, works on it and takes the next, until there is none left: one that is held up has fewer.
+A thread takes a part, works on it and takes the next, until there is none left: one that is held up gets fewer.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from numba.core import cgutils
 from numba.extending import intrinsic
 
 JOB_BYTES = 1024  # of memory, for what a part has to know
-NEXT_PART = JOB_BYTES - 64  # where the number of the next part is, and then how many there are; of a line of its own
+NEXT_PART = JOB_BYTES - 64  # where the number of the next part is, and then the end of the round
 DESK = 4  # numbers: address, job and memory, and then the thread
 I32, I64, BYTES = ir.IntType(32), ir.IntType(64), ir.IntType(8).as_pointer()
 PARTS = (types.voidptr, types.voidptr)  # what they have to know, and the memory of the thread that works on them

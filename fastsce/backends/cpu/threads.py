@@ -36,17 +36,20 @@ def parts_of(size: int, most: int) -> int:
     if size <= ALONE:
         return 1
     threads = thread_count()
-    return min(max(threads, -(-size // (PART if threads > 1 else ROUND))), most)
+    some = threads * PART if threads > 1 else ROUND
+    return min(threads * -(-size // some), most)
 
 
-def run(function, form, args, parts, scratch):
-    """Run a kernel in so many parts; each thread has `scratch` bytes of memory to itself."""
+def run(function, form, args, parts, scratch, size):
+    """Run a kernel in so many parts; each thread has `scratch` bytes of memory to itself. A round has no more of the
+    `size` bytes than Ctrl-C may wait for, if there is a part for each thread.
+    """
     threads = min(parts, thread_count()) if parts > 1 else 1
     memory = borrow(JOB_BYTES + threads * scratch)
     args += (memory,)
     address = function.entry(form, args)(*args)
     if parts > 1:
-        some = threads * max(1, ROUND // PART) if threads > 1 else 1
+        some = max(threads, parts * threads * ROUND // size)
         for first in range(0, parts, some):
             drive(address, memory, scratch, first, min(parts, first + some), threads)
     give_back(memory)
