@@ -1,8 +1,9 @@
 """The law, as functions that do not care how wide a number is.
 
-Written in a few words, fma, where, bits, from_bits, widen, narrow and the choice between a float32 and a float64
-polynomial, that mean the same for a NumPy scalar (as they stand here), for a vector of many numbers on a CPU, and for
-one CUDA thread: a backend gives them a meaning for its own types. A constant takes the type of the number beside it.
+Written in a few words, fma, where, at_least, bits, from_bits, widen, narrow and the choice between a float32 and a
+float64 polynomial, that mean the same for a NumPy scalar (as they stand here), for a vector of many numbers on a CPU,
+and for one CUDA thread: a backend gives them a meaning for its own types. A constant takes the type of the number
+beside it.
 
 Logits are worked on in float32 (float64 for float64 logits). What there is once a row is added and multiplied in
 float64; divided, raised and its logarithm taken in the working precision.

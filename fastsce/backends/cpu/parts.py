@@ -116,7 +116,7 @@ def call_for_parts(context, builder, function, job, scratch):
 
 @intrinsic
 def start(typing, desks, i, address, memory, offset):
-    """A thread that works parts off; desk i says which, or 0 if there is none to be had."""
+    """A thread that works parts off; desk i holds it, or 0 if there is none to be had."""
 
     def build(context, builder, signature, values):
         desk = builder.gep(values[0], [builder.mul(values[1], I64(DESK))])

@@ -64,7 +64,7 @@ def notes_of(r, notes):
 
 class Middle(NamedTuple):
     """What is to be streamed of a row beside classes begin … stop of another, and what is left of it after these: whole
-    lines of one block; begin = stop: nothing. Its own classes are counted like the other's.
+    lines of one block; begin = stop = 0: nothing. t and g are moved so that both rows count from the same class.
     """
 
     t: Any
@@ -116,8 +116,7 @@ def add_terms(x, t, soon, classes, ahead, f, notes, inner, softcap, meanwhile):
         part = widen(load(notes.part, 0, LANES))
         store(notes.sums, 0, load(notes.sums, 0, LANES) + part if start > 0 else part)
     if meanwhile is not None:
-        done = min(meanwhile.stop, classes // LANES * LANES)
-        for j in range(max(meanwhile.begin, done), meanwhile.stop, LANES):
+        for j in range(max(meanwhile.begin, classes // LANES * LANES), meanwhile.stop, LANES):
             stream_some(meanwhile, j)
 
 
@@ -196,6 +195,6 @@ def stream_some(middle, j):
 @device
 def marked(v, j, place, special):
     """The number at the label is another."""
-    if (place - j) & -LANES == 0:  # one comparison, of a number that goes on like j
+    if (place - j) & -LANES == 0:  # just where 0 ≤ place − j < LANES
         return maths.where(lane_numbers(LANES) == place - j, special, v)
     return v

@@ -156,7 +156,7 @@ def larger(typing, a, b):
 
 
 @intrinsic
-def raised(typing, x, lowest):
+def held_above(typing, x, lowest):
     """The larger; NaN where one is. A comparison and a choice would take a predicate, of which a thread has seven."""
 
     def build(context, builder, signature, args):
@@ -212,7 +212,7 @@ def maximum_meaning(a, b):
 @meaning(maths.at_least)
 def at_least_meaning(x, lowest):
     if x == SINGLE:
-        return lambda x, lowest: raised(x, lowest)
+        return lambda x, lowest: held_above(x, lowest)
     return lambda x, lowest: select(lowest > x, lowest, x)
 
 
