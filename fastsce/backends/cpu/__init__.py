@@ -19,7 +19,6 @@ from fastsce.backends.cpu.threads import cache_directory, parts_of, thread_count
 from fastsce.backends.cpu.tuning import (
     ALONE,
     BEHIND_BYTES,
-    BEHIND_SHARED_BYTES,
     COPIES,
     DESK_BYTES,
     DESK_CLASSES,
@@ -125,7 +124,7 @@ def run(spec, logits, target, weight, row_scale, loss, lse, grad, hess, *, write
             write,
             saved,
             stream,
-            *(way_out(g, saved) if stream and write == GRADIENT else (False, False)),
+            *(way_out(g, not (saved or soft or law.off)) if stream and write == GRADIENT else (False, False)),
             weight is not None,
             target is None,
             spec.ignore_index,
@@ -178,9 +177,9 @@ def plan_of(
     copies = not side_by_side or not aligned
     if copies and parts > 1:
         parts = min(COPIES * parts, a * b)
-    group = room.group_rows(classes, copies)
     behind = behind and keep and not copies
     together = classes <= (TOGETHER_SAVED if saved else TOGETHER)
+    group = room.group_rows(classes, copies, behind and together)
     at_desk = (group if together else DESK_CLASSES // classes) if desk and not copies else 0
     given = (saved, stream and not copies and not at_desk, weighted, untargeted, ignored)
     how = {"together": together, "keep": keep, "behind": behind, "copies": copies, "group": group, "desk": at_desk}
@@ -188,12 +187,13 @@ def plan_of(
     return rows.rows, plan, room.scratch_bytes(classes, plan)
 
 
-def way_out(grad, saved):
-    """Of a gradient that is streamed: whether rows are written behind those that are read, and whether at a desk."""
+def way_out(grad, scaled):
+    """Of a gradient that is streamed: whether rows are written behind those that are read, and whether at a desk;
+    `scaled`: nothing is written but terms, times a factor.
+    """
     size = grad.shape[-1] * grad.itemsize
     whole = all(step % 64 == 0 for step in (*grad.strides[:-1], size, grad.ctypes.data))  # cache lines of their own
-    behind = not saved and size >= (BEHIND_BYTES if whole else BEHIND_SHARED_BYTES)
-    behind = behind and (grad.itemsize >= 4 or grad.shape[-1] > TOGETHER)
+    behind = scaled and size >= BEHIND_BYTES and (grad.itemsize >= 4 or grad.shape[-1] > TOGETHER)
     return behind, grad.flags.c_contiguous and not behind and not (whole and size >= DESK_BYTES)
 
 

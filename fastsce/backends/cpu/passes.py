@@ -22,6 +22,7 @@ from fastsce.backends.cpu.memory import (
     past_boundary,
     store,
     stream,
+    stream_line,
 )
 from fastsce.backends.cpu.partial import fetch, store_part
 from fastsce.backends.cpu.plan import IGNORED
@@ -190,6 +191,51 @@ def write_gradients(
                     store_part(there, i, left, v)
         if place >= 0 and not streaming and end == classes:  # for streamed lines are not to be touched again
             store(there, place, special)
+
+
+@apart
+def stream_edges(t, g, n, classes, f, places, adjoining, seams):
+    """What the middles of rows leave. Where rows adjoin, the end of one and the beginning of the next share lines,
+    which are put together in `seams` first. Rows to leave out have no middle, and are cleared.
+    """
+    k = 0
+    for r in range(n):
+        e, there, m, place = row(t, r), row(g, r), load(f, M + r, 0), places[PLACE + r]
+        if place == IGNORED:
+            clear(there, classes, m)
+        push, special = load(f, PUSH + r, 0), load(f, SPECIAL + r, 0)
+        head, whole = whole_steps(there, 0, classes, classes, True)
+        joined = adjoining and r > 0
+        for i in range(0, head, LANES):
+            put(seams, k + i, joined, there, i, head, edge(e, i, push, place, special))
+        k += head if joined else 0
+        joined = adjoining and r < n - 1
+        for i in range(whole, classes, LANES):
+            put(seams, k + i - whole, joined, there, i, classes, edge(e, i, push, place, special))
+        k += classes - whole if joined else 0
+    stop, k = k, 0
+    for r in range(n):
+        there = row(g, r)
+        _, whole = whole_steps(there, 0, classes, classes, True)
+        size = classes - whole + past_boundary(there, classes)
+        if k < stop:
+            for i in range(0, size, numbers_in_line(there)):
+                stream_line(moved(seams, k), moved(there, whole), i)
+        k += size
+
+
+@device
+def put(seams, k, joined, g, i, stop, v):
+    if joined:
+        store(seams, k, v)
+    else:
+        store_part(g, i, stop - i, v)
+
+
+@device
+def edge(e, i, factor, place, special):
+    v = load(e, i, LANES)
+    return marked(v * factor, i, place, special) if place != IGNORED else splat(narrow(0.0, factor), LANES)
 
 
 @device

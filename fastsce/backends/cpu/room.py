@@ -12,16 +12,19 @@ from fastsce.backends.cpu.memory import at, moved, spare, workspace
 from fastsce.backends.cpu.plan import NOTHING
 from fastsce.backends.cpu.terms import MAKINGS_BYTES, TOPS_BYTES, Notes, Rows
 from fastsce.backends.cpu.tiles import send
-from fastsce.backends.cpu.tuning import BLOCK, GROUP_CLASSES, LANES
+from fastsce.backends.cpu.tuning import BLOCK, GROUP_CLASSES, GROUP_CLASSES_L1, LANES
 
 FOLD_BYTES = 2 * 8 * LANES * LANES + 64
 TAILS_BYTES = 8 * LANES * LANES + 64
 ROWS_START = FACTS_BYTES + FOLD_BYTES + TOPS_BYTES + TAILS_BYTES + MAKINGS_BYTES
 
 
-def group_rows(classes, copies):
-    """How many rows are worked on together."""
-    return 1 if copies else max(1, min(LANES, GROUP_CLASSES // classes))
+def group_rows(classes, copies, in_l1):
+    """How many rows are worked on together; `in_l1`: no more than fit there, if two do."""
+    if copies:
+        return 1
+    some = max(2, GROUP_CLASSES_L1 // classes) if in_l1 else GROUP_CLASSES // classes
+    return max(1, min(LANES, some))
 
 
 @device
@@ -73,6 +76,12 @@ def folds_at(scratch, job):
     """For LANES rows, LANES numbers each that are to be folded into one: in the place of one another, and float64."""
     sums = workspace(scratch, FACTS_BYTES, job.lse)
     return numbers_of(sums, job.logits.data), sums, moved(sums, LANES * LANES)
+
+
+@device
+def seams_at(scratch, job):
+    """For the edges of LANES rows, each less than two lines, in the place of folds."""
+    return spare(scratch, FACTS_BYTES, job.grad.data)
 
 
 @device

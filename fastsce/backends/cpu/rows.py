@@ -42,7 +42,7 @@ from fastsce.backends.cpu.coefficients import (
     settle,
 )
 from fastsce.backends.cpu.jit import device, kernel
-from fastsce.backends.cpu.memory import at, fence, gather, load, moved, spare, store
+from fastsce.backends.cpu.memory import adjoin, at, fence, gather, load, moved, spare, store
 from fastsce.backends.cpu.partial import load_part
 from fastsce.backends.cpu.parts import hand_out
 from fastsce.backends.cpu.passes import (
@@ -54,6 +54,7 @@ from fastsce.backends.cpu.passes import (
     lag_of,
     rebase,
     scale_terms,
+    stream_edges,
     whole_steps,
     write_gradients,
     write_hessian,
@@ -71,6 +72,7 @@ from fastsce.backends.cpu.room import (
     maxima_of,
     notes_at,
     place_of,
+    seams_at,
     send_rows,
     terms_of,
 )
@@ -193,14 +195,22 @@ def add_behind(x, soon, n, facts, notes, before, job, soft, softcap, scratch):
         if places[PLACE + r] == IGNORED:
             continue
         written = past_ignored(before, written, job)
-        meanwhile = middle_of(before, written, 0, job, soft, t.data, row(x, r))
+        meanwhile = middle_of(before, written, 0, job, t.data, row(x, r))
         written += 1 if meanwhile.stop > 0 else 0
         f_r, notes_r = moved(f, r), notes_of(r, notes)
         add_row(row(x, r), row(t, r), row(soon, r), classes, ahead, f_r, notes_r, inner, softcap, meanwhile)
     if written > 0:
-        write_behind(before, 0, written, 0, classes, True, job, soft, softcap)
+        stream_edges_of(before, written, job)
     if written < before.n:
         write_behind(before, written, before.n - written, 0, classes, False, job, soft, softcap)
+
+
+@device
+def stream_edges_of(group, n, job):
+    (i, _, scratch), facts = group, facts_at(group.scratch, job)
+    a, b = place_of(i, job.grad)
+    g, t, seams = Rows(at(job.grad, a, b, 0), job.grad.strides[1]), terms_of(0, job, scratch), seams_at(scratch, job)
+    stream_edges(t, g, n, job.grad.shape[2], facts.numbers, facts.places, adjoin(job.grad), seams)
 
 
 @device
@@ -283,7 +293,7 @@ def statistics(r, x, q, soon, facts, before, job, soft, softcap, scratch):
         store(f, X_TOP, edge)
         note_frame(f, m, power, law)
         here, later = moved(t, start if plan.keep else 0), moved(soon.data, start)
-        meanwhile = middle_of(before, r, start, job, soft, t, block.data)
+        meanwhile = middle_of(before, r, start, job, t, block.data)
         add_row(block.data, here, later, n, max(AHEAD, n), f, notes, law.inner, softcap, meanwhile)
         rest, ties = rest + load(notes.sums, 0, LANES), ties + widen(load(notes.counts, 0, LANES))
         if soft is not None or law.off > 0.0:
@@ -350,10 +360,10 @@ def write_rows(group, r, n, job, soft, softcap):
 
 
 @device
-def middle_of(group, r, start, job, soft, t, x):
+def middle_of(group, r, start, job, t, x):
     """What of row r can be written while x is read, of the block that begins at `start`; t: any terms."""
     facts, classes = facts_at(group.scratch, job), job.logits.shape[2]
-    if r >= group.n or soft is not None or job.law.off > 0.0 or facts.places[PLACE + r] == IGNORED:
+    if r >= group.n or facts.places[PLACE + r] == IGNORED:
         return nothing_of(t, job)
     f, maxima = moved(facts.numbers, r), maxima_of(r, job, group.scratch)
     a, b = place_of(group.i + r, job.logits)

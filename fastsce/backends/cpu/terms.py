@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from fastsce import frame, maths
-from fastsce.backends.cpu.ahead import prefetch
+from fastsce.backends.cpu.ahead import prefetch, prefetch_beside
 from fastsce.backends.cpu.coefficients import LIFT, OFFSET, PLACE, RATE, X_TOP
 from fastsce.backends.cpu.jit import apart, device
 from fastsce.backends.cpu.memory import load, moved, moved_bytes, store, stream
@@ -135,10 +135,14 @@ def add_stretch(x, t, soon, begin, stop, start, ahead, at, edge, notes, inner, s
     part, count = load(notes.part, 0, LANES) if begin > 0 else zero, maths.bits(zero)
     for j in range(begin, whole, LANES):
         part, count = add_term(load(x, j, LANES), t, j, at, edge, part, count, notes, inner, softcap)
-        prefetch(x, j + ahead, LANES)
         if meanwhile is None:
+            prefetch(x, j + ahead, LANES)
             prefetch(soon, j, LANES)
         else:
+            if softcap is None:
+                prefetch_beside(x, j + ahead, LANES)
+            else:  # arithmetic is what takes time there
+                prefetch(x, j + ahead, LANES)
             stream_some(meanwhile, start + j)
     if whole < stop:
         part, count = add_term(load(notes.tail, 0, LANES), t, whole, at, edge, part, count, notes, inner, softcap)

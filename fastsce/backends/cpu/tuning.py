@@ -2,6 +2,10 @@
 or another CPU, are named. bench/diary/ tells the whole story.
 """
 
+from fastsce.backends.cpu.vectors import wide_registers
+
+WIDE = wide_registers()  # as with AVX-512
+
 # Classes in a step of a row, rows whose coefficients go side by side, samples in a strip. 32 in a strip: 10 classes
 # −8 %, 100 classes +20 %; 64 in a step: 64 classes twice as long, long rows as long (Zen 4).
 LANES = 16
@@ -18,12 +22,10 @@ TOGETHER = 2048
 # The same where lse is given: 100 to 512 classes take 0.8 to 0.9 of the time, 1000 1.0 to 1.1 (128 MB, two cores).
 TOGETHER_SAVED = 512
 # Of a streamed row's bytes: from here on it is written while others are read, unless it has 16-bit numbers and can go
-# together. The plain loss, 128 MB, two cores, Zen 4: float32 384 classes take 1.07 of the time, 512 1.0, 640 0.89, 1024
-# 0.85; float64 256 1.07, 512 0.96, 768 0.92; bfloat16 1024 1.28, 1536 1.1, 2048 1.0, 8192 0.85.
-BEHIND_BYTES = 2560
-# The same where rows share cache lines: float32 401 classes take 1.4 of the time, 601 1.03, 767 0.9, 1023 0.94, 2047
-# 0.9, 4097 0.95; bfloat16 32767 0.93; float64 401 1.1, 511 1.0, 1023 0.94.
-BEHIND_SHARED_BYTES = 3300
+# together. With AVX-512 float32 200 classes take 1.0 of the time, 255 0.94, 301 0.87, 512 0.85; float64 100 1.1, 150
+# 0.87, 256 0.75; with AVX2 float32 333 0.93, 512 1.02, 601 0.88, 700 0.81 (64 MB, two cores, Granite Rapids), on Zen 3
+# 512 1.08, 700 1.06 before edges were put together. bfloat16 1024 1.28, 2048 1.0 (Zen 4).
+BEHIND_BYTES = 1000 if WIDE else 2560
 # Of what is streamed: bytes ahead of what is read, in any page, that it must not lie within: 1023 classes, × copy, 64
 # 1.96, 192 1.5, 320 1.4, from 576 on 1.3 (64 MB, two cores, Zen 4).
 CLEAR_BYTES = 256
@@ -37,6 +39,10 @@ AHEAD = 2048
 # are worked out twice (float32 9.3, 9.8); from 2M classes on it is the other way round (two cores, Zen 4).
 KEEP_BYTES = 3 << 20
 GROUP_CLASSES = 16384  # classes of all rows in a group, of which there are up to LANES: 64 KB of terms; not compared
+# The same where rows that are gone through together are written behind others and registers are wide, so that it is no
+# great loss that fewer settle at once: 333 to 1024 classes take 0.92 to 0.96 of the time (64 MB, two cores, Granite
+# Rapids); in cache, or a row at a time, up to 1.2. Where registers are not wide 1024 take 1.15 (Zen 3).
+GROUP_CLASSES_L1 = 3072 if WIDE else GROUP_CLASSES
 # Of logits from which on results are written past the caches, which could not hold both anyway: at 16 to 31 MB 0.93 to
 # 1.4 times as fast, 0.85 to 1.35 if the gradient is read next; at 12 MB mostly a loss (two cores, Zen 4, 32 MB L3).
 STREAM_BYTES = 16 << 20

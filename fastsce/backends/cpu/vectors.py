@@ -204,8 +204,17 @@ def assembly(target, code):
 
 def few_registers():
     """Whether an x86 CPU has 16 vector registers, as without AVX-512, not 32."""
+    return bool(re.search("%[xy]mm", sum_of_vectors()))
+
+
+def wide_registers():
+    """Whether one holds 64 bytes."""
+    return "%zmm" in sum_of_vectors()
+
+
+def sum_of_vectors():
     asked = "define <16 x float> @asked(<16 x float> %x) { %y = fadd <16 x float> %x, %x ret <16 x float> %y }"
-    return bool(re.search("%[xy]mm", assembly(cpu_target.target_context.codegen()._tm, asked)))
+    return assembly(cpu_target.target_context.codegen()._tm, asked)
 
 
 def selected_type(mask, a, b):
