@@ -1,5 +1,5 @@
-"""Small calls on plain NumPy arrays, in which nearly all the time is Python's: what follows from types, shapes and
-options is found out once for all calls like them.
+"""Calls on plain NumPy arrays of less than 16 MB, in which much of the time is Python's, or nearly all: what follows
+from types, shapes and options is found out once for all calls like them.
 
 Any other call goes the long way, by `fastsce.problem`: one that names a backend, so that tests can compare both ways,
 and one whose arrays or labels are to be refused.

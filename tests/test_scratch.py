@@ -88,7 +88,7 @@ def test_every_function_gives_back_what_it_borrows():
     lse = fastsce.logsumexp(x)
     none = {"reduction": "none", "sample_weight": w}
     calls = [
-        (2, lambda: fastsce.cross_entropy(x, y)),
+        (1, lambda: fastsce.cross_entropy(x, y)),
         (1, lambda: fastsce.cross_entropy_value_and_grad(x, y)),
         (2, lambda: fastsce.cross_entropy_grad_and_hess(x, y)),
         (5, lambda: fastsce.cross_entropy(x, y.astype(np.int32), sample_weight=w)),

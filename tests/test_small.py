@@ -11,6 +11,7 @@ import fastsce
 from fastsce import api, cross_entropy, cross_entropy_value_and_grad, small
 
 SHAPES = [(1, 2), (1, 10), (32, 10), (33, 63), (17, 64), (40, 100), (3, 512), (3, 513), (9000, 5), (1, 65536)]
+SHAPES += [(200, 1000), (40000, 5), (16385, 12), (2, 300000), (1, 100000)]  # for several threads
 OPTIONS = {
     "plain": {},
     "sum": {"reduction": "sum"},
@@ -93,7 +94,8 @@ def test_other_calls_do_not():
         (x, x, None, {}),
         (x[None], target[None], None, {}),
         (x[:0], target[:0], None, {}),
-        (np.zeros((300, 300), np.float32), np.zeros(300, np.int64), None, {}),
+        (np.zeros((1024, 4096), np.float32), np.zeros(1024, np.int64), None, {}),
+        (np.zeros((300000, 2), np.float32), np.zeros(300000, np.int64), None, {}),
     ]
     for given, labelled, out, options in calls:
         with pytest.raises(AssertionError, match="long way"):

@@ -5,6 +5,7 @@ Arrays are NumPy views with the class axis last; `fastsce.backends.reference` sa
 
 from __future__ import annotations
 
+import math
 from functools import cache, lru_cache
 
 import numpy as np
@@ -24,7 +25,6 @@ from fastsce.backends.cpu.tuning import (
     DESK_CLASSES,
     KEEP_BYTES,
     LONGEST_COLUMN,
-    PIECE,
     SHORT,
     SHORT_APART,
     STREAM_BYTES,
@@ -198,25 +198,36 @@ def way_out(grad, scaled):
 
 
 def small_call(spec, dtype, shape, gradient):
-    """A function of (divisor, logits, labels, lse, grad) for calls of this kind; None if one part is too few."""
-    rows, classes = shape
-    if dtype.itemsize * rows * classes > ALONE or rows > PIECE:
+    """A function of (divisor, logits, labels, lse, grad) for calls of this kind; None if they are too large."""
+    (rows, classes), size = shape, dtype.itemsize * math.prod(shape)
+    if size >= STREAM_BYTES or rows > ALONE:  # from so many on, threads look through labels
         return None
     law, write = law_of(spec, classes, False, dtype), GRADIENT if gradient else NOTHING
     weight = ones(classes, dtype) if law.off > 0.0 else nothing(dtype, 1)
-    given = (1, write, False, False, False, False, False, False, spec.ignore_index)
-    kernel, plan, scratch = plan_of((1, rows, classes), dtype.itemsize, True, True, True, *given)
+
+    def planned(parts):
+        given = (write, False, False, False, False, False, False, spec.ignore_index)
+        return plan_of((1, rows, classes), dtype.itemsize, True, True, True, parts, *given)
+
+    alone = kernel, plan, _ = planned(1)
     numbers, wide, memory = np.empty(1), np.empty((1, 1, 1), dtype), np.empty(JOB_BYTES, np.uint8)
     args = (wide, NO_LABELS, weight, numbers, numbers, numbers, wide, wide, law, None, plan._replace(parts=2), memory)
     address = kernel.entry((dtype.char, "", True), args)(*args)  # for several parts a kernel says where the code is
-    example = (law, plan, weight, address, 1.0, wide[0], NO_LABELS, numbers, wide[0], memory)
-    entry, size = small.entry(dtype.char, example), small_bytes(rows, scratch)
+    example = (law, plan, weight, address, 1.0, wide[0], NO_LABELS, numbers, wide[0], 0, False, memory)
+    entry = small.entry(dtype.char, example)
 
     def run(divisor, logits, labels, lse, grad):
-        memory = borrow(size)
-        total = entry(law, plan, weight, address, divisor, logits, labels, lse, grad, memory)
+        parts = 1 if size <= ALONE else parts_of(size, rows)
+        _, plan, scratch = alone if parts == 1 else planned(parts)
+        several = 1 if parts == 1 else min(plan.parts, thread_count())
+        own = several * scratch
+        memory = borrow(small_bytes(rows, own))
+        found = entry(law, plan, weight, address, divisor, logits, labels, lse, grad, own, False, memory)
+        if plan.parts > 1 and found is not None:
+            threads.drive(address, memory, scratch, 0, plan.parts, several)
+            found = entry(law, plan, weight, address, found, logits, labels, lse, grad, own, True, memory)
         give_back(memory)
-        return total
+        return found
 
     return run
 
