@@ -6,13 +6,14 @@ from expect import same_bits
 
 import fastsce
 from fastsce.backends import cpu
+from fastsce.backends.cpu import room
 from fastsce.backends.cpu.tuning import BLOCK, GROUP_CLASSES, LANES
 from fastsce.spec import BFLOAT16
 
 KINDS = {"float32": np.float32, "float64": np.float64, "float16": np.float16, "bfloat16": BFLOAT16}
 # classes, and how far in numbers past a cache line the gradient begins
 SHAPES = [
-    (400, 0),  # several groups of LANES rows
+    (400, 0),  # several groups of many rows
     (400, 1),  # rows share lines
     (257, 9),
     (1000, 0),
@@ -178,7 +179,7 @@ def test_gradients_just_ahead_of_the_logits_in_another_page(classes, kind, ahead
     monkeypatch.setattr(cpu, "SHORT", 0)
     x, y = batch(classes, kind, None)
     memory = np.zeros(x.nbytes + 8192, np.uint8)
-    group = min(LANES, GROUP_CLASSES // classes) * classes * x.itemsize
+    group = room.group_rows(classes, False, kind == "float32") * classes * x.itemsize
     start = (-memory.ctypes.data) % 4096
     memory[start : start + x.nbytes] = x.view(np.uint8).reshape(-1)
     x = memory[start : start + x.nbytes].view(x.dtype).reshape(x.shape)

@@ -42,7 +42,7 @@ def stream(yes):
 
 short = [(1, 10), (100, 3), (100, 10), (33, 100), (33, 130)]
 shapes = [*short, (32, 512), (37, 700), (48, 1024), (33, 1000), (20, 4096), (9, 5000)]
-for dtype, (rows, classes), at_end in itertools.product((np.float32, np.float16), shapes, (True, False)):
+for dtype, (rows, classes), at_end in itertools.product((np.float32, np.float64, np.float16), shapes, (True, False)):
     rng = np.random.default_rng(0)
     x, y = rng.standard_normal((rows, classes)).astype(dtype), rng.integers(0, classes, rows)
     y[1::3] = -100

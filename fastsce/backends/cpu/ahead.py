@@ -17,18 +17,18 @@ from fastsce.backends.cpu.jit import device
 from fastsce.backends.cpu.memory import adjoin, at, moved, place, size_of
 from fastsce.backends.cpu.plan import NOTHING, Line
 from fastsce.backends.cpu.tuning import GROUP, LANES
-from fastsce.backends.cpu.vectors import I8, I32, I64, call
+from fastsce.backends.cpu.vectors import I8, I32, I64, call, from_amd
 
 FOUR = 4 * LANES
 
 
-def define_prefetch(doc, locality):
+def define_prefetch(doc, level):
     @intrinsic(prefer_literal=True)
     def prefetch_as(typing, p, index, lanes):
         def build(context, b, signature, args):
             for i in range(0, lanes.literal_value, max(64 // size_of(p), 1)):
                 address = b.bitcast(place(b, args[0], b.add(args[1], I64(i))), I8.as_pointer())
-                call(b, "llvm.prefetch.p0", ir.VoidType(), [address, I32(0), I32(locality(context)), I32(1)])
+                call(b, "llvm.prefetch.p0", ir.VoidType(), [address, I32(0), I32(4 - level), I32(1)])
             return context.get_dummy_value()
 
         return types.void(p, types.int64, lanes), build
@@ -37,15 +37,10 @@ def define_prefetch(doc, locality):
     return prefetch_as
 
 
-def beside_streams(context):
-    """L2, not L1: on Intel a line on its way to L1 holds one of the few buffers that streamed ones need. Whether that
-    is so on AMD is not measured: Zen 4 is the first to tell one from the other.
-    """
-    return 3 if context.codegen()._get_host_cpu_name().startswith("znver") else 2
-
-
-prefetch = define_prefetch("Ask for the cache lines of p[index : index + lanes]; any address will do.", lambda _: 3)
-prefetch_beside = define_prefetch("The same, while others are streamed.", beside_streams)
+prefetch = define_prefetch("Ask for the cache lines of p[index : index + lanes]; any address will do.", 1)
+# On Intel a line on its way to L1 holds one of the few buffers that streamed ones need, on its way to L2 it does not.
+# Zen 4 is the first AMD to tell one from the other, and not measured.
+prefetch_beside = define_prefetch("The same, while others are streamed.", 1 if from_amd() else 2)
 
 
 class Lines(NamedTuple):

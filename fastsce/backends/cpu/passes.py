@@ -207,25 +207,30 @@ def stream_edges(t, g, n, classes, f, places, adjoining, seams):
         head, whole = whole_steps(there, 0, classes, classes, True)
         joined = adjoining and r > 0
         for i in range(0, head, LANES):
-            put(seams, k + i, joined, there, i, head, edge(e, i, push, place, special))
+            put_edge(seams, k + i, joined, there, i, head, edge(e, i, push, place, special))
         k += head if joined else 0
         joined = adjoining and r < n - 1
         for i in range(whole, classes, LANES):
-            put(seams, k + i - whole, joined, there, i, classes, edge(e, i, push, place, special))
+            put_edge(seams, k + i - whole, joined, there, i, classes, edge(e, i, push, place, special))
         k += classes - whole if joined else 0
-    stop, k = k, 0
-    for r in range(n):
-        there = row(g, r)
-        _, whole = whole_steps(there, 0, classes, classes, True)
-        size = classes - whole + past_boundary(there, classes)
-        if k < stop:
-            for i in range(0, size, numbers_in_line(there)):
-                stream_line(moved(seams, k), moved(there, whole), i)
-        k += size
+    if k > 0:
+        stream_seams(seams, g, n - 1, classes)
 
 
 @device
-def put(seams, k, joined, g, i, stop, v):
+def stream_seams(seams, g, n, classes):
+    """What each of n rows shares with the next."""
+    for r in range(n):
+        there = row(g, r)
+        _, whole = whole_steps(there, 0, classes, classes, True)
+        size = classes - whole + past_boundary(there, classes)  # the end of this row, the beginning of the next
+        for i in range(0, size, numbers_in_line(there)):
+            stream_line(seams, moved(there, whole), i)
+        seams = moved(seams, size)
+
+
+@device
+def put_edge(seams, k, joined, g, i, stop, v):
     if joined:
         store(seams, k, v)
     else:

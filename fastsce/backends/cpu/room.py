@@ -20,7 +20,7 @@ ROWS_START = FACTS_BYTES + FOLD_BYTES + TOPS_BYTES + TAILS_BYTES + MAKINGS_BYTES
 
 
 def group_rows(classes, copies, in_l1):
-    """How many rows are worked on together; `in_l1`: no more than fit there, if two do."""
+    """How many rows are worked on together; `in_l1`: no more than fit there, but two at least."""
     if copies:
         return 1
     some = max(2, GROUP_CLASSES_L1 // classes) if in_l1 else GROUP_CLASSES // classes
@@ -80,7 +80,7 @@ def folds_at(scratch, job):
 
 @device
 def seams_at(scratch, job):
-    """For the edges of LANES rows, each less than two lines, in the place of folds."""
+    """For what LANES rows share, at most two lines between one and the next, in the place of folds that were read."""
     return spare(scratch, FACTS_BYTES, job.grad.data)
 
 

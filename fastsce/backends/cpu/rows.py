@@ -4,7 +4,8 @@ A row is read from main memory once, in blocks that stay in the L1 cache: the bl
 e and their sum, relative to m, the largest u so far. Then the gradient is written once. Terms are kept for it
 where they fit the caches, and computed again where they do not. Between the two, what there is once a row is worked out
 for a group of rows at a time, and for rows that are gone through together m and what comes of it too. Rows of large
-batches, unless they are short, are written while the next group is read, so that neither memory nor arithmetic waits.
+batches whose gradient is terms times a factor, unless they are short, are written while the next group is read, so that
+neither memory nor arithmetic waits.
 
 Rows laid out in any other way are copied, one at a time.
 """
@@ -120,7 +121,7 @@ def share(part, scratch, job, soft, softcap):
 @device
 def read_group(here, before, job, soft, softcap):
     """Read all rows and work out their coefficients; meanwhile write those read before: a row's middle beside each
-    row, a block after each block.
+    row, a block after each block, and edges at the end.
     """
     i, n, scratch = here
     facts, plan, classes = facts_at(scratch, job), job.plan, job.logits.shape[2]
@@ -170,7 +171,7 @@ def read_together(i, n, y, facts, before, job, soft, softcap, scratch):
             x_top = maths.maximum(top, x_top)
         store(f, X_TOP, x_top)
         note_frame(f, maths.unit(x_top, law.inner, softcap), load(f, POWER, LANES), law)
-        if job.plan.behind:
+        if job.plan.behind and soft is None:
             add_behind(x, soon, n, facts, notes, before, job, soft, softcap, scratch)
         else:
             t, ahead = terms_of(0, job, scratch), max(AHEAD, n * classes)

@@ -2,9 +2,9 @@
 or another CPU, are named. bench/diary/ tells the whole story.
 """
 
-from fastsce.backends.cpu.vectors import wide_registers
+from fastsce.backends.cpu.vectors import from_amd, wide_registers
 
-WIDE = wide_registers()  # as with AVX-512
+WIDE = wide_registers() and not from_amd()  # AVX-512 as Intel has it; not measured on Zen 4 and 5
 
 # Classes in a step of a row, rows whose coefficients go side by side, samples in a strip. 32 in a strip: 10 classes
 # −8 %, 100 classes +20 %; 64 in a step: 64 classes twice as long, long rows as long (Zen 4).
@@ -24,7 +24,8 @@ TOGETHER_SAVED = 512
 # Of a streamed row's bytes: from here on it is written while others are read, unless it has 16-bit numbers and can go
 # together. With AVX-512 float32 200 classes take 1.0 of the time, 255 0.94, 301 0.87, 512 0.85; float64 100 1.1, 150
 # 0.87, 256 0.75; with AVX2 float32 333 0.93, 512 1.02, 601 0.88, 700 0.81 (64 MB, two cores, Granite Rapids), on Zen 3
-# 512 1.08, 700 1.06 before edges were put together. bfloat16 1024 1.28, 2048 1.0 (Zen 4).
+# 512 1.08, 700 1.06 before edges were put together. On Zen 4, where they shared no lines, float32 384 1.07, 512 1.0,
+# 640 0.89, float64 256 1.07, 512 0.96, bfloat16 1024 1.28, 2048 1.0.
 BEHIND_BYTES = 1000 if WIDE else 2560
 # Of what is streamed: bytes ahead of what is read, in any page, that it must not lie within: 1023 classes, × copy, 64
 # 1.96, 192 1.5, 320 1.4, from 576 on 1.3 (64 MB, two cores, Zen 4).

@@ -208,8 +208,13 @@ def few_registers():
 
 
 def wide_registers():
-    """Whether one holds 64 bytes."""
+    """Whether a vector register holds 64 bytes, as with AVX-512."""
     return "%zmm" in sum_of_vectors()
+
+
+def from_amd():
+    """Whether kernels are made for an AMD of Zen 1 or later."""
+    return cpu_target.target_context.codegen()._get_host_cpu_name().startswith("znver")
 
 
 def sum_of_vectors():
