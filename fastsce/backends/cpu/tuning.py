@@ -62,7 +62,9 @@ SHORT = 120
 SHORT_APART = 320  # the same where the classes of a row do not lie side by side, and would be copied one by one
 LONGEST_COLUMN = 16384  # classes: a tile of 16 samples has 1 MB there; longer columns are copied, row by row
 ROW_BYTES = 8 << 10  # of a tile of rows: what is asked for ahead needs L1 too; 4 and 16 KB: within the noise
-COLUMN_BYTES = 256 << 10  # of a tile of columns, in L2: at 1000 classes 6.8 ms, with 128 KB 8.9 (two cores)
+# Of a tile of columns, in L2: at 1000 classes 6.8 ms, with 128 KB 8.9 (two cores). With 512 KB, not 256, 250 MB of 1000
+# classes take 0.90 of the time, 4000 0.66, float64 1000 0.83, 500 1.0 (two cores, Granite Rapids: 2 MB L2).
+COLUMN_BYTES = (512 if WIDE else 256) << 10
 TILE_LANES = 256  # samples in a tile at most: lines of 1 KB are read and written at 0.95 x copy, of 256 bytes at 1.1
 STEP = 32  # classes whose terms are added up before they come to those before: a sum of few float64; not compared
 CLASSES_AHEAD = 4  # in a column: a bare copy through tiles of 21 classes takes 5.7 ms, with 1 ahead 6.5 (two cores)
