@@ -179,7 +179,7 @@ def test_gradients_just_ahead_of_the_logits_in_another_page(classes, kind, ahead
     monkeypatch.setattr(cpu, "SHORT", 0)
     x, y = batch(classes, kind, None)
     memory = np.zeros(x.nbytes + 8192, np.uint8)
-    group = room.group_rows(classes, False, kind == "float32") * classes * x.itemsize
+    group = room.group_rows(classes, False, True) * classes * x.itemsize
     start = (-memory.ctypes.data) % 4096
     memory[start : start + x.nbytes] = x.view(np.uint8).reshape(-1)
     x = memory[start : start + x.nbytes].view(x.dtype).reshape(x.shape)

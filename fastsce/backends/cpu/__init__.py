@@ -179,7 +179,7 @@ def plan_of(
         parts = min(COPIES * parts, a * b)
     behind = behind and keep and not copies
     together = classes <= (TOGETHER_SAVED if saved else TOGETHER)
-    group = room.group_rows(classes, copies, behind and together)
+    group = room.group_rows(classes, copies, together and (stream or write == NOTHING))
     at_desk = (group if together else DESK_CLASSES // classes) if desk and not copies else 0
     given = (saved, stream and not copies and not at_desk, weighted, untargeted, ignored)
     how = {"together": together, "keep": keep, "behind": behind, "copies": copies, "group": group, "desk": at_desk}

@@ -12,18 +12,18 @@ from fastsce.backends.cpu.memory import at, moved, spare, workspace
 from fastsce.backends.cpu.plan import NOTHING
 from fastsce.backends.cpu.terms import MAKINGS_BYTES, TOPS_BYTES, Notes, Rows
 from fastsce.backends.cpu.tiles import send
-from fastsce.backends.cpu.tuning import BLOCK, GROUP_CLASSES, GROUP_CLASSES_BEHIND, LANES
+from fastsce.backends.cpu.tuning import BLOCK, GROUP_CLASSES, GROUP_CLASSES_FAR, LANES
 
 FOLD_BYTES = 2 * 8 * LANES * LANES + 64
 TAILS_BYTES = 8 * LANES * LANES + 64
 ROWS_START = FACTS_BYTES + FOLD_BYTES + TOPS_BYTES + TAILS_BYTES + MAKINGS_BYTES
 
 
-def group_rows(classes, copies, behind):
-    """How many rows are worked on together; `behind`: they are gone through together and written behind others."""
+def group_rows(classes, copies, far):
+    """How many rows are worked on together; `far`: they are gone through together, and nothing is written that caches hold."""
     if copies:
         return 1
-    some = max(2, GROUP_CLASSES_BEHIND // classes) if behind else GROUP_CLASSES // classes
+    some = max(2, GROUP_CLASSES_FAR // classes) if far else GROUP_CLASSES // classes
     return max(1, min(LANES, some))
 
 

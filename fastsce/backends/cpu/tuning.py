@@ -43,7 +43,7 @@ GROUP_CLASSES = 16384  # classes of all rows in a group, of which there are up t
 # The same where rows that are gone through together are written behind others and registers are wide, so that it is no
 # great loss that fewer settle at once: 333 to 1024 classes take 0.92 to 0.96 of the time (64 MB, two cores, Granite
 # Rapids); in cache, or a row at a time, up to 1.2. Where registers are not wide 1024 take 1.15 (Zen 3).
-GROUP_CLASSES_BEHIND = 3072 if WIDE else GROUP_CLASSES
+GROUP_CLASSES_FAR = 3072 if WIDE else GROUP_CLASSES
 # Of logits from which on results are written past the caches, which could not hold both anyway: at 16 to 31 MB 0.93 to
 # 1.4 times as fast, 0.85 to 1.35 if the gradient is read next; at 12 MB mostly a loss (two cores, Zen 4, 32 MB L3).
 STREAM_BYTES = 16 << 20
