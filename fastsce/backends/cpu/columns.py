@@ -46,7 +46,21 @@ from fastsce.backends.cpu.strips import (
     write_hessian,
     write_log_softmax,
 )
-from fastsce.backends.cpu.tiles import Coming, Part, bring, bring_rest, desk_bytes, stride, take, tile_bytes
+from fastsce.backends.cpu.tiles import (
+    Coming,
+    Going,
+    Moving,
+    Part,
+    bring,
+    bring_rest,
+    desk_bytes,
+    next_to_go,
+    send_groups,
+    send_rest,
+    stride,
+    take,
+    tile_bytes,
+)
 from fastsce.backends.cpu.tuning import COLUMN_BYTES, GROUP, LANES, ROW_BYTES, TILE_LANES
 from fastsce.backends.cpu.vectors import lane_numbers
 
@@ -54,7 +68,8 @@ from fastsce.backends.cpu.vectors import lane_numbers
 def tile_lanes(classes, samples, itemsize, side_by_side):
     """How many samples a tile holds."""
     wished = (ROW_BYTES if side_by_side else COLUMN_BYTES) // (classes * itemsize)
-    return max(LANES, min(wished, TILE_LANES, samples + LANES - 1) // LANES * LANES)
+    lanes = max(LANES, min(wished, TILE_LANES, samples + LANES - 1) // LANES * LANES)
+    return lanes if lanes < GROUP or side_by_side else lanes // GROUP * GROUP
 
 
 def scratch_bytes(classes, lanes):
@@ -77,6 +92,7 @@ def share(part, scratch, job, soft, softcap):
     start, stop = part * count // job.plan.parts, (part + 1) * count // job.plan.parts
     side_by_side = job.logits.strides[1] == job.logits.item
     x = workspace(scratch, FACTS_BYTES, job.logits.data)
+    going = Going(Part(x, 0, 0, 0), 0, job.grad.shape[2])
     other = workspace(scratch, FACTS_BYTES + tile_bytes(job.logits.shape[2], lanes), job.logits.data)
     for i in range(start, stop):
         here = samples_of(i, tiles, lanes, missing, x, job.logits)
@@ -85,8 +101,9 @@ def share(part, scratch, job, soft, softcap):
             bring(job.logits, here, stride(lanes))
         if i + 1 == stop or not side_by_side:
             after = Part(other, 0, 0, 0)
-        tile(here, after, job, soft, softcap, scratch)
+        going = tile(here, after, going, job, soft, softcap, scratch)
         x, other = other, x
+    send_rest(job.grad, going, stride(lanes), job.plan.stream)
     fence()
 
 
@@ -107,9 +124,10 @@ def before_boundary(v):
 
 
 @device
-def tile(here, after, job, soft, softcap, scratch):
-    """Work on a tile. Where its samples lie side by side, the tile after it is brought meanwhile, four steps after each
-    four terms, so that memory need not wait for arithmetic: what is still to come goes from function to function.
+def tile(here, after, going, job, soft, softcap, scratch):
+    """Work on a tile. Where samples lie side by side, the tile after it is brought meanwhile, and the group before is
+    sent, four steps of each after four terms, so that memory need not wait for arithmetic: what is still to come and to
+    go is handed from function to function.
     """
     plan, classes, width = job.plan, job.logits.shape[2], stride(job.plan.lanes)
     size = tile_bytes(classes, plan.lanes)
@@ -121,41 +139,45 @@ def tile(here, after, job, soft, softcap, scratch):
         bring(job.soft, Part(q, here.a, here.b, here.n), width)
     desk = spare(scratch, FACTS_BYTES + 4 * size, job.logits.data)
     coming = Coming(after, 0, 0)
+    if after.n < GROUP:  # it comes faster than groups go
+        send_rest(job.grad, going, width, plan.stream)
+        going = Going(here, 0, classes)
     if soft is None and softcap is None and is_plain(job.law, plan):
-        coming = plain_tile(here, e, coming, job)
+        coming, going = plain_tile(here, e, coming, going, job)
     else:
-        coming = noted_tile(here, e, q, coming, facts_at(scratch, job), job, soft, softcap)
-    for lane in range(0, here.n, GROUP):
-        b, n = here.b + lane, min(GROUP, here.n - lane)
-        if plan.write != NOTHING:
-            take(moved(x, lane), width, n, job.grad, here.a, b, plan.stream, desk)
-        if plan.write == HESSIAN:
-            take(moved(e, lane), width, n, job.hess, here.a, b, plan.stream, desk)
+        coming, going = noted_tile(here, e, q, coming, going, facts_at(scratch, job), job, soft, softcap)
+    if plan.write != NOTHING:
+        take(x, width, here, job.grad, plan.stream, desk)
+    if plan.write == HESSIAN:
+        send_groups(e, width, here, job.hess, plan.stream)
+        take(e, width, here, job.hess, plan.stream, desk)
     if after.n > 0:
         bring_rest(job.logits, coming, width)
+    return going
 
 
 @apart
-def noted_tile(here, e, q, coming, facts, job, soft, softcap):
+def noted_tile(here, e, q, coming, going, facts, job, soft, softcap):
     """Work on a tile in three passes over each group. The gradient is left in its place, the Hessian in e."""
     (x, a, b, samples), classes = here, job.logits.shape[2]
     later, soon = lines_about(job, a, b)
     for lane in range(0, samples, GROUP):
         i, n = a * job.logits.shape[1] + b + lane, min(GROUP, samples - lane)
         for j in range(0, n, LANES):
-            to_read, to_write = further(later, lane + j, classes), further(soon, lane + j, classes)
-            some = min(LANES, n - j)
-            coming = read_strip(i + j, some, lane + j, j, x, e, q, coming, to_read, to_write, facts, job, soft, softcap)
+            moving = Moving(coming, going, further(later, lane + j, classes), further(soon, lane + j, classes))
+            moving = read_strip(i + j, min(LANES, n - j), lane + j, j, x, e, q, moving, facts, job, soft, softcap)
+            coming, going, _, _ = moving
             ask_for_group(job, i + j)
         settle_rows(i, n, facts, job, soft, softcap)
         if job.plan.write != NOTHING:
             for j in range(0, n, LANES):
                 write_strip(lane + j, j, x, e, q, facts, job, soft, softcap)
-    return coming
+        going = next_to_go(going, here, lane, n, job)
+    return coming, going
 
 
 @device
-def read_strip(i, n, lane, j, x, e, q, coming, later, soon, facts, job, soft, softcap):
+def read_strip(i, n, lane, j, x, e, q, moving, facts, job, soft, softcap):
     """x[c·width + lane …]: class c of these rows; facts[… + j …]: theirs."""
     law, plan, w, classes, width = job.law, job.plan, job.weight, job.logits.shape[2], stride(job.plan.lanes)
     y = begin(i, n, j, facts, job)
@@ -175,10 +197,10 @@ def read_strip(i, n, lane, j, x, e, q, coming, later, soon, facts, job, soft, so
     m, about = note_frame(moved(facts.numbers, j), maths.unit(x_top, law.inner, softcap), power, law)
     if soft is not None or law.off > 0.0:
         weigh(x, q, w, lane, j, width, classes, m, about, facts, law, soft, softcap)
-    rest, ties, coming = terms(x, e, lane, width, classes, x_top, about, coming, later, soon, job, softcap)
+    rest, ties, moving = terms(x, e, lane, width, classes, x_top, about, moving, job, softcap)
     store(facts.sums, REST + j, rest)
     store(facts.sums, TIES + j, ties)
-    return coming
+    return moving
 
 
 @device

@@ -144,6 +144,18 @@ def load(typing, p, index, lanes):
     return loaded_type(p, lanes)(p, types.int64, lanes), build
 
 
+@intrinsic
+def load_line(typing, p, index, like):
+    """From p[index] on as many numbers as a cache line has of those that `like` points to."""
+    result = Vector(compute_type(p.dtype), 64 // size_of(like))
+
+    def build(context, b, signature, args):
+        value = b.load(place(b, args[0], args[1], result.lanes), align=size_of(p))
+        return decode(context, b, value, p.dtype, result.lanes)
+
+    return result(p, types.int64, like), build
+
+
 def define_store(doc, nontemporal=False):
     @intrinsic
     def store_as(typing, p, index, value):

@@ -17,26 +17,30 @@ from fastsce.backends.cpu.partial import store_part
 from fastsce.backends.cpu.plan import HESSIAN, IGNORED, NOTHING
 from fastsce.backends.cpu.reductions import first
 from fastsce.backends.cpu.strips import clear_ignored, terms
-from fastsce.backends.cpu.tiles import stride
-from fastsce.backends.cpu.tuning import LANES
+from fastsce.backends.cpu.tiles import Moving, next_to_go, stride
+from fastsce.backends.cpu.tuning import GROUP, LANES
 from fastsce.backends.cpu.vectors import narrow, same_integer, widen
 
 
 @apart
-def plain_tile(here, e, coming, job):
+def plain_tile(here, e, coming, going, job):
     """Work on a tile. The gradient is left in its place, the Hessian in e."""
     (x, a, b, n), classes = here, job.logits.shape[2]
     job = plain(job)
     later, soon = lines_about(job, a, b)
-    for j in range(0, n, LANES):
-        i, some = a * job.logits.shape[1] + b + j, min(LANES, n - j)
-        coming = plain_strip(i, some, j, x, e, coming, further(later, j, classes), further(soon, j, classes), job)
-        ask_for_group(job, i)
-    return coming
+    for lane in range(0, n, GROUP):
+        some = min(GROUP, n - lane)
+        for j in range(lane, lane + some, LANES):
+            i = a * job.logits.shape[1] + b + j
+            moving = Moving(coming, going, further(later, j, classes), further(soon, j, classes))
+            coming, going, _, _ = plain_strip(i, min(LANES, n - j), j, x, e, moving, job)
+            ask_for_group(job, i)
+        going = next_to_go(going, here, lane, some, job)
+    return coming, going
 
 
 @device
-def plain_strip(i, n, lane, x, e, coming, later, soon, job):
+def plain_strip(i, n, lane, x, e, moving, job):
     """n rows from row i on, in a tile's lanes from `lane` on. The gradient is left in x, the Hessian in e."""
     law, plan, classes, width = job.law, job.plan, job.logits.shape[2], stride(job.plan.lanes)
     y = labels_at(job.labels, i, n, classes, plan)
@@ -48,7 +52,7 @@ def plain_strip(i, n, lane, x, e, coming, later, soon, job):
     down = narrow(scale, m)
     power = maths.carried(down)
     about = frame.about(m, power, law)
-    rest, ties, coming = terms(x, e, lane, width, classes, x_top, about, coming, later, soon, job, None)
+    rest, ties, moving = terms(x, e, lane, width, classes, x_top, about, moving, job, None)
 
     unit = frame.inverse_top(widen(x_top), m, about, power, law)
     log_s, p_top, p_top_minus_1, to_p = maths.row_sums(unit, rest, ties, x_top)
@@ -58,7 +62,7 @@ def plain_strip(i, n, lane, x, e, coming, later, soon, job):
     store_part(job.lse, i, n, lse)
     store_part(job.loss, i, n, loss)
     if plan.write == NOTHING:
-        return coming
+        return moving
     push, top = narrow(scale * to_p, m), narrow(scale * p_top_minus_1, m)
     here = maths.label_gradient(push, down, top, x_y == x_top)
     if plan.write == HESSIAN:
@@ -66,7 +70,7 @@ def plain_strip(i, n, lane, x, e, coming, later, soon, job):
         write_both(x, e, lane, width, classes, y, here, push, down, x_top, narrow(to_p, m), bend)
     else:
         write_terms(x, lane, width, classes, y, here, push)
-    return coming
+    return moving
 
 
 @device

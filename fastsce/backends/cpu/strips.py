@@ -5,7 +5,6 @@ from __future__ import annotations
 import numpy as np
 
 from fastsce import frame, maths
-from fastsce.backends.cpu.ahead import ask
 from fastsce.backends.cpu.coefficients import (
     BEND,
     CURVE,
@@ -25,7 +24,7 @@ from fastsce.backends.cpu.memory import load, store
 from fastsce.backends.cpu.plan import IGNORED
 from fastsce.backends.cpu.reductions import first
 from fastsce.backends.cpu.terms import term_of
-from fastsce.backends.cpu.tiles import bring_some
+from fastsce.backends.cpu.tiles import move_some
 from fastsce.backends.cpu.tuning import LANES, STEP
 from fastsce.backends.cpu.vectors import lane_numbers, narrow, same_integer, splat, widen
 
@@ -49,10 +48,8 @@ def first_largest(x, lane, width, classes, x_top):
 
 
 @device
-def terms(x, e, lane, width, classes, x_top, about, coming, later, soon, job, softcap):
-    """Leave the terms in e. Returns the sum of all but the largest, how many are the largest, and what is
-    still to come of the next tile.
-    """
+def terms(x, e, lane, width, classes, x_top, about, moving, job, softcap):
+    """Leave the terms in e. Returns the sum of all but the largest, how many are the largest, and what still moves."""
     law, ties = job.law, narrow(splat(0.0, LANES), x_top)
     rest, fours = splat(0.0, LANES), classes // 4 * 4
     for start in range(0, fours, STEP):
@@ -63,21 +60,12 @@ def terms(x, e, lane, width, classes, x_top, about, coming, later, soon, job, so
             v2, ties = term(x, e, (c + 2) * width + lane, x_top, about, ties, law, softcap)
             v3, ties = term(x, e, (c + 3) * width + lane, x_top, about, ties, law, softcap)
             part = part + widen((v0 + v1) + (v2 + v3))
-            if coming.part.n >= LANES:
-                coming = bring_some(job.logits, coming, width)
-            else:
-                ask(later, c)
-                ask(soon, c)
+            moving = move_some(moving, c, width, job)
         rest = rest + part
     for c in range(fours, classes):
         v0, ties = term(x, e, c * width + lane, x_top, about, ties, law, softcap)
         rest = rest + widen(v0)
-    if coming.part.n >= LANES:
-        coming = bring_some(job.logits, coming, width)
-    else:
-        ask(later, fours)
-        ask(soon, fours)
-    return rest, widen(ties), coming
+    return rest, widen(ties), move_some(moving, fours, width, job)
 
 
 @device

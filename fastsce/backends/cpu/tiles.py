@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-from fastsce.backends.cpu.ahead import FOUR, prefetch
+from fastsce.backends.cpu.ahead import FOUR, ask, prefetch
 from fastsce.backends.cpu.jit import device
 from fastsce.backends.cpu.memory import (
     QUAD,
     View,
+    address_of,
     adjoin,
     at,
     collect,
@@ -16,7 +17,9 @@ from fastsce.backends.cpu.memory import (
     deal,
     load,
     load_apart,
+    load_line,
     moved,
+    numbers_in_line,
     past_boundary,
     quads_in,
     quads_out,
@@ -26,6 +29,7 @@ from fastsce.backends.cpu.memory import (
     stream_line,
 )
 from fastsce.backends.cpu.partial import load_part, store_part
+from fastsce.backends.cpu.plan import NOTHING
 from fastsce.backends.cpu.tuning import CLASSES_AHEAD, GROUP, LANES, SHORT_APART
 
 
@@ -61,6 +65,37 @@ class Coming(NamedTuple):
     part: Any
     c: Any
     j: Any
+
+
+class Going(NamedTuple):
+    """A group of a tile, from a lane on, that is being sent where its samples lie side by side: class c goes next."""
+
+    part: Any
+    lane: Any
+    c: Any
+
+
+class Moving(NamedTuple):
+    """What moves while terms are worked out: a tile that comes, a group that goes, lines that are asked for."""
+
+    coming: Any
+    going: Any
+    later: Any
+    soon: Any
+
+
+@device
+def move_some(moving, i, width, job):
+    """A step of each, before the group's place is taken by what comes."""
+    coming, going, later, soon = moving
+    if going.c < job.grad.shape[2]:
+        going = send_class(job.grad, going, width, job.plan.stream)
+    if coming.part.n >= LANES:
+        coming = bring_some(job.logits, coming, width)
+    else:
+        ask(later, i)
+        ask(soon, i)
+    return Moving(coming, going, later, soon)
 
 
 @device
@@ -157,26 +192,92 @@ def collect_few(source, width, classes, target):
 
 
 @device
-def take(x, width, n, v, a, b, streaming, desk):
-    """The way back; rows that adjoin are put together at a desk, so that they leave in whole lines."""
-    classes, whole = v.shape[2], n // LANES * LANES
-    if v.strides[1] == v.item:
-        for c in range(classes):
-            p = at(v, a, b, c)
-            whole_lines = streaming and v.item * LANES >= 64 and past_boundary(p, 0) == 0
-            for j in range(0, whole, LANES):
-                if whole_lines:
-                    stream(p, j, load(x, c * width + j, LANES))
-                else:
-                    store(p, j, load(x, c * width + j, LANES))
-            if whole < n:
-                store_part(p, whole, n - whole, load(x, c * width + whole, LANES))
-        return
-    if adjoin(v) and classes < SHORT_APART:
-        put_apart(x, width, n, View(desk, v.shape, v.strides, v.item), 0, 0)
-        send(desk, at(v, a, b, 0), n * classes, v.item, streaming)
+def next_to_go(going, part, lane, n, job):
+    """Send what is left of a group, and let the next go if it is whole; `send_edges` sends the others."""
+    v, goes = job.grad, n == GROUP and job.plan.write != NOTHING and job.grad.strides[1] == job.grad.item
+    send_rest(v, going, stride(job.plan.lanes), job.plan.stream)
+    return Going(part, lane, 0 if goes else v.shape[2])
+
+
+@device
+def send_rest(v, going, width, streaming):
+    while going.c < v.shape[2]:
+        going = send_class(v, going, width, streaming)
+
+
+@device
+def send_class(v, going, width, streaming):
+    """Of a class of a group the whole lines that are complete: they may begin with samples of the group before."""
+    (x, a, b, _), lane, c = going
+    p = at(v, a, b + lane, c)
+    line, back, i = numbers_in_line(p), past_line(p), c * width + lane
+    if lane > 0 or back == 0:
+        send_line(x, i - back, p, -back, streaming)
+    for j in range(line, GROUP, line):
+        send_line(x, i + j - back, p, j - back, streaming)
+    return Going(going.part, lane, c + 1)
+
+
+@device
+def send_line(x, i, p, j, streaming):
+    if streaming:
+        stream(p, j, load_line(x, i, p))
     else:
-        put_apart(x, width, n, v, a, b)
+        store(p, j, load_line(x, i, p))
+
+
+@device
+def past_line(p):
+    """How many elements lie between the beginning of a cache line and p."""
+    return -past_boundary(p, 0) & (numbers_in_line(p) - 1)
+
+
+@device
+def send_edges(x, part, v, width):
+    """Of each class what `send_class` leaves: the samples before the first line, those behind the last."""
+    _, a, b, n = part
+    whole = n // GROUP * GROUP
+    if whole == n and (address_of(at(v, a, b, 0)) | v.strides[2]) % 64 == 0:
+        return
+    for c in range(v.shape[2]):
+        p, start = at(v, a, b, c), 0
+        back = past_line(p)
+        if whole > 0:
+            send_part(x, c * width, p, 0, numbers_in_line(p) - back if back > 0 else 0)
+            start = whole - back
+        send_part(x, c * width, p, start, n)
+
+
+@device
+def send_part(x, i, p, start, stop):
+    for j in range(start, stop, LANES):
+        store_part(p, j, min(LANES, stop - j), load(x, i + j, LANES))
+
+
+@device
+def send_groups(x, width, part, v, streaming):
+    """All at once, where samples lie side by side."""
+    if v.strides[1] == v.item:
+        for lane in range(0, part.n // GROUP * GROUP, GROUP):
+            send_rest(v, Going(Part(x, part.a, part.b, part.n), lane, 0), width, streaming)
+
+
+@device
+def take(x, width, part, v, streaming, desk):
+    """The way back of what has not gone. Rows that adjoin are put together at a desk, so that they leave in whole
+    lines.
+    """
+    _, a, b, n = part
+    if v.strides[1] == v.item:
+        send_edges(x, part, v, width)
+        return
+    for lane in range(0, n, GROUP):
+        some, p = min(GROUP, n - lane), moved(x, lane)
+        if adjoin(v) and v.shape[2] < SHORT_APART:
+            put_apart(p, width, some, View(desk, v.shape, v.strides, v.item), 0, 0)
+            send(desk, at(v, a, b + lane, 0), some * v.shape[2], v.item, streaming)
+        else:
+            put_apart(p, width, some, v, a, b + lane)
 
 
 @device
