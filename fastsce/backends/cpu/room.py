@@ -20,7 +20,7 @@ ROWS_START = FACTS_BYTES + FOLD_BYTES + TOPS_BYTES + TAILS_BYTES + MAKINGS_BYTES
 
 
 def group_rows(classes, copies, far):
-    """How many rows are worked on together; `far`: they are gone through together, and written to memory or not at all."""
+    """How many rows are worked on together; `far`: they go together, and are written to memory or not at all."""
     if copies:
         return 1
     some = max(2, GROUP_CLASSES_FAR // classes) if far else GROUP_CLASSES // classes
