@@ -26,7 +26,7 @@ from fastsce.backends.cpu.coefficients import (
     settle_rows,
 )
 from fastsce.backends.cpu.jit import apart, device, kernel
-from fastsce.backends.cpu.memory import fence, gather, load, moved, past_boundary, spare, store, workspace
+from fastsce.backends.cpu.memory import fence, gather, load, moved, past_boundary, spare, store
 from fastsce.backends.cpu.parts import hand_out
 from fastsce.backends.cpu.plain import plain_tile
 from fastsce.backends.cpu.plan import (
@@ -54,11 +54,13 @@ from fastsce.backends.cpu.tiles import (
     bring,
     bring_rest,
     desk_bytes,
+    leave_over,
     next_to_go,
     send_groups,
     send_rest,
     stride,
     take,
+    tile_at,
     tile_bytes,
 )
 from fastsce.backends.cpu.tuning import COLUMN_BYTES, GROUP, LANES, ROW_BYTES, TILE_LANES
@@ -85,42 +87,52 @@ def columns(logits, target, weight, row_scale, loss, lse, grad, hess, law, softc
 
 @device
 def share(part, scratch, job, soft, softcap):
-    lanes = job.plan.lanes
-    missing = before_boundary(job.grad)
+    lanes, missing, leaves = job.plan.lanes, before_boundary(job.grad), leaves_over(job)
     tiles = -(-(job.logits.shape[1] + missing) // lanes)
     count = job.logits.shape[0] * tiles
     start, stop = part * count // job.plan.parts, (part + 1) * count // job.plan.parts
     side_by_side = job.logits.strides[1] == job.logits.item
-    x = workspace(scratch, FACTS_BYTES, job.logits.data)
-    going = Going(Part(x, 0, 0, 0), 0, job.grad.shape[2])
-    other = workspace(scratch, FACTS_BYTES + tile_bytes(job.logits.shape[2], lanes), job.logits.data)
+    x = tile_at(scratch, FACTS_BYTES, job.logits.data)
+    other = tile_at(scratch, FACTS_BYTES + tile_bytes(job.logits.shape[2], lanes), job.logits.data)
+    nothing = Part(x, 0, 0, 0, False, False)
+    going = Going(nothing, 0, job.grad.shape[2])
     for i in range(start, stop):
-        here = samples_of(i, tiles, lanes, missing, x, job.logits)
-        after = samples_of(i + 1, tiles, lanes, missing, other, job.logits)
+        follows, followed = leaves and i > start and i % tiles > 0, leaves and i + 1 < stop and (i + 1) % tiles > 0
+        here = samples_of(i, tiles, lanes, missing, x, job.logits, follows, followed)
+        after = samples_of(i + 1, tiles, lanes, missing, other, job.logits, followed, False)
         if i == start or not side_by_side:
             bring(job.logits, here, stride(lanes))
         if i + 1 == stop or not side_by_side:
-            after = Part(other, 0, 0, 0)
+            after = nothing
         going = tile(here, after, going, job, soft, softcap, scratch)
+        if followed:
+            leave_over(x, here, other, job.grad, stride(lanes))
         x, other = other, x
     send_rest(job.grad, going, stride(lanes), job.plan.stream)
     fence()
 
 
 @device
-def samples_of(i, tiles, lanes, missing, x, v):
+def samples_of(i, tiles, lanes, missing, x, v, follows, followed):
     """Tile i."""
     start = i % tiles * lanes - missing
     b = max(start, 0)
-    return Part(x, i // tiles, b, min(start + lanes, v.shape[1]) - b)
+    return Part(x, i // tiles, b, min(start + lanes, v.shape[1]) - b, follows, followed)
 
 
 @device
 def before_boundary(v):
-    """How many samples a first tile is short of, so that those after it begin with a cache line."""
-    if v.shape[2] == 0 or v.strides[1] != v.item:
+    """How many samples a first tile is short of, so that those after it begin with a cache line, if all classes do."""
+    if v.shape[2] == 0 or v.strides[1] != v.item or v.strides[2] % 64 > 0:
         return 0
     return -past_boundary(v.data, 0) % LANES
+
+
+@device
+def leaves_over(job):
+    """Whether tiles leave their last samples, which fill no cache line, to the next: where classes begin anywhere."""
+    v = job.grad
+    return job.plan.write != NOTHING and job.plan.lanes >= GROUP and v.strides[1] == v.item and v.strides[2] % 64 > 0
 
 
 @device
@@ -133,10 +145,10 @@ def tile(here, after, going, job, soft, softcap, scratch):
     size = tile_bytes(classes, plan.lanes)
     x, e = here.x, here.x  # terms take the logits' place, unless both are asked for
     if softcap is not None or plan.write == HESSIAN or plan.write == LOG_SOFTMAX:
-        e = workspace(scratch, FACTS_BYTES + 2 * size, job.logits.data)
-    q = workspace(scratch, FACTS_BYTES + 3 * size, x)
+        e = tile_at(scratch, FACTS_BYTES + 2 * size, job.logits.data)
+    q = tile_at(scratch, FACTS_BYTES + 3 * size, x)
     if soft is not None:
-        bring(job.soft, Part(q, here.a, here.b, here.n), width)
+        bring(job.soft, Part(q, here.a, here.b, here.n, False, False), width)
     desk = spare(scratch, FACTS_BYTES + 4 * size, job.logits.data)
     coming = Coming(after, 0, 0)
     if after.n < GROUP:  # it comes faster than groups go
@@ -147,10 +159,11 @@ def tile(here, after, going, job, soft, softcap, scratch):
     else:
         coming, going = noted_tile(here, e, q, coming, going, facts_at(scratch, job), job, soft, softcap)
     if plan.write != NOTHING:
-        take(x, width, here, job.grad, plan.stream, desk)
+        take(width, here, job.grad, plan.stream, desk)
     if plan.write == HESSIAN:
-        send_groups(e, width, here, job.hess, plan.stream)
-        take(e, width, here, job.hess, plan.stream, desk)
+        there = Part(e, here.a, here.b, here.n, False, False)
+        send_groups(width, there, job.hess, plan.stream)
+        take(width, there, job.hess, plan.stream, desk)
     if after.n > 0:
         bring_rest(job.logits, coming, width)
     return going
@@ -159,7 +172,7 @@ def tile(here, after, going, job, soft, softcap, scratch):
 @apart
 def noted_tile(here, e, q, coming, going, facts, job, soft, softcap):
     """Work on a tile in three passes over each group. The gradient is left in its place, the Hessian in e."""
-    (x, a, b, samples), classes = here, job.logits.shape[2]
+    (x, a, b, samples, _, _), classes = here, job.logits.shape[2]
     later, soon = lines_about(job, a, b)
     for lane in range(0, samples, GROUP):
         i, n = a * job.logits.shape[1] + b + lane, min(GROUP, samples - lane)

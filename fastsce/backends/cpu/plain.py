@@ -25,7 +25,7 @@ from fastsce.backends.cpu.vectors import narrow, same_integer, widen
 @apart
 def plain_tile(here, e, coming, going, job):
     """Work on a tile. The gradient is left in its place, the Hessian in e."""
-    (x, a, b, n), classes = here, job.logits.shape[2]
+    (x, a, b, n, _, _), classes = here, job.logits.shape[2]
     job = plain(job)
     later, soon = lines_about(job, a, b)
     for lane in range(0, n, GROUP):

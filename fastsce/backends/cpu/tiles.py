@@ -27,21 +27,29 @@ from fastsce.backends.cpu.memory import (
     store_apart,
     stream,
     stream_line,
+    workspace,
 )
 from fastsce.backends.cpu.partial import load_part, store_part
 from fastsce.backends.cpu.plan import NOTHING
-from fastsce.backends.cpu.tuning import CLASSES_AHEAD, GROUP, LANES, SHORT_APART
+from fastsce.backends.cpu.tuning import CLASSES_AHEAD, GROUP, LANES, LINE, SHORT_APART
 
 
 @device
 def stride(lanes):
-    """From a class to the next in a tile: not a power of two, for then all of them would meet in a few cache sets."""
-    return lanes + LANES if lanes > LANES else lanes
+    """From a class to the next in a tile: room for the line that the tile before ended in, and no power of two, or all
+    of them would meet in a few cache sets.
+    """
+    return lanes + LINE if lanes > LANES else lanes
 
 
 @device
 def tile_bytes(classes, lanes):
-    return 8 * classes * stride(lanes) + 64
+    return 8 * (classes * stride(lanes) + LINE) + 64
+
+
+@device
+def tile_at(scratch, offset, like):
+    return moved(workspace(scratch, offset, like), LINE)
 
 
 @device
@@ -57,6 +65,8 @@ class Part(NamedTuple):
     a: Any
     b: Any
     n: Any
+    follows: bool  # what the tile before has left over lies before its first samples
+    followed: bool  # it leaves its last samples to the tile behind it, where they fill no line
 
 
 class Coming(NamedTuple):
@@ -113,7 +123,7 @@ def bring_some(v, coming, width):
 @device
 def bring_steps(v, coming, width, size):
     """So many samples of one class."""
-    (x, a, b, n), c, j = coming
+    (x, a, b, n, _, _), c, j = coming
     c = min(c, v.shape[2] - 1)
     p, soon = at(v, a, b, c), class_ahead(v, coming.part, c)
     for i in range(j, j + size, LANES):
@@ -138,7 +148,7 @@ def class_ahead(v, part, c):
 @device
 def bring_rest(v, coming, width):
     """What has not come."""
-    (x, a, b, n), c, j = coming
+    (x, a, b, n, _, _), c, j = coming
     whole, brought = n // LANES * LANES, n // FOUR * FOUR if n > FOUR else n // LANES * LANES
     for k in range(v.shape[2]):
         p, start = at(v, a, b, k), 0
@@ -193,7 +203,7 @@ def collect_few(source, width, classes, target):
 
 @device
 def next_to_go(going, part, lane, n, job):
-    """Send what is left of a group, and let the next go if it is whole; `send_edges` sends the others."""
+    """Send what is left of a group, and let the next go if it is whole; the others are edges."""
     v, goes = job.grad, n == GROUP and job.plan.write != NOTHING and job.grad.strides[1] == job.grad.item
     send_rest(v, going, stride(job.plan.lanes), job.plan.stream)
     return Going(part, lane, 0 if goes else v.shape[2])
@@ -208,10 +218,10 @@ def send_rest(v, going, width, streaming):
 @device
 def send_class(v, going, width, streaming):
     """Of a class of a group the whole lines that are complete: they may begin with samples of the group before."""
-    (x, a, b, _), lane, c = going
+    (x, a, b, _, follows, _), lane, c = going
     p = at(v, a, b + lane, c)
     line, back, i = numbers_in_line(p), past_line(p), c * width + lane
-    if lane > 0 or back == 0:
+    if lane > 0 or back == 0 or follows:
         send_line(x, i - back, p, -back, streaming)
     for j in range(line, GROUP, line):
         send_line(x, i + j - back, p, j - back, streaming)
@@ -233,19 +243,26 @@ def past_line(p):
 
 
 @device
-def send_edges(x, part, v, width):
-    """Of each class what `send_class` leaves: the samples before the first line, those behind the last."""
-    _, a, b, n = part
+def send_edges(part, v, width):
+    """Of each class what `send_class` leaves: samples that fill no line, before those that do and behind them."""
+    x, a, b, n, follows, followed = part
     whole = n // GROUP * GROUP
-    if whole == n and (address_of(at(v, a, b, 0)) | v.strides[2]) % 64 == 0:
+    if (follows and followed) or (whole == n and (address_of(at(v, a, b, 0)) | v.strides[2]) % 64 == 0):
         return
     for c in range(v.shape[2]):
-        p, start = at(v, a, b, c), 0
-        back = past_line(p)
-        if whole > 0:
-            send_part(x, c * width, p, 0, numbers_in_line(p) - back if back > 0 else 0)
-            start = whole - back
-        send_part(x, c * width, p, start, n)
+        p = at(v, a, b, c)
+        line, back = numbers_in_line(p), past_line(p)
+        if whole > 0 and not follows:
+            send_part(x, c * width, p, 0, -back & (line - 1))
+        start = whole - back if whole > 0 or follows else 0
+        send_part(x, c * width, p, start, n - back if followed else n)
+
+
+@device
+def leave_over(x, part, y, v, width):
+    """Put the last samples of each class before the first ones of the next tile."""
+    for c in range(v.shape[2]):
+        store(y, c * width - LINE, load(x, c * width + part.n - LINE, LINE))
 
 
 @device
@@ -255,21 +272,21 @@ def send_part(x, i, p, start, stop):
 
 
 @device
-def send_groups(x, width, part, v, streaming):
+def send_groups(width, part, v, streaming):
     """All at once, where samples lie side by side."""
     if v.strides[1] == v.item:
         for lane in range(0, part.n // GROUP * GROUP, GROUP):
-            send_rest(v, Going(Part(x, part.a, part.b, part.n), lane, 0), width, streaming)
+            send_rest(v, Going(part, lane, 0), width, streaming)
 
 
 @device
-def take(x, width, part, v, streaming, desk):
+def take(width, part, v, streaming, desk):
     """The way back of what has not gone. Rows that adjoin are put together at a desk, so that they leave in whole
     lines.
     """
-    _, a, b, n = part
+    x, a, b, n, _, _ = part
     if v.strides[1] == v.item:
-        send_edges(x, part, v, width)
+        send_edges(part, v, width)
         return
     for lane in range(0, n, GROUP):
         some, p = min(GROUP, n - lane), moved(x, lane)
