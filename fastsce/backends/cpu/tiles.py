@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 from fastsce.backends.cpu.ahead import FOUR, ask, prefetch
-from fastsce.backends.cpu.jit import device
+from fastsce.backends.cpu.jit import apart, device
 from fastsce.backends.cpu.memory import (
     QUAD,
     View,
@@ -209,7 +209,7 @@ def next_to_go(going, part, lane, n, job):
     return Going(part, lane, 0 if goes else v.shape[2])
 
 
-@device
+@apart
 def send_rest(v, going, width, streaming):
     while going.c < v.shape[2]:
         going = send_class(v, going, width, streaming)
@@ -242,7 +242,7 @@ def past_line(p):
     return -past_boundary(p, 0) & (numbers_in_line(p) - 1)
 
 
-@device
+@apart
 def send_edges(part, v, width):
     """Of each class what `send_class` leaves: samples that fill no line, before those that do and behind them."""
     x, a, b, n, follows, followed = part
