@@ -24,11 +24,13 @@ from fastsce.backends.cpu.tuning import (
     DESK_BYTES,
     DESK_CLASSES,
     KEEP_BYTES,
+    LANES,
     LONGEST_COLUMN,
     SHORT,
     SHORT_APART,
     STREAM_BYTES,
     STREAM_ROW_BYTES,
+    TILES,
     TOGETHER,
     TOGETHER_SAVED,
 )
@@ -120,6 +122,7 @@ def run(spec, logits, target, weight, row_scale, loss, lse, grad, hess, *, write
             side_by_side,
             aligned,
             side_by_side or all(contiguous(a) or a.strides[1] == a.itemsize for a in given),
+            thread_count(),
             parts_of(x.nbytes, sums.size),
             write,
             saved,
@@ -153,6 +156,7 @@ def plan_of(
     side_by_side,
     aligned,
     either,
+    threads,
     parts,
     write,
     saved,
@@ -170,8 +174,9 @@ def plan_of(
         either and not side_by_side and classes <= LONGEST_COLUMN
     ):
         lanes = columns.tile_lanes(classes, b, itemsize, side_by_side)
-        parts = min(parts, a * -(-b // lanes))
-        return columns.columns, Plan(parts, write, *given, lanes=lanes), columns.scratch_bytes(classes, lanes)
+        tiles = a * -(-b // lanes)
+        parts = min(parts, tiles if side_by_side or lanes == LANES else max(threads, tiles // TILES))
+        return columns.columns, Plan(parts, write, *given, lanes=lanes), columns.scratch_bytes(classes, lanes, itemsize)
     keep = write == GRADIENT and not saved and classes * itemsize <= KEEP_BYTES
     keep = keep or write == HESSIAN  # gradient and Hessian are both written, one may be on the logits
     copies = not side_by_side or not aligned
@@ -207,7 +212,7 @@ def small_call(spec, dtype, shape, gradient):
 
     def planned(parts):
         given = (write, False, False, False, False, False, False, spec.ignore_index)
-        return plan_of((1, rows, classes), dtype.itemsize, True, True, True, parts, *given)
+        return plan_of((1, rows, classes), dtype.itemsize, True, True, True, parts, parts, *given)
 
     alone = kernel, plan, _ = planned(1)
     numbers, wide, memory = np.empty(1), np.empty((1, 1, 1), dtype), np.empty(JOB_BYTES, np.uint8)

@@ -63,19 +63,23 @@ from fastsce.backends.cpu.tiles import (
     tile_at,
     tile_bytes,
 )
-from fastsce.backends.cpu.tuning import COLUMN_BYTES, GROUP, LANES, ROW_BYTES, TILE_LANES
+from fastsce.backends.cpu.tuning import COLUMN_BYTES, GROUP, GROUP_COLUMN_BYTES, LANES, ROW_BYTES, TILE_LANES
 from fastsce.backends.cpu.vectors import lane_numbers
 
 
 def tile_lanes(classes, samples, itemsize, side_by_side):
-    """How many samples a tile holds."""
-    wished = (ROW_BYTES if side_by_side else COLUMN_BYTES) // (classes * itemsize)
-    lanes = max(LANES, min(wished, TILE_LANES, samples + LANES - 1) // LANES * LANES)
-    return lanes if lanes < GROUP or side_by_side else lanes // GROUP * GROUP
+    """How many samples a tile holds; of columns whole groups, if there are so many, or LANES."""
+    column = classes * itemsize
+    if side_by_side:
+        wished = max(LANES, min(ROW_BYTES // column, TILE_LANES))
+    else:
+        wished = min(max(GROUP, COLUMN_BYTES // column // GROUP * GROUP), TILE_LANES)
+        wished = wished if wished * column <= GROUP_COLUMN_BYTES else LANES
+    return min(wished, samples + LANES - 1) // LANES * LANES
 
 
-def scratch_bytes(classes, lanes):
-    return FACTS_BYTES + 4 * tile_bytes(classes, lanes) + desk_bytes(classes)
+def scratch_bytes(classes, lanes, itemsize):
+    return FACTS_BYTES + 4 * tile_bytes(classes, lanes, itemsize) + desk_bytes(classes)
 
 
 @kernel
@@ -87,13 +91,14 @@ def columns(logits, target, weight, row_scale, loss, lse, grad, hess, law, softc
 
 @device
 def share(part, scratch, job, soft, softcap):
-    lanes, missing, leaves = job.plan.lanes, before_boundary(job.grad), leaves_over(job)
+    lanes, leaves = job.plan.lanes, leaves_over(job)
+    missing = 0 if leaves else before_boundary(job.grad)
     tiles = -(-(job.logits.shape[1] + missing) // lanes)
     count = job.logits.shape[0] * tiles
     start, stop = part * count // job.plan.parts, (part + 1) * count // job.plan.parts
     side_by_side = job.logits.strides[1] == job.logits.item
     x = tile_at(scratch, FACTS_BYTES, job.logits.data)
-    other = tile_at(scratch, FACTS_BYTES + tile_bytes(job.logits.shape[2], lanes), job.logits.data)
+    other = tile_at(scratch, FACTS_BYTES + tile_bytes(job.logits.shape[2], lanes, job.logits.item), job.logits.data)
     nothing = Part(x, 0, 0, 0, False, False)
     going = Going(nothing, 0, job.grad.shape[2])
     for i in range(start, stop):
@@ -108,7 +113,7 @@ def share(part, scratch, job, soft, softcap):
         if followed:
             leave_over(x, here, other, job.grad, stride(lanes))
         x, other = other, x
-    send_rest(job.grad, going, stride(lanes), job.plan.stream)
+    send_rest(job.grad, going, job.plan)
     fence()
 
 
@@ -122,8 +127,8 @@ def samples_of(i, tiles, lanes, missing, x, v, follows, followed):
 
 @device
 def before_boundary(v):
-    """How many samples a first tile is short of, so that those after it begin with a cache line, if all classes do."""
-    if v.shape[2] == 0 or v.strides[1] != v.item or v.strides[2] % 64 > 0:
+    """How many samples a first tile is short of, so that those after it begin with a cache line."""
+    if v.shape[2] == 0 or v.strides[1] != v.item:
         return 0
     return -past_boundary(v.data, 0) % LANES
 
@@ -142,7 +147,7 @@ def tile(here, after, going, job, soft, softcap, scratch):
     go is handed from function to function.
     """
     plan, classes, width = job.plan, job.logits.shape[2], stride(job.plan.lanes)
-    size = tile_bytes(classes, plan.lanes)
+    size = tile_bytes(classes, plan.lanes, job.logits.item)
     x, e = here.x, here.x  # terms take the logits' place, unless both are asked for
     if softcap is not None or plan.write == HESSIAN or plan.write == LOG_SOFTMAX:
         e = tile_at(scratch, FACTS_BYTES + 2 * size, job.logits.data)
@@ -152,18 +157,18 @@ def tile(here, after, going, job, soft, softcap, scratch):
     desk = spare(scratch, FACTS_BYTES + 4 * size, job.logits.data)
     coming = Coming(after, 0, 0)
     if after.n < GROUP:  # it comes faster than groups go
-        send_rest(job.grad, going, width, plan.stream)
+        send_rest(job.grad, going, plan)
         going = Going(here, 0, classes)
     if soft is None and softcap is None and is_plain(job.law, plan):
         coming, going = plain_tile(here, e, coming, going, job)
     else:
         coming, going = noted_tile(here, e, q, coming, going, facts_at(scratch, job), job, soft, softcap)
     if plan.write != NOTHING:
-        take(width, here, job.grad, plan.stream, desk)
+        take(here, job.grad, plan, desk)
     if plan.write == HESSIAN:
         there = Part(e, here.a, here.b, here.n, False, False)
-        send_groups(width, there, job.hess, plan.stream)
-        take(width, there, job.hess, plan.stream, desk)
+        send_groups(there, job.hess, plan)
+        take(there, job.hess, plan, desk)
     if after.n > 0:
         bring_rest(job.logits, coming, width)
     return going

@@ -43,8 +43,8 @@ def stride(lanes):
 
 
 @device
-def tile_bytes(classes, lanes):
-    return 8 * (classes * stride(lanes) + LINE) + 64
+def tile_bytes(classes, lanes, itemsize):
+    return max(4, itemsize) * (classes * stride(lanes) + LINE) + 64
 
 
 @device
@@ -99,7 +99,7 @@ def move_some(moving, i, width, job):
     """A step of each, before the group's place is taken by what comes."""
     coming, going, later, soon = moving
     if going.c < job.grad.shape[2]:
-        going = send_class(job.grad, going, width, job.plan.stream)
+        going = send_class(job.grad, going, job.plan)
     if coming.part.n >= LANES:
         coming = bring_some(job.logits, coming, width)
     else:
@@ -204,27 +204,28 @@ def collect_few(source, width, classes, target):
 @device
 def next_to_go(going, part, lane, n, job):
     """Send what is left of a group, and let the next go if it is whole; the others are edges."""
-    v, goes = job.grad, n == GROUP and job.plan.write != NOTHING and job.grad.strides[1] == job.grad.item
-    send_rest(v, going, stride(job.plan.lanes), job.plan.stream)
+    v, plan = job.grad, job.plan
+    send_rest(v, going, plan)
+    goes = n == GROUP and plan.write != NOTHING and v.strides[1] == v.item
     return Going(part, lane, 0 if goes else v.shape[2])
 
 
 @apart
-def send_rest(v, going, width, streaming):
+def send_rest(v, going, plan):
     while going.c < v.shape[2]:
-        going = send_class(v, going, width, streaming)
+        going = send_class(v, going, plan)
 
 
 @device
-def send_class(v, going, width, streaming):
+def send_class(v, going, plan):
     """Of a class of a group the whole lines that are complete: they may begin with samples of the group before."""
     (x, a, b, _, follows, _), lane, c = going
     p = at(v, a, b + lane, c)
-    line, back, i = numbers_in_line(p), past_line(p), c * width + lane
+    line, back, i = numbers_in_line(p), past_line(p), c * stride(plan.lanes) + lane
     if lane > 0 or back == 0 or follows:
-        send_line(x, i - back, p, -back, streaming)
+        send_line(x, i - back, p, -back, plan.stream)
     for j in range(line, GROUP, line):
-        send_line(x, i + j - back, p, j - back, streaming)
+        send_line(x, i + j - back, p, j - back, plan.stream)
     return Going(going.part, lane, c + 1)
 
 
@@ -243,19 +244,26 @@ def past_line(p):
 
 
 @apart
-def send_edges(part, v, width):
+def send_edges(part, v, plan):
     """Of each class what `send_class` leaves: samples that fill no line, before those that do and behind them."""
     x, a, b, n, follows, followed = part
-    whole = n // GROUP * GROUP
+    width, whole = stride(plan.lanes), n // GROUP * GROUP
     if (follows and followed) or (whole == n and (address_of(at(v, a, b, 0)) | v.strides[2]) % 64 == 0):
+        return
+    if whole == 0 and not follows:
+        for j in range(0, n, LANES):
+            for c in range(v.shape[2]):
+                send_some(x, c * width + j, at(v, a, b, c), j, n - j, plan.stream)
         return
     for c in range(v.shape[2]):
         p = at(v, a, b, c)
-        line, back = numbers_in_line(p), past_line(p)
-        if whole > 0 and not follows:
-            send_part(x, c * width, p, 0, -back & (line - 1))
-        start = whole - back if whole > 0 or follows else 0
-        send_part(x, c * width, p, start, n - back if followed else n)
+        back = past_line(p)
+        head = 0 if follows else -back & (numbers_in_line(p) - 1)
+        for j in range(0, head, LANES):
+            send_some(x, c * width + j, p, j, head - j, plan.stream)
+        stop = n - back if followed else n
+        for j in range(whole - back, stop, LANES):
+            send_some(x, c * width + j, p, j, stop - j, plan.stream)
 
 
 @device
@@ -266,33 +274,39 @@ def leave_over(x, part, y, v, width):
 
 
 @device
-def send_part(x, i, p, start, stop):
-    for j in range(start, stop, LANES):
-        store_part(p, j, min(LANES, stop - j), load(x, i + j, LANES))
+def send_some(x, i, p, j, n, streaming):
+    """LANES numbers at most; they are streamed if they are whole lines."""
+    v = load(x, i, LANES)
+    if n < LANES:
+        store_part(p, j, n, v)
+    elif streaming and numbers_in_line(p) <= LANES and past_boundary(p, j) == 0:
+        stream(p, j, v)
+    else:
+        store(p, j, v)
 
 
 @device
-def send_groups(width, part, v, streaming):
+def send_groups(part, v, plan):
     """All at once, where samples lie side by side."""
-    if v.strides[1] == v.item:
-        for lane in range(0, part.n // GROUP * GROUP, GROUP):
-            send_rest(v, Going(part, lane, 0), width, streaming)
+    for lane in range(0, part.n // GROUP * GROUP if v.strides[1] == v.item else 0, GROUP):
+        send_rest(v, Going(part, lane, 0), plan)
 
 
 @device
-def take(width, part, v, streaming, desk):
+def take(part, v, plan, desk):
     """The way back of what has not gone. Rows that adjoin are put together at a desk, so that they leave in whole
     lines.
     """
     x, a, b, n, _, _ = part
     if v.strides[1] == v.item:
-        send_edges(part, v, width)
+        send_edges(part, v, plan)
         return
+    width = stride(plan.lanes)
     for lane in range(0, n, GROUP):
         some, p = min(GROUP, n - lane), moved(x, lane)
         if adjoin(v) and v.shape[2] < SHORT_APART:
             put_apart(p, width, some, View(desk, v.shape, v.strides, v.item), 0, 0)
-            send(desk, at(v, a, b + lane, 0), some * v.shape[2], v.item, streaming)
+            send(desk, at(v, a, b + lane, 0), some * v.shape[2], v.item, plan.stream)
         else:
             put_apart(p, width, some, v, a, b + lane)
 

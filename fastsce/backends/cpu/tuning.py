@@ -40,9 +40,10 @@ AHEAD = 2048
 # are worked out twice (float32 9.3, 9.8); from 2M classes on it is the other way round (two cores, Zen 4).
 KEEP_BYTES = 3 << 20
 GROUP_CLASSES = 16384  # classes of all rows in a group, of which there are up to LANES: 64 KB of terms; not compared
-# The same where rows that are gone through together are written behind others and registers are wide, so that it is no
-# great loss that fewer settle at once: 333 to 1024 classes take 0.92 to 0.96 of the time (64 MB, two cores, Granite
-# Rapids); in cache, or a row at a time, up to 1.2. Where registers are not wide 1024 take 1.15 (Zen 3).
+# The same where rows go together, nothing is written that caches hold, and registers are wide, so that it is no great
+# loss that fewer settle at once: 333 to 1024 classes take 0.92 to 0.96 of the time, the loss alone of 512 to 2000 0.92,
+# float16 1024 0.9, smoothing 0.97, soft targets 1.04 (64 and 256 MB, two cores, Granite Rapids); written to the caches
+# up to 1.2. Where registers are not wide 1024 take 1.15 (Zen 3).
 GROUP_CLASSES_FAR = 3072 if WIDE else GROUP_CLASSES
 # Of logits from which on results are written past the caches, which could not hold both anyway: at 16 to 31 MB 0.93 to
 # 1.4 times as fast, 0.85 to 1.35 if the gradient is read next; at 12 MB mostly a loss (two cores, Zen 4, 32 MB L3).
@@ -65,6 +66,12 @@ ROW_BYTES = 8 << 10  # of a tile of rows: what is asked for ahead needs L1 too; 
 # Of a tile of columns, in L2: at 1000 classes 6.8 ms, with 128 KB 8.9 (two cores). With 512 KB, not 256, 250 MB of 1000
 # classes take 0.90 of the time, 4000 0.66, float64 1000 0.83, 500 1.0 (two cores, Granite Rapids: 2 MB L2).
 COLUMN_BYTES = (512 if WIDE else 256) << 10
+# Of a tile of no more than GROUP samples, which are sent together: 4000 classes take 0.81 of the time, 8192 0.79, 12001
+# 0.65 with twice as much; beyond that, tiles of LANES samples, for a thread has room for four (the same Xeon).
+GROUP_COLUMN_BYTES = (2048 if WIDE else 512) << 10
+# Tiles in a part, where there are so many: a line that two tiles share is whole if one thread has both. Where classes
+# begin anywhere 333 and 1001 take 0.97 of the time with 16, 1.05 with 4, 1001 1.2 with 1 (256 MB, the same Xeon).
+TILES = 16
 TILE_LANES = 256  # samples in a tile at most: lines of 1 KB are read and written at 0.95 x copy, of 256 bytes at 1.1
 STEP = 32  # classes whose terms are added up before they come to those before: a sum of few float64; not compared
 CLASSES_AHEAD = 4  # in a column: a bare copy through tiles of 21 classes takes 5.7 ms, with 1 ahead 6.5 (two cores)
