@@ -17,12 +17,16 @@ from fastsce.backends.cpu.parts import JOB_BYTES
 from fastsce.backends.cpu.plan import GRADIENT, HESSIAN, LOG_SOFTMAX, NOTHING, Plan
 from fastsce.backends.cpu.small import small, small_bytes
 from fastsce.backends.cpu.threads import cache_directory, parts_of, thread_count, threading_layer
+from fastsce.backends.cpu.tiles import tile_width
 from fastsce.backends.cpu.tuning import (
     ALONE,
     BEHIND_BYTES,
     COPIES,
     DESK_BYTES,
     DESK_CLASSES,
+    GROUP_CLASSES,
+    GROUP_CLASSES_BEHIND,
+    GROUP_CLASSES_FAR,
     KEEP_BYTES,
     LANES,
     LONGEST_COLUMN,
@@ -124,6 +128,7 @@ def run(spec, logits, target, weight, row_scale, loss, lse, grad, hess, *, write
             side_by_side or all(contiguous(a) or a.strides[1] == a.itemsize for a in given),
             thread_count(),
             parts_of(x.nbytes, sums.size),
+            line_shared(g),
             write,
             saved,
             stream,
@@ -158,6 +163,7 @@ def plan_of(
     either,
     threads,
     parts,
+    shared,
     write,
     saved,
     stream,
@@ -175,8 +181,10 @@ def plan_of(
     ):
         lanes = columns.tile_lanes(classes, b, itemsize, side_by_side)
         tiles = a * -(-b // lanes)
-        parts = min(parts, tiles if side_by_side or lanes == LANES else max(threads, tiles // TILES))
-        return columns.columns, Plan(parts, write, *given, lanes=lanes), columns.scratch_bytes(classes, lanes, itemsize)
+        parts = min(parts, max(threads, tiles // TILES) if shared and lanes > LANES else tiles)
+        width = tile_width(lanes, shared)
+        plan = Plan(min(parts, tiles), write, *given, lanes=lanes, width=width)
+        return columns.columns, plan, columns.scratch_bytes(classes, width, itemsize)
     keep = write == GRADIENT and not saved and classes * itemsize <= KEEP_BYTES
     keep = keep or write == HESSIAN  # gradient and Hessian are both written, one may be on the logits
     copies = not side_by_side or not aligned
@@ -184,12 +192,20 @@ def plan_of(
         parts = min(COPIES * parts, a * b)
     behind = behind and keep and not copies
     together = classes <= (TOGETHER_SAVED if saved else TOGETHER)
-    group = room.group_rows(classes, copies, together and (stream or write == NOTHING))
+    most = GROUP_CLASSES
+    if together and (stream or write == NOTHING):
+        most = GROUP_CLASSES_BEHIND if behind else GROUP_CLASSES_FAR
+    group = room.group_rows(classes, copies, most)
     at_desk = (group if together else DESK_CLASSES // classes) if desk and not copies else 0
     given = (saved, stream and not copies and not at_desk, weighted, untargeted, ignored)
     how = {"together": together, "keep": keep, "behind": behind, "copies": copies, "group": group, "desk": at_desk}
     plan = Plan(parts, write, *given, **how)
     return rows.rows, plan, room.scratch_bytes(classes, plan)
+
+
+def line_shared(grad):
+    """How many numbers a cache line has, if samples lie side by side and classes begin anywhere in one; else 0."""
+    return 64 // grad.itemsize if grad is not None and grad.strides[1] == grad.itemsize and grad.strides[2] % 64 else 0
 
 
 def way_out(grad, scaled):
@@ -212,7 +228,7 @@ def small_call(spec, dtype, shape, gradient):
 
     def planned(parts):
         given = (write, False, False, False, False, False, False, spec.ignore_index)
-        return plan_of((1, rows, classes), dtype.itemsize, True, True, True, parts, parts, *given)
+        return plan_of((1, rows, classes), dtype.itemsize, True, True, True, parts, parts, 0, *given)
 
     alone = kernel, plan, _ = planned(1)
     numbers, wide, memory = np.empty(1), np.empty((1, 1, 1), dtype), np.empty(JOB_BYTES, np.uint8)

@@ -58,7 +58,6 @@ from fastsce.backends.cpu.tiles import (
     next_to_go,
     send_groups,
     send_rest,
-    stride,
     take,
     tile_at,
     tile_bytes,
@@ -78,8 +77,8 @@ def tile_lanes(classes, samples, itemsize, side_by_side):
     return min(wished, samples + LANES - 1) // LANES * LANES
 
 
-def scratch_bytes(classes, lanes, itemsize):
-    return FACTS_BYTES + 4 * tile_bytes(classes, lanes, itemsize) + desk_bytes(classes)
+def scratch_bytes(classes, width, itemsize):
+    return FACTS_BYTES + 4 * tile_bytes(classes, width, itemsize) + desk_bytes(classes)
 
 
 @kernel
@@ -91,27 +90,28 @@ def columns(logits, target, weight, row_scale, loss, lse, grad, hess, law, softc
 
 @device
 def share(part, scratch, job, soft, softcap):
-    lanes, leaves = job.plan.lanes, leaves_over(job)
-    missing = 0 if leaves else before_boundary(job.grad)
+    lanes, shared = job.plan.lanes, lines_shared(job)
+    missing = 0 if shared else before_boundary(job.grad)
     tiles = -(-(job.logits.shape[1] + missing) // lanes)
     count = job.logits.shape[0] * tiles
     start, stop = part * count // job.plan.parts, (part + 1) * count // job.plan.parts
     side_by_side = job.logits.strides[1] == job.logits.item
     x = tile_at(scratch, FACTS_BYTES, job.logits.data)
-    other = tile_at(scratch, FACTS_BYTES + tile_bytes(job.logits.shape[2], lanes, job.logits.item), job.logits.data)
+    size = tile_bytes(job.logits.shape[2], job.plan.width, job.logits.item)
+    other = tile_at(scratch, FACTS_BYTES + size, job.logits.data)
     nothing = Part(x, 0, 0, 0, False, False)
     going = Going(nothing, 0, job.grad.shape[2])
     for i in range(start, stop):
-        follows, followed = leaves and i > start and i % tiles > 0, leaves and i + 1 < stop and (i + 1) % tiles > 0
+        follows, followed = shared and i > start and i % tiles > 0, shared and i + 1 < stop and (i + 1) % tiles > 0
         here = samples_of(i, tiles, lanes, missing, x, job.logits, follows, followed)
         after = samples_of(i + 1, tiles, lanes, missing, other, job.logits, followed, False)
         if i == start or not side_by_side:
-            bring(job.logits, here, stride(lanes))
+            bring(job.logits, here, job.plan.width)
         if i + 1 == stop or not side_by_side:
             after = nothing
         going = tile(here, after, going, job, soft, softcap, scratch)
         if followed:
-            leave_over(x, here, other, job.grad, stride(lanes))
+            leave_over(here, other, job.grad, job.plan.width)
         x, other = other, x
     send_rest(job.grad, going, job.plan)
     fence()
@@ -134,8 +134,8 @@ def before_boundary(v):
 
 
 @device
-def leaves_over(job):
-    """Whether tiles leave their last samples, which fill no cache line, to the next: where classes begin anywhere."""
+def lines_shared(job):
+    """Whether a tile shares cache lines with the next, which then writes them: where classes begin anywhere in one."""
     v = job.grad
     return job.plan.write != NOTHING and job.plan.lanes >= GROUP and v.strides[1] == v.item and v.strides[2] % 64 > 0
 
@@ -146,8 +146,8 @@ def tile(here, after, going, job, soft, softcap, scratch):
     sent, four steps of each after four terms, so that memory need not wait for arithmetic: what is still to come and to
     go is handed from function to function.
     """
-    plan, classes, width = job.plan, job.logits.shape[2], stride(job.plan.lanes)
-    size = tile_bytes(classes, plan.lanes, job.logits.item)
+    plan, classes, width = job.plan, job.logits.shape[2], job.plan.width
+    size = tile_bytes(classes, width, job.logits.item)
     x, e = here.x, here.x  # terms take the logits' place, unless both are asked for
     if softcap is not None or plan.write == HESSIAN or plan.write == LOG_SOFTMAX:
         e = tile_at(scratch, FACTS_BYTES + 2 * size, job.logits.data)
@@ -197,7 +197,7 @@ def noted_tile(here, e, q, coming, going, facts, job, soft, softcap):
 @device
 def read_strip(i, n, lane, j, x, e, q, moving, facts, job, soft, softcap):
     """x[c·width + lane …]: class c of these rows; facts[… + j …]: theirs."""
-    law, plan, w, classes, width = job.law, job.plan, job.weight, job.logits.shape[2], stride(job.plan.lanes)
+    law, plan, w, classes, width = job.law, job.plan, job.weight, job.logits.shape[2], job.plan.width
     y = begin(i, n, j, facts, job)
     clear_ignored(y, x, lane, width, classes)
     x_top = largest_logit(x, lane, width, classes)
@@ -223,7 +223,7 @@ def read_strip(i, n, lane, j, x, e, q, moving, facts, job, soft, softcap):
 
 @device
 def write_strip(lane, j, x, e, q, facts, job, soft, softcap):
-    plan, classes, width = job.plan, job.logits.shape[2], stride(job.plan.lanes)
+    plan, classes, width = job.plan, job.logits.shape[2], job.plan.width
     if plan.write == LOG_SOFTMAX:
         write_log_softmax(x, lane, j, width, classes, facts)
         return

@@ -17,7 +17,7 @@ from fastsce.backends.cpu.partial import store_part
 from fastsce.backends.cpu.plan import HESSIAN, IGNORED, NOTHING
 from fastsce.backends.cpu.reductions import first
 from fastsce.backends.cpu.strips import clear_ignored, terms
-from fastsce.backends.cpu.tiles import Moving, next_to_go, stride
+from fastsce.backends.cpu.tiles import Moving, next_to_go
 from fastsce.backends.cpu.tuning import GROUP, LANES
 from fastsce.backends.cpu.vectors import narrow, same_integer, widen
 
@@ -42,7 +42,7 @@ def plain_tile(here, e, coming, going, job):
 @device
 def plain_strip(i, n, lane, x, e, moving, job):
     """n rows from row i on, in a tile's lanes from `lane` on. The gradient is left in x, the Hessian in e."""
-    law, plan, classes, width = job.law, job.plan, job.logits.shape[2], stride(job.plan.lanes)
+    law, plan, classes, width = job.law, job.plan, job.logits.shape[2], job.plan.width
     y = labels_at(job.labels, i, n, classes, plan)
     clear_ignored(y, x, lane, width, classes)
     ignored = y == IGNORED

@@ -31,6 +31,7 @@ class Plan(NamedTuple):
     group: int = 1  # rows.py: rows that are worked on together
     desk: int = 0  # rows.py: rows that are put together before they are streamed; 0: each is written where it belongs
     lanes: int = 0  # columns.py: samples in a tile
+    width: int = 0  # columns.py: from a class to the next in a tile
 
 
 class Job(NamedTuple):

@@ -12,19 +12,18 @@ from fastsce.backends.cpu.memory import at, moved, spare, workspace
 from fastsce.backends.cpu.plan import NOTHING
 from fastsce.backends.cpu.terms import MAKINGS_BYTES, TOPS_BYTES, Notes, Rows
 from fastsce.backends.cpu.tiles import send
-from fastsce.backends.cpu.tuning import BLOCK, GROUP_CLASSES, GROUP_CLASSES_FAR, LANES
+from fastsce.backends.cpu.tuning import BLOCK, LANES, TOGETHER
 
 FOLD_BYTES = 2 * 8 * LANES * LANES + 64
 TAILS_BYTES = 8 * LANES * LANES + 64
 ROWS_START = FACTS_BYTES + FOLD_BYTES + TOPS_BYTES + TAILS_BYTES + MAKINGS_BYTES
 
 
-def group_rows(classes, copies, far):
-    """How many rows are worked on together; `far`: they go together, and are written to memory or not at all."""
+def group_rows(classes, copies, most):
+    """How many rows are worked on together, of no more than `most` classes; two, if rows go together."""
     if copies:
         return 1
-    some = max(2, GROUP_CLASSES_FAR // classes) if far else GROUP_CLASSES // classes
-    return max(1, min(LANES, some))
+    return max(2 if classes <= TOGETHER else 1, min(LANES, most // classes))
 
 
 @device

@@ -34,17 +34,16 @@ from fastsce.backends.cpu.plan import NOTHING
 from fastsce.backends.cpu.tuning import CLASSES_AHEAD, GROUP, LANES, LINE, SHORT_APART
 
 
-@device
-def stride(lanes):
+def tile_width(lanes, line):
     """From a class to the next in a tile: room for the line that the tile before ended in, and no power of two, or all
     of them would meet in a few cache sets.
     """
-    return lanes + LINE if lanes > LANES else lanes
+    return lanes + max(LANES, line) if lanes > LANES else lanes
 
 
 @device
-def tile_bytes(classes, lanes, itemsize):
-    return max(4, itemsize) * (classes * stride(lanes) + LINE) + 64
+def tile_bytes(classes, width, itemsize):
+    return max(4, itemsize) * (classes * width + LINE) + 64
 
 
 @device
@@ -221,7 +220,7 @@ def send_class(v, going, plan):
     """Of a class of a group the whole lines that are complete: they may begin with samples of the group before."""
     (x, a, b, _, follows, _), lane, c = going
     p = at(v, a, b + lane, c)
-    line, back, i = numbers_in_line(p), past_line(p), c * stride(plan.lanes) + lane
+    line, back, i = numbers_in_line(p), past_line(p), c * plan.width + lane
     if lane > 0 or back == 0 or follows:
         send_line(x, i - back, p, -back, plan.stream)
     for j in range(line, GROUP, line):
@@ -247,7 +246,7 @@ def past_line(p):
 def send_edges(part, v, plan):
     """Of each class what `send_class` leaves: samples that fill no line, before those that do and behind them."""
     x, a, b, n, follows, followed = part
-    width, whole = stride(plan.lanes), n // GROUP * GROUP
+    width, whole = plan.width, n // GROUP * GROUP
     if (follows and followed) or (whole == n and (address_of(at(v, a, b, 0)) | v.strides[2]) % 64 == 0):
         return
     if whole == 0 and not follows:
@@ -267,10 +266,11 @@ def send_edges(part, v, plan):
 
 
 @device
-def leave_over(x, part, y, v, width):
+def leave_over(part, y, v, width):
     """Put the last samples of each class before the first ones of the next tile."""
+    line = numbers_in_line(v.data)
     for c in range(v.shape[2]):
-        store(y, c * width - LINE, load(x, c * width + part.n - LINE, LINE))
+        store(y, c * width - line, load_line(part.x, c * width + part.n - line, v.data))
 
 
 @device
@@ -301,14 +301,13 @@ def take(part, v, plan, desk):
     if v.strides[1] == v.item:
         send_edges(part, v, plan)
         return
-    width = stride(plan.lanes)
     for lane in range(0, n, GROUP):
         some, p = min(GROUP, n - lane), moved(x, lane)
         if adjoin(v) and v.shape[2] < SHORT_APART:
-            put_apart(p, width, some, View(desk, v.shape, v.strides, v.item), 0, 0)
+            put_apart(p, plan.width, some, View(desk, v.shape, v.strides, v.item), 0, 0)
             send(desk, at(v, a, b + lane, 0), some * v.shape[2], v.item, plan.stream)
         else:
-            put_apart(p, width, some, v, a, b + lane)
+            put_apart(p, plan.width, some, v, a, b + lane)
 
 
 @device

@@ -9,6 +9,8 @@ WIDE = wide_registers() and not from_amd()  # AVX-512 as Intel has it; not measu
 # Classes in a step of a row, rows whose coefficients go side by side, samples in a strip. 32 in a strip: 10 classes
 # −8 %, 100 classes +20 %; 64 in a step: 64 classes twice as long, long rows as long (Zen 4).
 LANES = 16
+# A cache line of 16-bit numbers, so that any type can be streamed; elementwise.py takes longer with 16 or 64 (Zen 5).
+LINE = 32
 GROUP = 64  # samples worked on together in columns.py; not compared. Facts have places for so many
 
 # rows.py
@@ -41,10 +43,12 @@ AHEAD = 2048
 KEEP_BYTES = 3 << 20
 GROUP_CLASSES = 16384  # classes of all rows in a group, of which there are up to LANES: 64 KB of terms; not compared
 # The same where rows go together, nothing is written that caches hold, and registers are wide, so that it is no great
-# loss that fewer settle at once: 333 to 1024 classes take 0.92 to 0.96 of the time, the loss alone of 512 to 2000 0.92,
-# float16 1024 0.9, smoothing 0.97, soft targets 1.04 (64 and 256 MB, two cores, Granite Rapids); written to the caches
-# up to 1.2. Where registers are not wide 1024 take 1.15 (Zen 3).
-GROUP_CLASSES_FAR = 3072 if WIDE else GROUP_CLASSES
+# loss that fewer settle at once: the loss alone of 512 to 2000 classes takes 0.92 of the time (with 3072 up to 1.2 if
+# pages have 4 KB), float16 1024 0.9, smoothing 0.97, soft targets 1.04; written to the caches up to 1.1. If they are
+# written behind others, of which there is then as much: 333 to 1024 0.92 to 0.96, with 4096 0.01 to 0.04 more (64 and
+# 256 MB, two cores, Granite Rapids). Where registers are not wide 1024 take 1.15 (Zen 3).
+GROUP_CLASSES_FAR = 4096 if WIDE else GROUP_CLASSES
+GROUP_CLASSES_BEHIND = 3072 if WIDE else GROUP_CLASSES
 # Of logits from which on results are written past the caches, which could not hold both anyway: at 16 to 31 MB 0.93 to
 # 1.4 times as fast, 0.85 to 1.35 if the gradient is read next; at 12 MB mostly a loss (two cores, Zen 4, 32 MB L3).
 STREAM_BYTES = 16 << 20
@@ -69,15 +73,15 @@ COLUMN_BYTES = (512 if WIDE else 256) << 10
 # Of a tile of no more than GROUP samples, which are sent together: 4000 classes take 0.81 of the time, 8192 0.79, 12001
 # 0.65 with twice as much; beyond that, tiles of LANES samples, for a thread has room for four (the same Xeon).
 GROUP_COLUMN_BYTES = (2048 if WIDE else 512) << 10
-# Tiles in a part, where there are so many: a line that two tiles share is whole if one thread has both. Where classes
-# begin anywhere 333 and 1001 take 0.97 of the time with 16, 1.05 with 4, 1001 1.2 with 1 (256 MB, the same Xeon).
+# Tiles in a part, if they share lines and are so many: a line is whole if one thread has both. Of the time with 8, 333
+# and 1001 classes take 0.97 with 16, 1.05 with 4, 1001 1.2 with 1. If they share none, 500 and 1000 classes take 1.1 of
+# the time that they take with 1 (256 MB, the same Xeon).
 TILES = 16
 TILE_LANES = 256  # samples in a tile at most: lines of 1 KB are read and written at 0.95 x copy, of 256 bytes at 1.1
 STEP = 32  # classes whose terms are added up before they come to those before: a sum of few float64; not compared
 CLASSES_AHEAD = 4  # in a column: a bare copy through tiles of 21 classes takes 5.7 ms, with 1 ahead 6.5 (two cores)
 
 # elementwise.py
-LINE = 32  # lanes: a cache line of 16-bit numbers, so that any type can be streamed; 16 or 64 lanes are slower
 RUN = 1024  # elements read, worked out and written while they are in L1; 512 and 2048 differ by less than the noise
 ELEMENTS_AHEAD = 2048  # so far ahead memory is asked for; from 256 to 4096 within the noise
 
