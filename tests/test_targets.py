@@ -61,8 +61,9 @@ def target(request):
     return request.param
 
 
-APART = (
-    r"_ZN7fastsce8backends3cpu(?:5terms|6passes|5plain10plain_tile|7columns10noted_tile)\w+"  # functions compiled apart
+APART = (  # functions compiled apart
+    r"_ZN7fastsce8backends3cpu"
+    r"(?:5terms|6passes|5plain10plain_tile|7columns10noted_tile|5tiles9send_rest|5tiles10send_edges)\w+"
 )
 PARTIAL = r"fastsce_(?:load|store)_v\d+[fi]\d+"  # a function of partial.py
 
@@ -72,7 +73,7 @@ def part(request, target, tmp_path_factory):
     """What one thread runs: what it begins with, and what this calls: functions compiled apart, and of partial.py."""
     code = (targets.made(tmp_path_factory.getbasetemp())[target] / f"{request.param}.s").read_text()
     apart = re.findall(rf"^({APART}):", code, re.MULTILINE)
-    assert len(apart) == (12 + has_two_steps("rows", target) if request.param == "rows" else 2)
+    assert len(apart) == (12 + has_two_steps("rows", target) if request.param == "rows" else 4)
     partial = re.findall(rf"^({PARTIAL}):", code, re.MULTILINE)
     return "\n".join([work(code, ".parts"), *(work(code, name) for name in [*apart, *partial])])
 
@@ -121,10 +122,11 @@ DIVIDE = r"\bv?div[ps][sd]\s"
 
 
 def hot_loops(code):
-    """Of the inner loops, those that raise: an exponent is shifted into its place. Strips bring some between. One that
-    divides too settles samples, once each.
+    """Of the inner loops, those that raise: an exponent is shifted into its place. Strips bring and send some between.
+    One that divides too settles samples, once each.
     """
-    return [b for b in inner_loops(code, others=2) if re.search(SHIFT, b) and not re.search(DIVIDE, b)]
+    others = 3 if "send_rest" in code else 2
+    return [b for b in inner_loops(code, others) if re.search(SHIFT, b) and not re.search(DIVIDE, b)]
 
 
 @pytest.fixture
