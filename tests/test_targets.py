@@ -63,7 +63,7 @@ def target(request):
 
 APART = (  # functions compiled apart
     r"_ZN7fastsce8backends3cpu"
-    r"(?:5terms|6passes|5plain10plain_tile|7columns10noted_tile|5tiles9send_rest|5tiles10send_edges)\w+"
+    r"(?:5terms|6passes|5plain10plain_tile|7columns10noted_tile|5tiles12send_classes|5tiles10send_edges)\w+"
 )
 PARTIAL = r"fastsce_(?:load|store)_v\d+[fi]\d+"  # a function of partial.py
 
@@ -125,7 +125,7 @@ def hot_loops(code):
     """Of the inner loops, those that raise: an exponent is shifted into its place. Strips bring and send some between.
     One that divides too settles samples, once each.
     """
-    others = 3 if "send_rest" in code else 2
+    others = 3 if "send_classes" in code else 2
     return [b for b in inner_loops(code, others) if re.search(SHIFT, b) and not re.search(DIVIDE, b)]
 
 

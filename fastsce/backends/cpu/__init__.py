@@ -24,11 +24,11 @@ from fastsce.backends.cpu.tuning import (
     COPIES,
     DESK_BYTES,
     DESK_CLASSES,
+    GROUP,
     GROUP_CLASSES,
     GROUP_CLASSES_BEHIND,
     GROUP_CLASSES_FAR,
     KEEP_BYTES,
-    LANES,
     LONGEST_COLUMN,
     SHORT,
     SHORT_APART,
@@ -128,6 +128,7 @@ def run(spec, logits, target, weight, row_scale, loss, lse, grad, hess, *, write
             side_by_side or all(contiguous(a) or a.strides[1] == a.itemsize for a in given),
             thread_count(),
             parts_of(x.nbytes, sums.size),
+            soft or spec.softcap is not None,
             line_shared(g),
             write,
             saved,
@@ -161,9 +162,10 @@ def plan_of(
     side_by_side,
     aligned,
     either,
-    threads,
+    workers,
     parts,
-    shared,
+    apart,
+    line,
     write,
     saved,
     stream,
@@ -180,11 +182,12 @@ def plan_of(
         either and not side_by_side and classes <= LONGEST_COLUMN
     ):
         lanes = columns.tile_lanes(classes, b, itemsize, side_by_side)
-        tiles = a * -(-b // lanes)
-        parts = min(parts, max(threads, tiles // TILES) if shared and lanes > LANES else tiles)
-        width = tile_width(lanes, shared)
-        plan = Plan(min(parts, tiles), write, *given, lanes=lanes, width=width)
-        return columns.columns, plan, columns.scratch_bytes(classes, width, itemsize)
+        tiles, shared = a * -(-b // lanes), line > 0 and b > lanes >= GROUP
+        if shared:
+            parts = min(parts, -(-tiles // (TILES * workers)) * workers)  # as many for each
+        plan = Plan(min(parts, tiles), write, *given, lanes=lanes, width=tile_width(lanes, line), shared=shared)
+        own = 4 if apart or write in (HESSIAN, LOG_SOFTMAX) else 2
+        return columns.columns, plan, columns.scratch_bytes(classes, plan.width, itemsize, own)
     keep = write == GRADIENT and not saved and classes * itemsize <= KEEP_BYTES
     keep = keep or write == HESSIAN  # gradient and Hessian are both written, one may be on the logits
     copies = not side_by_side or not aligned
@@ -204,7 +207,7 @@ def plan_of(
 
 
 def line_shared(grad):
-    """How many numbers a cache line has, if samples lie side by side and classes begin anywhere in one; else 0."""
+    """How many numbers a cache line has, if samples lie side by side and not all classes begin alike in one; else 0."""
     return 64 // grad.itemsize if grad is not None and grad.strides[1] == grad.itemsize and grad.strides[2] % 64 else 0
 
 
@@ -228,7 +231,7 @@ def small_call(spec, dtype, shape, gradient):
 
     def planned(parts):
         given = (write, False, False, False, False, False, False, spec.ignore_index)
-        return plan_of((1, rows, classes), dtype.itemsize, True, True, True, parts, parts, 0, *given)
+        return plan_of((1, rows, classes), dtype.itemsize, True, True, True, parts, parts, False, 0, *given)
 
     alone = kernel, plan, _ = planned(1)
     numbers, wide, memory = np.empty(1), np.empty((1, 1, 1), dtype), np.empty(JOB_BYTES, np.uint8)

@@ -1,8 +1,8 @@
 """Asking memory for what will be needed, while others are worked on.
 
 All at once, what is asked for has to wait for each other; some of it between the terms of one class and of the next is
-there in time. Nothing here branches: in a loop over terms that would cost the constants of exp their registers (the one
-branch in such a loop, for a tile that is brought, is the same way all along).
+there in time. Nothing here branches: in a loop over terms that would cost the constants of exp their registers (it does
+in that of strips.py, beside which tiles come and go).
 """
 
 from __future__ import annotations

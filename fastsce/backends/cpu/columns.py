@@ -8,7 +8,7 @@ plain.py where there are labels and no options), and what comes out of it goes b
 from __future__ import annotations
 
 from fastsce import maths
-from fastsce.backends.cpu.ahead import ask_for_group, further, lines_about
+from fastsce.backends.cpu.ahead import FOUR, ask_for_group, further, lines_about
 from fastsce.backends.cpu.coefficients import (
     FACTS_BYTES,
     PLACE,
@@ -48,12 +48,12 @@ from fastsce.backends.cpu.strips import (
 )
 from fastsce.backends.cpu.tiles import (
     Coming,
-    Going,
     Moving,
     Part,
     bring,
     bring_rest,
     desk_bytes,
+    gone,
     leave_over,
     next_to_go,
     send_groups,
@@ -61,8 +61,9 @@ from fastsce.backends.cpu.tiles import (
     take,
     tile_at,
     tile_bytes,
+    unshared,
 )
-from fastsce.backends.cpu.tuning import COLUMN_BYTES, GROUP, GROUP_COLUMN_BYTES, LANES, ROW_BYTES, TILE_LANES
+from fastsce.backends.cpu.tuning import COLUMN_BYTES, GROUP, GROUP_COLUMN_BYTES, LANES, LINE, ROW_BYTES, TILE_LANES
 from fastsce.backends.cpu.vectors import lane_numbers
 
 
@@ -77,8 +78,9 @@ def tile_lanes(classes, samples, itemsize, side_by_side):
     return min(wished, samples + LANES - 1) // LANES * LANES
 
 
-def scratch_bytes(classes, width, itemsize):
-    return FACTS_BYTES + 4 * tile_bytes(classes, width, itemsize) + desk_bytes(classes)
+def scratch_bytes(classes, width, itemsize, own):
+    """With so many tiles."""
+    return FACTS_BYTES + desk_bytes(classes) + own * tile_bytes(classes, width, itemsize)
 
 
 @kernel
@@ -90,21 +92,19 @@ def columns(logits, target, weight, row_scale, loss, lse, grad, hess, law, softc
 
 @device
 def share(part, scratch, job, soft, softcap):
-    lanes, shared = job.plan.lanes, lines_shared(job)
-    missing = 0 if shared else before_boundary(job.grad)
+    lanes, shared = job.plan.lanes, job.plan.shared
+    missing = before_boundary(job.grad, lanes)
     tiles = -(-(job.logits.shape[1] + missing) // lanes)
     count = job.logits.shape[0] * tiles
     start, stop = part * count // job.plan.parts, (part + 1) * count // job.plan.parts
     side_by_side = job.logits.strides[1] == job.logits.item
-    x = tile_at(scratch, FACTS_BYTES, job.logits.data)
-    size = tile_bytes(job.logits.shape[2], job.plan.width, job.logits.item)
-    other = tile_at(scratch, FACTS_BYTES + size, job.logits.data)
-    nothing = Part(x, 0, 0, 0, False, False)
-    going = Going(nothing, 0, job.grad.shape[2])
+    x, other = tile_at(scratch, 0, job), tile_at(scratch, 1, job)
+    nothing = unshared(x, 0, 0, 0)
+    going = gone(nothing, job.grad)
     for i in range(start, stop):
         follows, followed = shared and i > start and i % tiles > 0, shared and i + 1 < stop and (i + 1) % tiles > 0
         here = samples_of(i, tiles, lanes, missing, x, job.logits, follows, followed)
-        after = samples_of(i + 1, tiles, lanes, missing, other, job.logits, followed, False)
+        after = samples_of(i + 1, tiles, lanes, missing, other, job.logits, False, False)
         if i == start or not side_by_side:
             bring(job.logits, here, job.plan.width)
         if i + 1 == stop or not side_by_side:
@@ -126,39 +126,31 @@ def samples_of(i, tiles, lanes, missing, x, v, follows, followed):
 
 
 @device
-def before_boundary(v):
-    """How many samples a first tile is short of, so that those after it begin with a cache line."""
-    if v.shape[2] == 0 or v.strides[1] != v.item:
+def before_boundary(v, lanes):
+    """How many samples a first tile is short of, so that all classes of those behind it begin with a cache line."""
+    if v.shape[1] <= lanes or v.strides[1] != v.item or v.strides[2] % 64 > 0:
         return 0
-    return -past_boundary(v.data, 0) % LANES
-
-
-@device
-def lines_shared(job):
-    """Whether a tile shares cache lines with the next, which then writes them: where classes begin anywhere in one."""
-    v = job.grad
-    return job.plan.write != NOTHING and job.plan.lanes >= GROUP and v.strides[1] == v.item and v.strides[2] % 64 > 0
+    return -past_boundary(v.data, 0) % min(lanes, LINE)
 
 
 @device
 def tile(here, after, going, job, soft, softcap, scratch):
     """Work on a tile. Where samples lie side by side, the tile after it is brought meanwhile, and the group before is
-    sent, four steps of each after four terms, so that memory need not wait for arithmetic: what is still to come and to
-    go is handed from function to function.
+    sent: after four terms four steps of the one and a class of the other, so that memory need not wait for arithmetic.
+    What is still to come and to go is handed from function to function.
     """
-    plan, classes, width = job.plan, job.logits.shape[2], job.plan.width
-    size = tile_bytes(classes, width, job.logits.item)
-    x, e = here.x, here.x  # terms take the logits' place, unless both are asked for
+    plan, width = job.plan, job.plan.width
+    e = here.x  # terms take the logits' place, unless both are asked for
     if softcap is not None or plan.write == HESSIAN or plan.write == LOG_SOFTMAX:
-        e = tile_at(scratch, FACTS_BYTES + 2 * size, job.logits.data)
-    q = tile_at(scratch, FACTS_BYTES + 3 * size, x)
+        e = tile_at(scratch, 2, job)
+    q = tile_at(scratch, 3, job)
     if soft is not None:
-        bring(job.soft, Part(q, here.a, here.b, here.n, False, False), width)
-    desk = spare(scratch, FACTS_BYTES + 4 * size, job.logits.data)
+        bring(job.soft, unshared(q, here.a, here.b, here.n), width)
+    desk = spare(scratch, FACTS_BYTES, job.logits.data)
     coming = Coming(after, 0, 0)
-    if after.n < GROUP:  # it comes faster than groups go
+    if after.n < FOUR:  # several classes come at a time, into the tile from which one goes
         send_rest(job.grad, going, plan)
-        going = Going(here, 0, classes)
+        going = gone(here, job.grad)
     if soft is None and softcap is None and is_plain(job.law, plan):
         coming, going = plain_tile(here, e, coming, going, job)
     else:
@@ -166,7 +158,7 @@ def tile(here, after, going, job, soft, softcap, scratch):
     if plan.write != NOTHING:
         take(here, job.grad, plan, desk)
     if plan.write == HESSIAN:
-        there = Part(e, here.a, here.b, here.n, False, False)
+        there = unshared(e, here.a, here.b, here.n)
         send_groups(there, job.hess, plan)
         take(there, job.hess, plan, desk)
     if after.n > 0:

@@ -32,6 +32,7 @@ class Plan(NamedTuple):
     desk: int = 0  # rows.py: rows that are put together before they are streamed; 0: each is written where it belongs
     lanes: int = 0  # columns.py: samples in a tile
     width: int = 0  # columns.py: from a class to the next in a tile
+    shared: bool = False  # columns.py: tiles share cache lines, and leave those that they end in to the next
 
 
 class Job(NamedTuple):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 from fastsce.backends.cpu.ahead import FOUR, ask, prefetch
+from fastsce.backends.cpu.coefficients import FACTS_BYTES
 from fastsce.backends.cpu.jit import apart, device
 from fastsce.backends.cpu.memory import (
     QUAD,
@@ -35,20 +36,24 @@ from fastsce.backends.cpu.tuning import CLASSES_AHEAD, GROUP, LANES, LINE, SHORT
 
 
 def tile_width(lanes, line):
-    """From a class to the next in a tile: room for the line that the tile before ended in, and no power of two, or all
-    of them would meet in a few cache sets.
+    """From a class to the next in a tile: room for the line that the tile before ended in, and an odd number of LANES,
+    or classes would meet in a few cache sets.
     """
-    return lanes + max(LANES, line) if lanes > LANES else lanes
+    return (lanes + max(LANES, line)) | LANES if lanes > LANES else lanes
 
 
 @device
 def tile_bytes(classes, width, itemsize):
+    """Of numbers of the working precision; before the first class there is room for a line, too."""
     return max(4, itemsize) * (classes * width + LINE) + 64
 
 
 @device
-def tile_at(scratch, offset, like):
-    return moved(workspace(scratch, offset, like), LINE)
+def tile_at(scratch, number, job):
+    """A tile of those that a thread has: two that come and go in turn, and two for what has no place in these."""
+    classes, like = job.logits.shape[2], job.logits.data
+    start = FACTS_BYTES + desk_bytes(classes) + number * tile_bytes(classes, job.plan.width, job.logits.item)
+    return moved(workspace(scratch, start, like), LINE)
 
 
 @device
@@ -68,6 +73,11 @@ class Part(NamedTuple):
     followed: bool  # it leaves its last samples to the tile behind it, where they fill no line
 
 
+@device
+def unshared(x, a, b, n):
+    return Part(x, a, b, n, False, False)
+
+
 class Coming(NamedTuple):
     """A tile that is being brought: what begins with sample j of class c comes next."""
 
@@ -82,6 +92,12 @@ class Going(NamedTuple):
     part: Any
     lane: Any
     c: Any
+
+
+@device
+def gone(part, v):
+    """Nothing of it is to go."""
+    return Going(part, 0, v.shape[2])
 
 
 class Moving(NamedTuple):
@@ -205,19 +221,28 @@ def next_to_go(going, part, lane, n, job):
     """Send what is left of a group, and let the next go if it is whole; the others are edges."""
     v, plan = job.grad, job.plan
     send_rest(v, going, plan)
-    goes = n == GROUP and plan.write != NOTHING and v.strides[1] == v.item
-    return Going(part, lane, 0 if goes else v.shape[2])
+    if n == GROUP and plan.write != NOTHING and v.strides[1] == v.item:
+        return Going(part, lane, 0)
+    return gone(part, v)
+
+
+@device
+def send_rest(v, going, plan):
+    if going.c < v.shape[2]:  # a call takes as long as a small tile's tenth
+        send_classes(v, going, plan)
 
 
 @apart
-def send_rest(v, going, plan):
+def send_classes(v, going, plan):
     while going.c < v.shape[2]:
         going = send_class(v, going, plan)
 
 
 @device
 def send_class(v, going, plan):
-    """Of a class of a group the whole lines that are complete: they may begin with samples of the group before."""
+    """The lines that are whole with a class of a group: the first may begin with samples of the group before, and the
+    last samples wait for the group behind, for the next tile or for `send_edges`.
+    """
     (x, a, b, _, follows, _), lane, c = going
     p = at(v, a, b + lane, c)
     line, back, i = numbers_in_line(p), past_line(p), c * plan.width + lane
@@ -250,9 +275,10 @@ def send_edges(part, v, plan):
     if (follows and followed) or (whole == n and (address_of(at(v, a, b, 0)) | v.strides[2]) % 64 == 0):
         return
     if whole == 0 and not follows:
-        for j in range(0, n, LANES):
-            for c in range(v.shape[2]):
-                send_some(x, c * width + j, at(v, a, b, c), j, n - j, plan.stream)
+        for c in range(v.shape[2]):
+            p = at(v, a, b, c)
+            for j in range(0, n, LANES):
+                send_some(x, c * width + j, p, j, n - j, plan.stream)
         return
     for c in range(v.shape[2]):
         p = at(v, a, b, c)
