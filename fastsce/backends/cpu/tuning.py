@@ -73,9 +73,9 @@ COLUMN_BYTES = (512 if WIDE else 256) << 10
 # Of a tile of no more than GROUP samples, which are sent together: 4000 classes take 0.81 of the time, 8192 0.79, 12001
 # 0.65 with twice as much; beyond that, tiles of LANES samples, for a thread has room for two to four (the same Xeon).
 GROUP_COLUMN_BYTES = (2048 if WIDE else 512) << 10
-# Tiles in a part, if they share lines and each thread has so many: a line is whole if one thread has both. Of the time with 8, 333
-# and 1001 classes take 0.97 with 16, 1.05 with 4, 1001 1.2 with 1. If they share none, 500 and 1000 classes take 1.1 of
-# the time that they take with 1 (256 MB, the same Xeon).
+# Tiles in a part, if they share lines and each thread has so many: a line is whole if one thread has both. Of the time
+# with 8, 333 and 1001 classes take 0.97 with 16, 1.05 with 4, 1001 1.2 with 1. If they share none, 500 and 1000 classes
+# take 1.1 of the time that they take with 1 (256 MB, the same Xeon).
 TILES = 16
 TILE_LANES = 256  # samples in a tile at most: lines of 1 KB are read and written at 0.95 x copy, of 256 bytes at 1.1
 STEP = 32  # classes whose terms are added up before they come to those before: a sum of few float64; not compared
