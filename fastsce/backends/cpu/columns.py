@@ -189,7 +189,7 @@ def noted_tile(here, e, q, coming, going, facts, job, soft, softcap):
 @device
 def read_strip(i, n, lane, j, x, e, q, moving, facts, job, soft, softcap):
     """x[c·width + lane …]: class c of these rows; facts[… + j …]: theirs."""
-    law, plan, w, classes, width = job.law, job.plan, job.weight, job.logits.shape[2], job.plan.width
+    law, plan, classes, width = job.law, job.plan, job.logits.shape[2], job.plan.width
     y = begin(i, n, j, facts, job)
     clear_ignored(y, x, lane, width, classes)
     x_top = largest_logit(x, lane, width, classes)
@@ -206,7 +206,7 @@ def read_strip(i, n, lane, j, x, e, q, moving, facts, job, soft, softcap):
     power = load(facts.numbers, POWER + j, LANES)
     m, about = note_frame(moved(facts.numbers, j), maths.unit(x_top, law.inner, softcap), power, law)
     if soft is not None or law.off > 0.0:
-        weigh(x, q, w, lane, j, width, classes, m, about, facts, law, soft, softcap)
+        weigh(x, q, lane, j, width, classes, m, about, facts, job, soft, softcap)
     rest, ties, moving = terms(x, e, lane, width, classes, x_top, about, moving, job, softcap)
     store(facts.sums, REST + j, rest)
     store(facts.sums, TIES + j, ties)

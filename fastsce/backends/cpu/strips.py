@@ -78,30 +78,58 @@ def term(x, e, i, x_top, about, ties, law, softcap):
 
 
 @device
-def weigh(x, q, w, lane, j, width, classes, m, about, facts, law, soft, softcap):
-    """Note Σ q and Σ q·(z of m − z); q = w where only smoothing asks for them."""
-    mass = splat(0.0, LANES)
-    distance, level = mass, about.rate * m
-    for start in range(0, classes, STEP):
-        part = wide_zero(m, soft)
-        for c in range(start, min(start + STEP, classes)):
-            d = frame.exponent(load(x, c * width + lane, LANES), about.rate, level, law.inner, softcap)
-            shares = narrow(target_share(w, q, c, lane, width, law, soft), part)
-            part = part - maths.share(shares, narrow(d, part))
-            if soft is not None:  # Σ q may be near one q, and must be exact
-                mass = mass + shares
-        distance = distance + widen(part)
-    store(facts.sums, MASS + j, mass)
-    total = mass if soft is not None else splat(law.total, LANES)
-    store(facts.sums, DISTANCE + j, frame.distance_to(m, about, distance, total, law))
+def weigh(x, q, lane, j, width, classes, m, about, facts, job, soft, softcap):
+    """Note Σ q and Σ q·(z of m − z); where only smoothing asks for them q = w, whose sum is known."""
+    if soft is not None:
+        weigh_targets(x, q, lane, j, width, classes, m, about, facts, job, softcap)
+        return
+    if job.plan.weighted:
+        far = distances(x, job.weight, lane, width, classes, m, about, job.law, softcap)
+    else:
+        far = distances(x, None, lane, width, classes, m, about, job.law, softcap)
+    store(facts.sums, DISTANCE + j, frame.distance_to(m, about, far, splat(job.law.total, LANES), job.law))
 
 
 @device
-def wide_zero(m, soft):
-    """0 of the precision in which shares are summed: float64 where they are the target."""
-    if soft is None:
-        return m * 0.0
-    return widen(m) * 0.0
+def weigh_targets(x, q, lane, j, width, classes, m, about, facts, job, softcap):
+    law, mass, level = job.law, splat(0.0, LANES), about.rate * m
+    distance = mass
+    for start in range(0, classes, STEP):
+        part = mass * 0.0
+        for c in range(start, min(start + STEP, classes)):
+            d = frame.exponent(load(x, c * width + lane, LANES), about.rate, level, law.inner, softcap)
+            shares = widen(target_share(job.weight, q, c, lane, width, law, True))
+            part = part - maths.share(shares, widen(d))
+            mass = mass + shares
+        distance = distance + part
+    store(facts.sums, MASS + j, mass)
+    store(facts.sums, DISTANCE + j, frame.distance_to(m, about, distance, mass, law))
+
+
+@device
+def distances(x, w, lane, width, classes, m, about, law, softcap):
+    """Σ w·(rate·m − rate·u); w is None where it is 1."""
+    level, distance, zero = about.rate * m, splat(0.0, LANES), splat(narrow(0.0, load(x, 0, 0)), LANES)
+    for start in range(0, classes, STEP):
+        stop, part, other = min(start + STEP, classes), zero, zero  # a sum waits for the one before: two take turns
+        pairs = start + (stop - start) // 2 * 2
+        for c in range(start, pairs, 2):
+            d = frame.exponent(load(x, c * width + lane, LANES), about.rate, level, law.inner, softcap)
+            part = part - weighed(w, c, d)
+            d = frame.exponent(load(x, (c + 1) * width + lane, LANES), about.rate, level, law.inner, softcap)
+            other = other - weighed(w, c + 1, d)
+        if pairs < stop:
+            d = frame.exponent(load(x, pairs * width + lane, LANES), about.rate, level, law.inner, softcap)
+            part = part - weighed(w, pairs, d)
+        distance = distance + widen(part + other)
+    return distance
+
+
+@device
+def weighed(w, c, d):
+    if w is None:
+        return d
+    return maths.share(splat(load(w, c, 0), LANES), d)
 
 
 @device
