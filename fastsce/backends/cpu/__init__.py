@@ -133,7 +133,11 @@ def run(spec, logits, target, weight, row_scale, loss, lse, grad, hess, *, write
             write,
             saved,
             stream,
-            *(way_out(g, not (saved or soft or law.off)) if stream and write == GRADIENT else (False, False)),
+            *(
+                way_out(g, not (saved or soft or (law.off > 0.0 and spec.softcap is not None)))
+                if stream and write == GRADIENT
+                else (False, False)
+            ),
             weight is not None,
             target is None,
             spec.ignore_index,
@@ -213,7 +217,7 @@ def line_shared(grad):
 
 def way_out(grad, scaled):
     """Of a gradient that is streamed: whether rows are written behind those that are read, and whether at a desk;
-    `scaled`: nothing is written but terms, times a factor.
+    `scaled`: nothing is written but terms, times a factor, and what smoothing takes from them.
     """
     size = grad.shape[-1] * grad.itemsize
     whole = all(step % 64 == 0 for step in (*grad.strides[:-1], size, grad.ctypes.data))  # cache lines of their own

@@ -101,6 +101,11 @@ def note_frame(numbers, m, power, law):
 
 
 @device
+def frames_of(numbers):
+    return At(load(numbers, RATE, LANES), load(numbers, OFFSET, LANES), load(numbers, LIFT, LANES))
+
+
+@device
 def from_lse(job, soft):
     """Whether m is made of an lse that is given, so that a row need be read only once. A float64 has no more digits
     than z, and would not say which u is the largest; and lse/gain must be no infinite float32.
@@ -147,7 +152,7 @@ def settle_lanes(i, n, lane, facts, job, soft, softcap):
     place = load(facts.places, PLACE + lane, LANES)
     x_top, x_k = load(facts.numbers, X_TOP + lane, LANES), load(facts.numbers, X_K + lane, LANES)
     m, f = load(facts.numbers, M + lane, LANES), moved(facts.numbers, lane)
-    at = At(load(f, RATE, LANES), load(f, OFFSET, LANES), load(f, LIFT, LANES))
+    at = frames_of(f)
     mass, distance = splat(0.0, LANES), splat(0.0, LANES)
     if soft is not None or law.off > 0.0:
         mass, distance = load(facts.sums, MASS + lane, LANES), load(facts.sums, DISTANCE + lane, LANES)

@@ -15,20 +15,18 @@ from fastsce.backends.cpu.ahead import prefetch
 from fastsce.backends.cpu.coefficients import PLACE, PULL, PUSH, SPECIAL, M
 from fastsce.backends.cpu.jit import apart, device
 from fastsce.backends.cpu.memory import (
-    address_of,
     load,
     moved,
     numbers_in_line,
     past_boundary,
     store,
     stream,
-    stream_line,
 )
 from fastsce.backends.cpu.partial import fetch, store_part
 from fastsce.backends.cpu.plan import IGNORED
 from fastsce.backends.cpu.reductions import first
 from fastsce.backends.cpu.terms import STRETCH, at_row, marked, row, term_of
-from fastsce.backends.cpu.tuning import AHEAD, BLOCK, CLEAR_BYTES, LANES
+from fastsce.backends.cpu.tuning import AHEAD, BLOCK, LANES
 from fastsce.backends.cpu.vectors import lane_numbers, narrow, splat, widen
 
 FAR = 2.0**-20  # of the largest term: what multiplies smaller blocks is not kept beside them
@@ -73,35 +71,22 @@ def find(x, classes, value):
     return -1
 
 
-@device
-def lag_of(g, j, stop, x):
-    """How much later to stream, lest a load of x have to wait for a store just ahead of it in another page: where
-    addresses agree in their last 12 bits, the processor takes it for a load of what is being stored.
-    """
-    ahead = (address_of(moved(g, j)) - address_of(x)) % 4096
-    some = (ahead // 64 + 1) * steps_of(g, True)  # of float64, twice as many
-    return min(some, stop - j) if 0 < ahead < CLEAR_BYTES else 0
-
-
 @apart
-def add_shares(x, q, w, n, classes, f, places, masses, distances, law, soft, softcap):
-    """Of every lane, Σ q and Σ q·(z of m − z), in float64 where q is the target; q = w where it is for smoothing."""
+def add_shares(x, q, w, n, classes, f, masses, distances, law, softcap):
+    """Of every lane, Σ q and Σ q·(z of m − z), in float64."""
     for r in range(n):
-        if places[PLACE + r] == IGNORED:
-            continue
         p, shares, m, at = row(x, r), row(q, r), load(f, M + r, 0), at_row(f, r)
         mass, distance = splat(0.0, LANES), splat(0.0, LANES)
         for start in range(0, classes, STRETCH):
-            part = mass * 0.0 if soft is not None else splat(m, LANES) * 0.0
+            part = mass * 0.0
             far = part
             for j in range(start, min(start + STRETCH, classes), LANES):
                 v = fetch(p, j, classes - j, -np.inf, splat(m, LANES))
-                d = narrow(frame.exponent(v, at.rate, at.rate * m, law.inner, softcap), part)
-                share = narrow(target_share(w, shares, j, classes - j, v, law, soft), part)
+                d = widen(frame.exponent(v, at.rate, at.rate * m, law.inner, softcap))
+                share = widen(target_share(w, shares, j, classes - j, v, law, True))
                 part, far = part + share, far - maths.share(share, d)
-                if soft is not None:
-                    prefetch(shares, j + AHEAD, LANES)
-            mass, distance = mass + widen(part), distance + widen(far)
+                prefetch(shares, j + AHEAD, LANES)
+            mass, distance = mass + part, distance + far
         store(masses, r * LANES, mass)
         store(distances, r * LANES, frame.distance_to(m, at, distance, mass, law))
 
@@ -191,56 +176,6 @@ def write_gradients(
                     store_part(there, i, left, v)
         if place >= 0 and not streaming and end == classes:  # for streamed lines are not to be touched again
             store(there, place, special)
-
-
-@apart
-def stream_edges(t, g, n, classes, f, places, adjoining, seams):
-    """What the middles of rows leave. Where rows adjoin, the end of one and the beginning of the next share lines,
-    which are put together in `seams` first. Rows to leave out have no middle, and are cleared.
-    """
-    k = 0
-    for r in range(n):
-        e, there, m, place = row(t, r), row(g, r), load(f, M + r, 0), places[PLACE + r]
-        if place == IGNORED:
-            clear(there, classes, m)
-        push, special = load(f, PUSH + r, 0), load(f, SPECIAL + r, 0)
-        head, whole = whole_steps(there, 0, classes, classes, True)
-        joined = adjoining and r > 0
-        for i in range(0, head, LANES):
-            put_edge(seams, k + i, joined, there, i, head, edge(e, i, push, place, special))
-        k += head if joined else 0
-        joined = adjoining and r < n - 1
-        for i in range(whole, classes, LANES):
-            put_edge(seams, k + i - whole, joined, there, i, classes, edge(e, i, push, place, special))
-        k += classes - whole if joined else 0
-    if k > 0:
-        stream_seams(seams, g, n - 1, classes)
-
-
-@device
-def stream_seams(seams, g, n, classes):
-    """What each of n rows shares with the next."""
-    for r in range(n):
-        there = row(g, r)
-        _, whole = whole_steps(there, 0, classes, classes, True)
-        size = classes - whole + past_boundary(there, classes)  # the end of this row, the beginning of the next
-        for i in range(0, size, numbers_in_line(there)):
-            stream_line(seams, moved(there, whole), i)
-        seams = moved(seams, size)
-
-
-@device
-def put_edge(seams, k, joined, g, i, stop, v):
-    if joined:
-        store(seams, k, v)
-    else:
-        store_part(g, i, stop - i, v)
-
-
-@device
-def edge(e, i, factor, place, special):
-    v = load(e, i, LANES)
-    return marked(v * factor, i, place, special) if place != IGNORED else splat(narrow(0.0, factor), LANES)
 
 
 @device

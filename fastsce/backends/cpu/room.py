@@ -14,7 +14,7 @@ from fastsce.backends.cpu.terms import MAKINGS_BYTES, TOPS_BYTES, Notes, Rows
 from fastsce.backends.cpu.tiles import send
 from fastsce.backends.cpu.tuning import BLOCK, LANES, TOGETHER
 
-FOLD_BYTES = 2 * 8 * LANES * LANES + 64
+FOLD_BYTES = 4 * 8 * LANES * LANES + 64
 TAILS_BYTES = 8 * LANES * LANES + 64
 ROWS_START = FACTS_BYTES + FOLD_BYTES + TOPS_BYTES + TAILS_BYTES + MAKINGS_BYTES
 
@@ -89,7 +89,9 @@ def notes_at(scratch, job):
     (_, sums, more), like, start = folds_at(scratch, job), job.logits.data, FACTS_BYTES + FOLD_BYTES
     tops, tail = workspace(scratch, start, like), workspace(scratch, start + TOPS_BYTES, like)
     part = workspace(scratch, start + TOPS_BYTES + TAILS_BYTES, like)
-    return Notes(tops, tail, moved(part, LANES), part, sums, numbers_of(more, like))
+    far, mass, distances = moved(part, LANES), moved(part, 2 * LANES), moved(more, LANES * LANES)
+    masses, counts = moved(distances, LANES * LANES), numbers_of(more, like)
+    return Notes(tops, tail, moved(mass, LANES), part, sums, counts, far, mass, distances, masses)
 
 
 @device

@@ -18,6 +18,7 @@ import numpy as np
 
 from fastsce import frame, maths
 from fastsce.backends.cpu.ahead import prefetch
+from fastsce.backends.cpu.behind import middle_of, past_ignored, stream_edges_of, write_behind
 from fastsce.backends.cpu.coefficients import (
     BEND,
     CURVE,
@@ -26,10 +27,8 @@ from fastsce.backends.cpu.coefficients import (
     MASS,
     PLACE,
     POWER,
-    PUSH,
     Q_K,
     REST,
-    SPECIAL,
     TIES,
     TO_P,
     TOP_PLACE,
@@ -38,25 +37,22 @@ from fastsce.backends.cpu.coefficients import (
     M,
     begin,
     facts_at,
+    frames_of,
     from_lse,
     note_frame,
     settle,
 )
 from fastsce.backends.cpu.jit import device, kernel
-from fastsce.backends.cpu.memory import adjoin, at, fence, gather, load, moved, spare, store
+from fastsce.backends.cpu.memory import at, fence, gather, load, moved, spare, store
 from fastsce.backends.cpu.partial import load_part
 from fastsce.backends.cpu.parts import hand_out
 from fastsce.backends.cpu.passes import (
     add_shares,
-    block_factor,
     clear,
     find,
     find_largest,
-    lag_of,
     rebase,
     scale_terms,
-    stream_edges,
-    whole_steps,
     write_gradients,
     write_hessian,
     write_log_softmax,
@@ -73,11 +69,10 @@ from fastsce.backends.cpu.room import (
     maxima_of,
     notes_at,
     place_of,
-    seams_at,
     send_rows,
     terms_of,
 )
-from fastsce.backends.cpu.terms import STRETCH, Middle, Rows, add_row, add_rows, notes_of, row
+from fastsce.backends.cpu.terms import STRETCH, Rows, add_row, add_rows, at_row, notes_of, row
 from fastsce.backends.cpu.tuning import AHEAD, BLOCK, LANES
 from fastsce.backends.cpu.vectors import lane_numbers, narrow, splat, widen
 
@@ -175,13 +170,17 @@ def read_together(i, n, y, facts, before, job, soft, softcap, scratch):
             add_behind(x, soon, n, facts, notes, before, job, soft, softcap, scratch)
         else:
             t, ahead = terms_of(0, job, scratch), max(AHEAD, n * classes)
-            add_rows(x, t, soon, n, classes, ahead, f, facts.places, notes, law.inner, softcap)
+            how = (smooth(job, soft), job.plan.weighted, law.inner, softcap)
+            add_rows(x, t, soon, job.weight, n, classes, ahead, f, facts.places, notes, *how)
         store(facts.sums, REST, rows_sum(notes.sums))
         store(facts.sums, TIES, widen(rows_sum(notes.counts)))
-        if soft is not None or law.off > 0.0:
-            add_shares(x, q, job.weight, n, classes, f, facts.places, sums, more, law, soft, softcap)
+        if soft is not None:
+            add_shares(x, q, job.weight, n, classes, f, sums, more, law, softcap)
             store(facts.sums, MASS, rows_sum(sums))
             store(facts.sums, DISTANCE, rows_sum(more))
+        elif law.off > 0.0:  # whose mass is known
+            at, mass, far = frames_of(f), splat(law.total, LANES), rows_sum(notes.distances)
+            store(facts.sums, DISTANCE, frame.distance_to(load(f, M, LANES), at, far, mass, law))
     if soft is not None or job.plan.write == HESSIAN:
         for r in range(n):
             note_largest(row(x, r), row(q, r), classes, load(f, X_TOP + r, 0), r, facts, soft)
@@ -190,7 +189,8 @@ def read_together(i, n, y, facts, before, job, soft, softcap, scratch):
 @device
 def add_behind(x, soon, n, facts, notes, before, job, soft, softcap, scratch):
     """The terms of rows, and meanwhile those read before, one after the other."""
-    f, places, classes, inner = facts.numbers, facts.places, job.logits.shape[2], job.law.inner
+    f, places, classes, plan = facts.numbers, facts.places, job.logits.shape[2], job.plan
+    how = (smooth(job, soft), plan.weighted, job.law.inner, softcap)
     t, ahead, written = terms_of(0, job, scratch), max(AHEAD, n * classes), 0
     for r in range(n):
         if places[PLACE + r] == IGNORED:
@@ -198,29 +198,12 @@ def add_behind(x, soon, n, facts, notes, before, job, soft, softcap, scratch):
         written = past_ignored(before, written, job)
         meanwhile = middle_of(before, written, 0, job, t.data, row(x, r))
         written += 1 if meanwhile.stop > 0 else 0
-        f_r, notes_r = moved(f, r), notes_of(r, notes)
-        add_row(row(x, r), row(t, r), row(soon, r), classes, ahead, f_r, notes_r, inner, softcap, meanwhile)
+        here, there, later, f_r, notes_r = row(x, r), row(t, r), row(soon, r), moved(f, r), notes_of(r, notes)
+        add_row(here, there, later, job.weight, classes, ahead, f_r, notes_r, *how, meanwhile)
     if written > 0:
         stream_edges_of(before, written, job)
     if written < before.n:
         write_behind(before, written, before.n - written, 0, classes, False, job, soft, softcap)
-
-
-@device
-def stream_edges_of(group, n, job):
-    (i, _, scratch), facts = group, facts_at(group.scratch, job)
-    a, b = place_of(i, job.grad)
-    g, t, seams = Rows(at(job.grad, a, b, 0), job.grad.strides[1]), terms_of(0, job, scratch), seams_at(scratch, job)
-    stream_edges(t, g, n, job.grad.shape[2], facts.numbers, facts.places, adjoin(job.grad), seams)
-
-
-@device
-def past_ignored(group, r, job):
-    """The first row from r on that has a middle: where rows are cleared there is nothing but edges."""
-    places = facts_at(group.scratch, job).places
-    while r < group.n and places[PLACE + r] == IGNORED:
-        r += 1
-    return r
 
 
 @device
@@ -295,15 +278,27 @@ def statistics(r, x, q, soon, facts, before, job, soft, softcap, scratch):
         note_frame(f, m, power, law)
         here, later = moved(t, start if plan.keep else 0), moved(soon.data, start)
         meanwhile = middle_of(before, r, start, job, t, block.data)
-        add_row(block.data, here, later, n, max(AHEAD, n), f, notes, law.inner, softcap, meanwhile)
+        w, how = moved(job.weight, start), (smooth(job, soft), plan.weighted, law.inner, softcap)
+        add_row(block.data, here, later, w, n, max(AHEAD, n), f, notes, *how, meanwhile)
         rest, ties = rest + load(notes.sums, 0, LANES), ties + widen(load(notes.counts, 0, LANES))
-        if soft is not None or law.off > 0.0:
-            weight = moved(job.weight, start)
-            add_shares(block, shares, weight, 1, n, f, place, sums, more, law, soft, softcap)
+        if soft is not None:
+            add_shares(block, shares, w, 1, n, f, sums, more, law, softcap)
             mass, distance = mass + load(sums, 0, LANES), distance + load(more, 0, LANES)
+        elif law.off > 0.0:
+            some = load(notes.masses, 0, LANES) if plan.weighted else splat(n / LANES, LANES)
+            far, mass = load(notes.distances, 0, LANES), mass + some
+            distance = distance + frame.distance_to(load(f, M, 0), at_row(f, 0), far, some, law)
         if r < before.n:
             write_behind(before, r, 1, start, start + n, meanwhile.stop > 0, job, soft, softcap)
     return x_top, total(rest), total(ties), total(mass), total(distance)
+
+
+@device
+def smooth(job, soft):
+    """Whether there is something to note for smoothing beside terms; soft targets have it in a loop of their own."""
+    if soft is not None:
+        return False
+    return job.law.off > 0.0
 
 
 @device
@@ -358,37 +353,3 @@ def write_rows(group, r, n, job, soft, softcap):
     finish_row(job.grad, a, b, g.data, plan)
     if plan.desk > 0:
         send_rows(group.i + r, n, job, scratch)
-
-
-@device
-def middle_of(group, r, start, job, t, x):
-    """What of row r can be written while x is read, of the block that begins at `start`; t: any terms."""
-    facts, classes = facts_at(group.scratch, job), job.logits.shape[2]
-    if r >= group.n or facts.places[PLACE + r] == IGNORED:
-        return nothing_of(t, job)
-    f, maxima = moved(facts.numbers, r), maxima_of(r, job, group.scratch)
-    a, b = place_of(group.i + r, job.logits)
-    g, m = at(job.grad, a, b, 0), load(f, M, 0)
-    j, whole = whole_steps(g, start, min(start + BLOCK, classes), classes, True)
-    factor = narrow(load(f, PUSH, 0) * block_factor(maxima, classes, start, m, True, job.law), m)
-    t, place, special = terms_of(r, job, group.scratch).data, facts.places[PLACE + r], load(f, SPECIAL, 0)
-    lag = lag_of(g, j, whole, x)
-    i = j - lag
-    return Middle(moved(t, i), moved(g, i), lag, whole - i, factor, place - i, special)
-
-
-@device
-def nothing_of(t, job):
-    return Middle(t, at(job.grad, 0, 0, 0), 0, 0, load(t, 0, 0), 0, load(t, 0, 0))
-
-
-@device
-def write_behind(group, r, n, start, stop, edges, job, soft, softcap):
-    """Classes start … stop of n rows from row r on, or only the edges of their block, where its middle was written."""
-    facts, law, classes = facts_at(group.scratch, job), job.law, job.logits.shape[2]
-    f, places = moved(facts.numbers, r), moved(facts.places, r)
-    t, maxima = terms_of(r, job, group.scratch), maxima_of(r, job, group.scratch)
-    a, b = place_of(group.i + r, job.logits)
-    x, q = Rows(at(job.logits, a, b, 0), job.logits.strides[1]), Rows(at(job.soft, a, b, 0), job.soft.strides[1])
-    g, how = Rows(at(job.grad, a, b, 0), job.grad.strides[1]), (law, soft, softcap, True, True)
-    write_gradients(x, q, job.weight, t, maxima, g, n, start, stop, edges, classes, f, places, *how)

@@ -8,9 +8,10 @@ import numpy as np
 
 from fastsce import frame, maths
 from fastsce.backends.cpu.ahead import prefetch, prefetch_beside
-from fastsce.backends.cpu.coefficients import LIFT, OFFSET, PLACE, RATE, X_TOP
+from fastsce.backends.cpu.coefficients import LIFT, OFFSET, PLACE, RATE, X_TOP, M
 from fastsce.backends.cpu.jit import apart, device
 from fastsce.backends.cpu.memory import load, moved, moved_bytes, store, stream
+from fastsce.backends.cpu.partial import fetch
 from fastsce.backends.cpu.plan import IGNORED
 from fastsce.backends.cpu.tuning import BLOCK, LANES
 from fastsce.backends.cpu.vectors import few_registers, lane_numbers, narrow, splat, widen
@@ -18,7 +19,7 @@ from fastsce.frame import At
 
 STRETCH = 32 * LANES  # classes whose numbers are added up in the working precision
 TWO_STEPS = few_registers()  # 16 hold half of what a term takes: 1024 classes in L3 11.9 → 9.6 ns for 16 (Zen 3)
-MAKINGS_BYTES = 8 * (LANES + (2 * STRETCH if TWO_STEPS else 0)) + 64  # and of the sum of a stretch
+MAKINGS_BYTES = 8 * (3 * LANES + (2 * STRETCH if TWO_STEPS else 0)) + 64  # and of the sums of a stretch
 TOPS_BYTES = 8 * LANES * (BLOCK // STRETCH) + 64  # of a block, whose stretches are no fewer than those of rows together
 
 
@@ -51,90 +52,159 @@ class Notes(NamedTuple):
     part: Any  # of every lane, the sum of a stretch
     sums: Any  # of every lane, the sum of terms, in float64
     counts: Any  # of every lane, how many terms are not in that sum
+    far: Any  # the same for smoothing, Σ w·(rate·m − rate·u) of a stretch
+    mass: Any  # and Σ w, if weights are not all 1
+    distances: Any  # of all stretches, in float64
+    masses: Any
 
 
 @device
 def notes_of(r, notes):
     """Those of rows from row r on; the rest is each row's anew."""
-    tops, tail, makings, part, sums, counts = notes
+    tops, tail, makings, part, sums, counts, far, mass, distances, masses = notes
+    tops, tail, sums, counts = moved(tops, r), moved(tail, r * LANES), moved(sums, r * LANES), moved(counts, r * LANES)
     return Notes(
-        moved(tops, r), moved(tail, r * LANES), makings, part, moved(sums, r * LANES), moved(counts, r * LANES)
+        tops, tail, makings, part, sums, counts, far, mass, moved(distances, r * LANES), moved(masses, r * LANES)
     )
+
+
+class Shares(NamedTuple):
+    """What smoothing asks for beside terms: how far classes are below m."""
+
+    w: Any  # how much that counts; None where it is 1 for all
+    from_m: Any  # rate·m
+
+
+@device
+def shares_of(w, f):
+    return Shares(w, load(f, RATE, 0) * load(f, M, 0))
 
 
 class Middle(NamedTuple):
     """What is to be streamed of a row beside classes begin … stop of another, and what is left of it after these: whole
-    lines of one block; begin = stop = 0: nothing. t and g are moved so that both rows count from the same class.
+    lines of one block; begin = stop = 0: nothing. t, g and w are moved so that both rows count from the same class.
     """
 
     t: Any
     g: Any
     begin: Any
     stop: Any
-    factor: Any
+    push: Any
+    pull: Any
+    w: Any  # what of that a class has; None where it is 1
     place: Any
     special: Any
 
 
-@apart
-def add_rows(x, t, soon, n, classes, ahead, f, places, notes, inner, softcap):
+@device
+def add_rows(x, t, soon, w, n, classes, ahead, f, places, notes, smooth, weighted, inner, softcap):
     """`add_terms` of rows, while nothing else is streamed."""
-    for r in range(n):
-        if places[PLACE + r] != IGNORED:
-            f_r, notes_r = moved(f, r), notes_of(r, notes)
-            add_terms(row(x, r), row(t, r), row(soon, r), classes, ahead, f_r, notes_r, inner, softcap, None)
+    if not smooth:
+        add_rows_with(x, t, soon, n, classes, ahead, f, places, notes, None, inner, softcap)
+    elif weighted:
+        add_rows_with(x, t, soon, n, classes, ahead, f, places, notes, shares_of(w, f), inner, softcap)
+    else:
+        add_rows_with(x, t, soon, n, classes, ahead, f, places, notes, shares_of(None, f), inner, softcap)
 
 
 @apart
-def add_row(x, t, soon, classes, ahead, f, notes, inner, softcap, meanwhile):
+def add_rows_with(x, t, soon, n, classes, ahead, f, places, notes, shares, inner, softcap):
+    for r in range(n):
+        if places[PLACE + r] == IGNORED:
+            continue
+        here, there, later, f_r, notes_r = row(x, r), row(t, r), row(soon, r), moved(f, r), notes_of(r, notes)
+        if shares is None:
+            add_terms(here, there, later, classes, ahead, f_r, notes_r, None, inner, softcap, None)
+        else:
+            add_terms(here, there, later, classes, ahead, f_r, notes_r, shares_of(shares.w, f_r), inner, softcap, None)
+
+
+@device
+def add_row(x, t, soon, w, classes, ahead, f, notes, smooth, weighted, inner, softcap, meanwhile):
     """`add_terms` of a row or a block, while some of another row is streamed."""
+    if not smooth:
+        add_row_with(x, t, soon, classes, ahead, f, notes, None, inner, softcap, even(meanwhile))
+    elif weighted:
+        add_row_with(x, t, soon, classes, ahead, f, notes, shares_of(w, f), inner, softcap, meanwhile)
+    else:
+        add_row_with(x, t, soon, classes, ahead, f, notes, shares_of(None, f), inner, softcap, even(meanwhile))
+
+
+@apart
+def add_row_with(x, t, soon, classes, ahead, f, notes, shares, inner, softcap, meanwhile):
+    add_terms(x, t, soon, classes, ahead, f, notes, shares, inner, softcap, meanwhile)
+
+
+@device
+def even(middle):
+    t, g, begin, stop, push, pull, _, place, special = middle
+    return Middle(t, g, begin, stop, push, pull, None, place, special)
+
+
+@apart
+def add_beside(x, t, soon, classes, ahead, f, notes, inner, softcap, meanwhile):
     add_terms(x, t, soon, classes, ahead, f, notes, inner, softcap, meanwhile)
 
 
 @device
-def add_terms(x, t, soon, classes, ahead, f, notes, inner, softcap, meanwhile):
+def add_terms(x, t, soon, classes, ahead, f, notes, shares, inner, softcap, meanwhile):
     """Leave the terms of a row, or of a block, in t, and note the sum of those that are not the largest, and how many
     are. Where a stretch has none as large, nothing is compared.
 
-    What comes so far ahead and what lies at `soon` is asked for. `meanwhile`: what is to be streamed of another row, or
-    None.
+    What comes so far ahead and what lies at `soon` is asked for. `shares`: what else is to be noted; `meanwhile`: what
+    is to be streamed of another row; or None.
     """
     at, edge = at_row(f, 0), load(f, X_TOP, 0)
     edge = narrow(np.inf, edge) if edge == -np.inf else edge  # no term of a row of −∞ is kept out of its sum
     for start in range(0, classes, STRETCH):
         p, e, later, size, j = moved(x, start), moved(t, start), moved(soon, start), min(STRETCH, classes - start), 0
         if in_two_steps(softcap):
-            begin_terms(p, size, at, notes)
+            begin_terms(p, size, start, at, notes, shares)
         compared = load(notes.tops, start // STRETCH * LANES, 0) == edge
         if meanwhile is not None:
             idle, busy = min(size, max(0, meanwhile.begin - start)), min(size, meanwhile.stop - start)
             if idle < busy:
-                add_some(p, e, p, 0, idle, start, ahead, at, compared, edge, notes, inner, softcap, None)
-                add_some(p, e, p, idle, busy, start, ahead, at, compared, edge, notes, inner, softcap, meanwhile)
+                add_some(p, e, p, 0, idle, start, ahead, at, compared, edge, notes, shares, inner, softcap, None)
+                add_some(
+                    p, e, p, idle, busy, start, ahead, at, compared, edge, notes, shares, inner, softcap, meanwhile
+                )
                 j = busy
-        add_some(p, e, later, j, size, start, ahead, at, compared, edge, notes, inner, softcap, None)
-        part = widen(load(notes.part, 0, LANES))
-        store(notes.sums, 0, load(notes.sums, 0, LANES) + part if start > 0 else part)
+        add_some(p, e, later, j, size, start, ahead, at, compared, edge, notes, shares, inner, softcap, None)
+        add_stretch_to(notes.sums, notes.part, start)
+        if shares is not None:
+            add_stretch_to(notes.distances, notes.far, start)
+            add_stretch_to(notes.masses, notes.mass, start)
     if meanwhile is not None:
         for j in range(max(meanwhile.begin, classes // LANES * LANES), meanwhile.stop, LANES):
             stream_some(meanwhile, j)
 
 
 @device
-def add_some(x, t, soon, begin, stop, start, ahead, at, compared, edge, notes, inner, softcap, meanwhile):
+def add_stretch_to(sums, part, start):
+    v = widen(load(part, 0, LANES))
+    store(sums, 0, load(sums, 0, LANES) + v if start > 0 else v)
+
+
+@device
+def add_some(x, t, soon, begin, stop, start, ahead, at, compared, edge, notes, shares, inner, softcap, meanwhile):
     if begin < stop and compared:
-        add_stretch(x, t, soon, begin, stop, start, ahead, at, edge, notes, inner, softcap, meanwhile)
+        add_stretch(x, t, soon, begin, stop, start, ahead, at, edge, notes, shares, inner, softcap, meanwhile)
     elif begin < stop:
-        add_stretch(x, t, soon, begin, stop, start, ahead, at, None, notes, inner, softcap, meanwhile)
+        add_stretch(x, t, soon, begin, stop, start, ahead, at, None, notes, shares, inner, softcap, meanwhile)
 
 
 @apart
-def add_stretch(x, t, soon, begin, stop, start, ahead, at, edge, notes, inner, softcap, meanwhile):
+def add_stretch(x, t, soon, begin, stop, start, ahead, at, edge, notes, shares, inner, softcap, meanwhile):
     """Of the stretch that begins with class `start`. `edge` is None where none is as large; `meanwhile` may be, too."""
     whole, zero = stop // LANES * LANES, splat(narrow(0.0, at.rate), LANES)
-    part, count = load(notes.part, 0, LANES) if begin > 0 else zero, maths.bits(zero)
+    part, count, far, mass = load(notes.part, 0, LANES) if begin > 0 else zero, maths.bits(zero), zero, zero
+    if shares is not None and begin > 0:
+        far, mass = load(notes.far, 0, LANES), load(notes.mass, 0, LANES)
     for j in range(begin, whole, LANES):
-        part, count = add_term(load(x, j, LANES), t, j, at, edge, part, count, notes, inner, softcap)
+        v = load(x, j, LANES)
+        part, count = add_term(v, t, j, at, edge, part, count, notes, inner, softcap)
+        if shares is not None:
+            far, mass = add_share(v, start + j, at, shares, far, mass, inner, softcap)
         if meanwhile is None:
             prefetch(x, j + ahead, LANES)
             prefetch(soon, j, LANES)
@@ -145,7 +215,13 @@ def add_stretch(x, t, soon, begin, stop, start, ahead, at, edge, notes, inner, s
                 prefetch(x, j + ahead, LANES)
             stream_some(meanwhile, start + j)
     if whole < stop:
-        part, count = add_term(load(notes.tail, 0, LANES), t, whole, at, edge, part, count, notes, inner, softcap)
+        v = load(notes.tail, 0, LANES)
+        part, count = add_term(v, t, whole, at, edge, part, count, notes, inner, softcap)
+        if shares is not None:
+            far, mass = add_last_share(v, start + whole, stop - whole, at, shares, far, mass, inner, softcap)
+    if shares is not None and not in_two_steps(softcap):
+        store(notes.far, 0, far)
+        store(notes.mass, 0, mass)
     many = narrow(count, zero)
     store(notes.part, 0, part)
     store(notes.counts, 0, load(notes.counts, 0, LANES) + many if start + begin > 0 else many)
@@ -175,12 +251,24 @@ def in_two_steps(softcap):
 
 
 @apart
-def begin_terms(x, size, at, notes):
-    whole = size // LANES * LANES
+def begin_terms(x, size, start, at, notes, shares):
+    whole, zero = size // LANES * LANES, splat(narrow(0.0, at.rate), LANES)
+    far, mass = zero, zero
     for j in range(0, whole, LANES):
-        begin_term(load(x, j, LANES), j, at, notes.makings)
+        v = load(x, j, LANES)
+        begin_term(v, j, at, notes.makings)
+        if shares is not None:
+            d = frame.exponent(v, at.rate, shares.from_m, 0.0, None)
+            far, mass = add_weight(shares.w, start + j, d, far, mass)
     if whole < size:
-        begin_term(load(notes.tail, 0, LANES), whole, at, notes.makings)
+        v = load(notes.tail, 0, LANES)
+        begin_term(v, whole, at, notes.makings)
+        if shares is not None:
+            d = frame.exponent(v, at.rate, shares.from_m, 0.0, None)
+            far, mass = add_last_weight(shares.w, start + whole, size - whole, d, far, mass, zero)
+    if shares is not None:
+        store(notes.far, 0, far)
+        store(notes.mass, 0, mass)
 
 
 @device
@@ -191,9 +279,50 @@ def begin_term(v, j, at, makings):
 
 
 @device
+def add_share(v, j, at, shares, far, mass, inner, softcap):
+    """Unless that was done with the first of two steps."""
+    if in_two_steps(softcap):
+        return far, mass
+    return add_weight(shares.w, j, frame.exponent(v, at.rate, shares.from_m, inner, softcap), far, mass)
+
+
+@device
+def add_last_share(v, j, n, at, shares, far, mass, inner, softcap):
+    """The same of the first n lanes."""
+    if in_two_steps(softcap):
+        return far, mass
+    d, zero = frame.exponent(v, at.rate, shares.from_m, inner, softcap), splat(narrow(0.0, at.rate), LANES)
+    return add_last_weight(shares.w, j, n, d, far, mass, zero)
+
+
+@device
+def add_weight(w, j, d, far, mass):
+    if w is None:
+        return far - d, mass
+    weight = load(w, j, LANES)
+    return far - maths.share(weight, d), mass + weight
+
+
+@device
+def add_last_weight(w, j, n, d, far, mass, zero):
+    if w is None:
+        return far - maths.where(lane_numbers(LANES) < n, d, zero), mass
+    weight = fetch(w, j, n, 0.0, zero)
+    return far - maths.share(weight, d), mass + weight
+
+
+@device
 def stream_some(middle, j):
-    v = load(middle.t, j, LANES) * middle.factor
+    share = share_at(middle.w, j, middle.push)
+    v = maths.class_gradient(load(middle.t, j, LANES), middle.push, share, middle.pull)
     stream(middle.g, j, marked(v, j, middle.place, middle.special))
+
+
+@device
+def share_at(w, j, like):
+    if w is None:
+        return splat(narrow(1.0, like), LANES)
+    return load(w, j, LANES)
 
 
 @device
