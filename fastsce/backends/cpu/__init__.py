@@ -133,11 +133,7 @@ def run(spec, logits, target, weight, row_scale, loss, lse, grad, hess, *, write
             write,
             saved,
             stream,
-            *(
-                way_out(g, not (saved or soft or (law.off > 0.0 and spec.softcap is not None)))
-                if stream and write == GRADIENT
-                else (False, False)
-            ),
+            *way_out(g, stream and write == GRADIENT, not saved and scaled(spec, law, soft, weight)),
             weight is not None,
             target is None,
             spec.ignore_index,
@@ -215,10 +211,17 @@ def line_shared(grad):
     return 64 // grad.itemsize if grad is not None and grad.strides[1] == grad.itemsize and grad.strides[2] % 64 else 0
 
 
-def way_out(grad, scaled):
-    """Of a gradient that is streamed: whether rows are written behind those that are read, and whether at a desk;
-    `scaled`: nothing is written but terms, times a factor, and what smoothing takes from them.
-    """
+def scaled(spec, law, soft, weight):
+    """Whether a gradient is terms, times a factor, minus targets or weights as they lie in memory, times another."""
+    if soft:
+        return law.keep == 1.0 and law.off == 0.0 and weight is None and spec.softcap is None
+    return law.off == 0.0 or spec.softcap is None
+
+
+def way_out(grad, streamed, scaled):
+    """Whether rows are written behind those that are read, and whether at a desk: of gradients that are streamed."""
+    if not streamed:
+        return False, False
     size = grad.shape[-1] * grad.itemsize
     whole = all(step % 64 == 0 for step in (*grad.strides[:-1], size, grad.ctypes.data))  # cache lines of their own
     behind = scaled and size >= BEHIND_BYTES and (grad.itemsize >= 4 or grad.shape[-1] > TOGETHER)

@@ -35,7 +35,7 @@ def past_ignored(group, r, job):
 
 
 @device
-def middle_of(group, r, start, job, t, x):
+def middle_of(group, r, start, job, soft, t, x):
     """What of row r can be written while x is read, of the block that begins at `start`; t: any terms."""
     facts, classes = facts_at(group.scratch, job), job.logits.shape[2]
     if r >= group.n or facts.places[PLACE + r] == IGNORED:
@@ -46,11 +46,10 @@ def middle_of(group, r, start, job, t, x):
     j, whole = whole_steps(g, start, min(start + BLOCK, classes), classes, True)
     factor = narrow(load(f, PUSH, 0) * block_factor(maxima, classes, start, m, True, job.law), m)
     t, place, special = terms_of(r, job, group.scratch).data, facts.places[PLACE + r], load(f, SPECIAL, 0)
-    lag = lag_of(g, j, whole, x)
+    lag, pull = lag_of(g, j, whole, x), pull_of(f, job.law, soft)
     i = j - lag
-    return Middle(
-        moved(t, i), moved(g, i), lag, whole - i, factor, pull_of(f, job.law), moved(job.weight, i), place - i, special
-    )
+    shares = moved(at(job.soft, a, b, 0), i)
+    return Middle(moved(t, i), moved(g, i), lag, whole - i, factor, pull, shares, place - i, special)
 
 
 @device
@@ -64,28 +63,28 @@ def lag_of(g, j, stop, x):
 
 
 @device
-def uneven(job):
-    """Whether smoothing gives classes more or less of it."""
-    return job.plan.weighted and job.law.off > 0.0
+def uneven(job, soft):
+    """Whether not all classes have the same share of what is taken from terms."""
+    return soft is not None or (job.plan.weighted and job.law.off > 0.0)
 
 
 @device
 def nothing_of(t, job):
     like = load(t, 0, 0)
-    return Middle(t, at(job.grad, 0, 0, 0), 0, 0, like, like, job.weight, 0, like)
+    return Middle(t, at(job.grad, 0, 0, 0), 0, 0, like, like, job.soft.data, 0, like)
 
 
 @device
-def stream_edges_of(group, n, job):
+def stream_edges_of(group, n, job, soft):
     (i, _, scratch), facts = group, facts_at(group.scratch, job)
     a, b = place_of(i, job.grad)
     g, t, seams = Rows(at(job.grad, a, b, 0), job.grad.strides[1]), terms_of(0, job, scratch), seams_at(scratch, job)
-    w, f, places = job.weight, facts.numbers, facts.places
-    stream_edges(t, g, w, uneven(job), n, job.grad.shape[2], f, places, job.law, adjoin(job.grad), seams)
+    q, f, places = Rows(at(job.soft, a, b, 0), job.soft.strides[1]), facts.numbers, facts.places
+    stream_edges(t, g, q, uneven(job, soft), n, job.grad.shape[2], f, places, job.law, soft, adjoin(job.grad), seams)
 
 
 @apart
-def stream_edges(t, g, w, uneven, n, classes, f, places, law, adjoining, seams):
+def stream_edges(t, g, q, uneven, n, classes, f, places, law, soft, adjoining, seams):
     """What the middles of rows leave. Where rows adjoin, the end of one and the beginning of the next share lines,
     which are put together in `seams` first. Rows to leave out have no middle, and are cleared.
     """
@@ -93,8 +92,8 @@ def stream_edges(t, g, w, uneven, n, classes, f, places, law, adjoining, seams):
     for r in range(n):
         there, m, f_r = row(g, r), load(f, M + r, 0), moved(f, r)
         head, whole = whole_steps(there, 0, classes, classes, True)
-        push, pull, special = load(f_r, PUSH, 0), pull_of(f_r, law), load(f_r, SPECIAL, 0)
-        here = Middle(row(t, r), there, head, whole, push, pull, w, places[PLACE + r], special)
+        push, pull, special = load(f_r, PUSH, 0), pull_of(f_r, law, soft), load(f_r, SPECIAL, 0)
+        here = Middle(row(t, r), there, head, whole, push, pull, row(q, r), places[PLACE + r], special)
         if here.place == IGNORED:
             clear(there, classes, m)
         joined = adjoining and r > 0
@@ -133,17 +132,17 @@ def put_edge(seams, k, joined, g, i, stop, v):
 def edge(of, i, n, uneven):
     v, share = load(of.t, i, LANES), splat(narrow(1.0, of.push), LANES)
     if uneven:
-        share = fetch(of.w, i, n, 0.0, v)
+        share = fetch(of.shares, i, n, 0.0, v)
     if of.place == IGNORED:
         return splat(narrow(0.0, of.push), LANES)
     return marked(maths.class_gradient(v, of.push, share, of.pull), i, of.place, of.special)
 
 
 @device
-def pull_of(f, law):
-    """What smoothing takes from every class of a row (0 times a scale of ∞ would be no number)."""
+def pull_of(f, law, soft):
+    """What is taken from terms, times a class's share: nothing without smoothing (for 0·∞ is no number)."""
     pull = load(f, PULL, 0)
-    return pull if law.off > 0.0 else narrow(0.0, pull)
+    return pull if soft is not None or law.off > 0.0 else narrow(0.0, pull)
 
 
 @device

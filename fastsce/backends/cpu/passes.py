@@ -71,24 +71,45 @@ def find(x, classes, value):
     return -1
 
 
-@apart
-def add_shares(x, q, w, n, classes, f, masses, distances, law, softcap):
+@device
+def add_shares(x, q, w, n, classes, f, masses, distances, job, softcap):
     """Of every lane, Σ q and Σ q·(z of m − z), in float64."""
+    law = job.law
+    if job.plan.weighted or law.off > 0.0 or law.keep != 1.0:
+        add_shares_with(x, q, w, n, classes, f, masses, distances, law, softcap)
+    else:
+        add_shares_with(x, q, None, n, classes, f, masses, distances, law, softcap)
+
+
+@apart
+def add_shares_with(x, q, w, n, classes, f, masses, distances, law, softcap):
+    """w is None where q is the target as it is given."""
+    whole = classes // LANES * LANES
     for r in range(n):
-        p, shares, m, at = row(x, r), row(q, r), load(f, M + r, 0), at_row(f, r)
-        mass, distance = splat(0.0, LANES), splat(0.0, LANES)
+        p, target, m, at = row(x, r), row(q, r), load(f, M + r, 0), at_row(f, r)
+        mass, distance, from_m = splat(0.0, LANES), splat(0.0, LANES), at.rate * m
         for start in range(0, classes, STRETCH):
-            part = mass * 0.0
-            far = part
-            for j in range(start, min(start + STRETCH, classes), LANES):
-                v = fetch(p, j, classes - j, -np.inf, splat(m, LANES))
-                d = widen(frame.exponent(v, at.rate, at.rate * m, law.inner, softcap))
-                share = widen(target_share(w, shares, j, classes - j, v, law, True))
-                part, far = part + share, far - maths.share(share, d)
-                prefetch(shares, j + AHEAD, LANES)
+            part, far = mass * 0.0, mass * 0.0
+            for j in range(start, min(start + STRETCH, whole), LANES):
+                d = frame.exponent(load(p, j, LANES), at.rate, from_m, law.inner, softcap)
+                share = widen(given_share(w, load(target, j, LANES), j, LANES, law))
+                part, far = part + share, far - maths.share(share, widen(d))
+                prefetch(target, j + AHEAD, LANES)
             mass, distance = mass + part, distance + far
+        if whole < classes:
+            left, like = classes - whole, splat(m, LANES)
+            d = frame.exponent(fetch(p, whole, left, -np.inf, like), at.rate, from_m, law.inner, softcap)
+            share = widen(given_share(w, fetch(target, whole, left, 0.0, like), whole, left, law))
+            mass, distance = mass + share, distance - maths.share(share, widen(d))
         store(masses, r * LANES, mass)
         store(distances, r * LANES, frame.distance_to(m, at, distance, mass, law))
+
+
+@device
+def given_share(w, q, j, n, law):
+    if w is None:
+        return q
+    return maths.soft_mass(fetch(w, j, n, 0.0, q), q, law.keep, law.off)
 
 
 @device

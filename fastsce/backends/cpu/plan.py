@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 from fastsce.backends.cpu.jit import device
-from fastsce.backends.cpu.memory import pointer, view
+from fastsce.backends.cpu.memory import View, pointer, view
 from fastsce.law import Law
 
 IGNORED = -1  # stands for the label of a row to leave out
@@ -42,7 +42,7 @@ class Job(NamedTuple):
 
     logits: Any  # view, (A, B, C)
     labels: Any  # line, or None
-    soft: Any  # view, (A, B, C); of the logits if the target is not soft
+    soft: Any  # view, (A, B, C); of the classes' weights, alike for all rows, if the target is not soft
     weight: Any  # pointer, (C,)
     row_scale: Any  # line
     loss: Any  # pointer, (A·B,)
@@ -65,7 +65,7 @@ def job_of(logits, target, weight, row_scale, loss, lse, grad, hess, law, plan):
     return Job(
         view(logits),
         labels_of(target),
-        soft_of(target, logits),
+        soft_of(target, weight),
         pointer(weight),
         line(row_scale) if row_scale.size > 1 else Line(pointer(row_scale), 0),
         pointer(loss),
@@ -90,9 +90,9 @@ def labels_of(target):
 
 
 @device
-def soft_of(target, logits):
+def soft_of(target, weight):
     if target.ndim == 1:
-        return view(logits)
+        return View(pointer(weight), (0, 0, weight.size), (0, 0, weight.itemsize), weight.itemsize)
     return view(target)
 
 

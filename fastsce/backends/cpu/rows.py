@@ -166,16 +166,15 @@ def read_together(i, n, y, facts, before, job, soft, softcap, scratch):
             x_top = maths.maximum(top, x_top)
         store(f, X_TOP, x_top)
         note_frame(f, maths.unit(x_top, law.inner, softcap), load(f, POWER, LANES), law)
-        if job.plan.behind and soft is None:
+        if job.plan.behind:
             add_behind(x, soon, n, facts, notes, before, job, soft, softcap, scratch)
         else:
             t, ahead = terms_of(0, job, scratch), max(AHEAD, n * classes)
-            how = (smooth(job, soft), job.plan.weighted, law.inner, softcap)
-            add_rows(x, t, soon, job.weight, n, classes, ahead, f, facts.places, notes, *how)
+            add_rows(x, t, soon, n, classes, ahead, f, facts.places, notes, job, job.labels, soft, softcap)
         store(facts.sums, REST, rows_sum(notes.sums))
         store(facts.sums, TIES, widen(rows_sum(notes.counts)))
         if soft is not None:
-            add_shares(x, q, job.weight, n, classes, f, sums, more, law, softcap)
+            add_shares(x, q, job.weight, n, classes, f, sums, more, job, softcap)
             store(facts.sums, MASS, rows_sum(sums))
             store(facts.sums, DISTANCE, rows_sum(more))
         elif law.off > 0.0:  # whose mass is known
@@ -189,19 +188,19 @@ def read_together(i, n, y, facts, before, job, soft, softcap, scratch):
 @device
 def add_behind(x, soon, n, facts, notes, before, job, soft, softcap, scratch):
     """The terms of rows, and meanwhile those read before, one after the other."""
-    f, places, classes, plan = facts.numbers, facts.places, job.logits.shape[2], job.plan
-    how = (smooth(job, soft), plan.weighted, job.law.inner, softcap)
+    f, places, classes = facts.numbers, facts.places, job.logits.shape[2]
     t, ahead, written = terms_of(0, job, scratch), max(AHEAD, n * classes), 0
     for r in range(n):
         if places[PLACE + r] == IGNORED:
             continue
         written = past_ignored(before, written, job)
-        meanwhile = middle_of(before, written, 0, job, t.data, row(x, r))
+        meanwhile = middle_of(before, written, 0, job, soft, t.data, row(x, r))
         written += 1 if meanwhile.stop > 0 else 0
         here, there, later, f_r, notes_r = row(x, r), row(t, r), row(soon, r), moved(f, r), notes_of(r, notes)
-        add_row(here, there, later, job.weight, classes, ahead, f_r, notes_r, *how, meanwhile)
+        how = (job, job.labels, soft, softcap, meanwhile)
+        add_row(here, there, later, job.weight, classes, ahead, f_r, notes_r, *how)
     if written > 0:
-        stream_edges_of(before, written, job)
+        stream_edges_of(before, written, job, soft)
     if written < before.n:
         write_behind(before, written, before.n - written, 0, classes, False, job, soft, softcap)
 
@@ -277,12 +276,12 @@ def statistics(r, x, q, soon, facts, before, job, soft, softcap, scratch):
         store(f, X_TOP, edge)
         note_frame(f, m, power, law)
         here, later = moved(t, start if plan.keep else 0), moved(soon.data, start)
-        meanwhile = middle_of(before, r, start, job, t, block.data)
-        w, how = moved(job.weight, start), (smooth(job, soft), plan.weighted, law.inner, softcap)
-        add_row(block.data, here, later, w, n, max(AHEAD, n), f, notes, *how, meanwhile)
+        meanwhile = middle_of(before, r, start, job, soft, t, block.data)
+        w, how = moved(job.weight, start), (job, job.labels, soft, softcap, meanwhile)
+        add_row(block.data, here, later, w, n, max(AHEAD, n), f, notes, *how)
         rest, ties = rest + load(notes.sums, 0, LANES), ties + widen(load(notes.counts, 0, LANES))
         if soft is not None:
-            add_shares(block, shares, w, 1, n, f, sums, more, law, softcap)
+            add_shares(block, shares, w, 1, n, f, sums, more, job, softcap)
             mass, distance = mass + load(sums, 0, LANES), distance + load(more, 0, LANES)
         elif law.off > 0.0:
             some = load(notes.masses, 0, LANES) if plan.weighted else splat(n / LANES, LANES)
@@ -291,14 +290,6 @@ def statistics(r, x, q, soon, facts, before, job, soft, softcap, scratch):
         if r < before.n:
             write_behind(before, r, 1, start, start + n, meanwhile.stop > 0, job, soft, softcap)
     return x_top, total(rest), total(ties), total(mass), total(distance)
-
-
-@device
-def smooth(job, soft):
-    """Whether there is something to note for smoothing beside terms; soft targets have it in a loop of their own."""
-    if soft is not None:
-        return False
-    return job.law.off > 0.0
 
 
 @device

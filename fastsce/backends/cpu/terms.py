@@ -82,7 +82,7 @@ def shares_of(w, f):
 
 class Middle(NamedTuple):
     """What is to be streamed of a row beside classes begin … stop of another, and what is left of it after these: whole
-    lines of one block; begin = stop = 0: nothing. t, g and w are moved so that both rows count from the same class.
+    lines of one block; begin = stop = 0: nothing. t, g and shares are moved: both rows count from the same class.
     """
 
     t: Any
@@ -91,20 +91,24 @@ class Middle(NamedTuple):
     stop: Any
     push: Any
     pull: Any
-    w: Any  # what of that a class has; None where it is 1
+    shares: Any  # how much of that a class has; None where it is 1
     place: Any
     special: Any
 
 
 @device
-def add_rows(x, t, soon, w, n, classes, ahead, f, places, notes, smooth, weighted, inner, softcap):
+def add_rows(x, t, soon, n, classes, ahead, f, places, notes, job, labels, soft, softcap):
     """`add_terms` of rows, while nothing else is streamed."""
-    if not smooth:
+    w, inner = job.weight, job.law.inner
+    if soft is not None:  # they have a loop of their own for shares
         add_rows_with(x, t, soon, n, classes, ahead, f, places, notes, None, inner, softcap)
-    elif weighted:
-        add_rows_with(x, t, soon, n, classes, ahead, f, places, notes, shares_of(w, f), inner, softcap)
-    else:
-        add_rows_with(x, t, soon, n, classes, ahead, f, places, notes, shares_of(None, f), inner, softcap)
+    if labels is not None:
+        if job.law.off == 0.0:
+            add_rows_with(x, t, soon, n, classes, ahead, f, places, notes, None, inner, softcap)
+        elif job.plan.weighted:
+            add_rows_with(x, t, soon, n, classes, ahead, f, places, notes, shares_of(w, f), inner, softcap)
+        else:
+            add_rows_with(x, t, soon, n, classes, ahead, f, places, notes, shares_of(None, f), inner, softcap)
 
 
 @apart
@@ -120,14 +124,18 @@ def add_rows_with(x, t, soon, n, classes, ahead, f, places, notes, shares, inner
 
 
 @device
-def add_row(x, t, soon, w, classes, ahead, f, notes, smooth, weighted, inner, softcap, meanwhile):
+def add_row(x, t, soon, w, classes, ahead, f, notes, job, labels, soft, softcap, meanwhile):
     """`add_terms` of a row or a block, while some of another row is streamed."""
-    if not smooth:
-        add_row_with(x, t, soon, classes, ahead, f, notes, None, inner, softcap, even(meanwhile))
-    elif weighted:
-        add_row_with(x, t, soon, classes, ahead, f, notes, shares_of(w, f), inner, softcap, meanwhile)
-    else:
-        add_row_with(x, t, soon, classes, ahead, f, notes, shares_of(None, f), inner, softcap, even(meanwhile))
+    inner = job.law.inner
+    if soft is not None:
+        add_row_with(x, t, soon, classes, ahead, f, notes, None, inner, softcap, meanwhile)
+    if labels is not None:
+        if job.law.off == 0.0:
+            add_row_with(x, t, soon, classes, ahead, f, notes, None, inner, softcap, even(meanwhile))
+        elif job.plan.weighted:
+            add_row_with(x, t, soon, classes, ahead, f, notes, shares_of(w, f), inner, softcap, meanwhile)
+        else:
+            add_row_with(x, t, soon, classes, ahead, f, notes, shares_of(None, f), inner, softcap, even(meanwhile))
 
 
 @apart
@@ -139,11 +147,6 @@ def add_row_with(x, t, soon, classes, ahead, f, notes, shares, inner, softcap, m
 def even(middle):
     t, g, begin, stop, push, pull, _, place, special = middle
     return Middle(t, g, begin, stop, push, pull, None, place, special)
-
-
-@apart
-def add_beside(x, t, soon, classes, ahead, f, notes, inner, softcap, meanwhile):
-    add_terms(x, t, soon, classes, ahead, f, notes, inner, softcap, meanwhile)
 
 
 @device
@@ -313,16 +316,16 @@ def add_last_weight(w, j, n, d, far, mass, zero):
 
 @device
 def stream_some(middle, j):
-    share = share_at(middle.w, j, middle.push)
+    share = share_at(middle.shares, j, middle.push)
     v = maths.class_gradient(load(middle.t, j, LANES), middle.push, share, middle.pull)
     stream(middle.g, j, marked(v, j, middle.place, middle.special))
 
 
 @device
-def share_at(w, j, like):
-    if w is None:
+def share_at(shares, j, like):
+    if shares is None:
         return splat(narrow(1.0, like), LANES)
-    return load(w, j, LANES)
+    return load(shares, j, LANES)
 
 
 @device
