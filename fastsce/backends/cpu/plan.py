@@ -26,7 +26,7 @@ class Plan(NamedTuple):
     ignore_index: int
     together: bool = False  # rows.py: up to LANES rows are gone through at once
     keep: bool = False  # rows.py: the terms of a row are kept until it is written
-    behind: bool = False  # rows.py: rows, whose gradient is terms times a factor, are written while the next are read
+    behind: bool = False  # rows.py: rows are written while the next are read
     copies: bool = False  # rows.py: rows are not contiguous, and are worked on in copies
     group: int = 1  # rows.py: rows that are worked on together
     desk: int = 0  # rows.py: rows that are put together before they are streamed; 0: each is written where it belongs

@@ -4,8 +4,8 @@ A row is read from main memory once, in blocks that stay in the L1 cache: the bl
 e and their sum, relative to m, the largest u so far. Then the gradient is written once. Terms are kept for it
 where they fit the caches, and computed again where they do not. Between the two, what there is once a row is worked out
 for a group of rows at a time, and for rows that are gone through together m and what comes of it too. Rows of large
-batches whose gradient is terms times a factor, unless they are short, are written while the next group is read, so that
-neither memory nor arithmetic waits.
+batches whose gradient is terms times a factor, minus what lies in memory, are written while the next group is read, so
+that neither memory nor arithmetic waits, unless they are short.
 
 Rows laid out in any other way are copied, one at a time.
 """
