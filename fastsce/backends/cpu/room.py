@@ -86,12 +86,10 @@ def seams_at(scratch, job):
 @device
 def notes_at(scratch, job):
     """For the loops over the terms of rows from a group's first on."""
-    (_, sums, more), like, start = folds_at(scratch, job), job.logits.data, FACTS_BYTES + FOLD_BYTES
+    (_, sums, _), like, start = folds_at(scratch, job), job.logits.data, FACTS_BYTES + FOLD_BYTES
     tops, tail = workspace(scratch, start, like), workspace(scratch, start + TOPS_BYTES, like)
-    part = workspace(scratch, start + TOPS_BYTES + TAILS_BYTES, like)
-    far, mass, distances = moved(part, LANES), moved(part, 2 * LANES), moved(more, LANES * LANES)
-    masses, counts = moved(distances, LANES * LANES), numbers_of(more, like)
-    return Notes(tops, tail, moved(mass, LANES), part, sums, counts, far, mass, distances, masses)
+    part, counts = workspace(scratch, start + TOPS_BYTES + TAILS_BYTES, like), moved(sums, 3 * LANES * LANES)
+    return Notes(tops, tail, moved(part, 3 * LANES), part, sums, numbers_of(counts, like))
 
 
 @device

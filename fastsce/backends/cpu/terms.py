@@ -43,28 +43,29 @@ def term_of(v, at, inner, softcap):
     return maths.exp(frame.exponent(v, at.rate, at.offset, inner, softcap), at.lift)
 
 
+FAR, MASS = LANES, 2 * LANES  # Σ w·(rate·m − rate·u); Σ w, if weights are not all 1
+DISTANCES, MASSES = FAR * LANES, MASS * LANES  # the same
+
+
 class Notes(NamedTuple):
     """What the loops over a row leave for one another."""
 
     tops: Any  # the largest numbers: of every stretch, those of LANES rows
     tail: Any  # of every row, the last classes, if they fill no vector, and then −∞
     makings: Any  # what the terms of a stretch are made with
-    part: Any  # of every lane, the sum of a stretch
-    sums: Any  # of every lane, the sum of terms, in float64
+    part: Any  # of every lane, the sums of a stretch: of terms, and for smoothing at FAR and MASS
+    sums: (
+        Any  # of every lane, the sums of all stretches, in float64: of terms, and of LANES rows at DISTANCES and MASSES
+    )
     counts: Any  # of every lane, how many terms are not in that sum
-    far: Any  # the same for smoothing, Σ w·(rate·m − rate·u) of a stretch
-    mass: Any  # and Σ w, if weights are not all 1
-    distances: Any  # of all stretches, in float64
-    masses: Any
 
 
 @device
 def notes_of(r, notes):
     """Those of rows from row r on; the rest is each row's anew."""
-    tops, tail, makings, part, sums, counts, far, mass, distances, masses = notes
-    tops, tail, sums, counts = moved(tops, r), moved(tail, r * LANES), moved(sums, r * LANES), moved(counts, r * LANES)
+    tops, tail, makings, part, sums, counts = notes
     return Notes(
-        tops, tail, makings, part, sums, counts, far, mass, moved(distances, r * LANES), moved(masses, r * LANES)
+        moved(tops, r), moved(tail, r * LANES), makings, part, moved(sums, r * LANES), moved(counts, r * LANES)
     )
 
 
@@ -90,7 +91,7 @@ class Middle(NamedTuple):
     begin: Any
     stop: Any
     push: Any
-    pull: Any
+    pull: Any  # None where nothing is taken from terms
     shares: Any  # how much of that a class has; None where it is 1
     place: Any
     special: Any
@@ -131,7 +132,7 @@ def add_row(x, t, soon, w, classes, ahead, f, notes, job, labels, soft, softcap,
         add_row_with(x, t, soon, classes, ahead, f, notes, None, inner, softcap, meanwhile)
     if labels is not None:
         if job.law.off == 0.0:
-            add_row_with(x, t, soon, classes, ahead, f, notes, None, inner, softcap, even(meanwhile))
+            add_row_with(x, t, soon, classes, ahead, f, notes, None, inner, softcap, bare(meanwhile))
         elif job.plan.weighted:
             add_row_with(x, t, soon, classes, ahead, f, notes, shares_of(w, f), inner, softcap, meanwhile)
         else:
@@ -141,6 +142,12 @@ def add_row(x, t, soon, w, classes, ahead, f, notes, job, labels, soft, softcap,
 @apart
 def add_row_with(x, t, soon, classes, ahead, f, notes, shares, inner, softcap, meanwhile):
     add_terms(x, t, soon, classes, ahead, f, notes, shares, inner, softcap, meanwhile)
+
+
+@device
+def bare(middle):
+    t, g, begin, stop, push, _, _, place, special = middle
+    return Middle(t, g, begin, stop, push, None, None, place, special)
 
 
 @device
@@ -175,8 +182,8 @@ def add_terms(x, t, soon, classes, ahead, f, notes, shares, inner, softcap, mean
         add_some(p, e, later, j, size, start, ahead, at, compared, edge, notes, shares, inner, softcap, None)
         add_stretch_to(notes.sums, notes.part, start)
         if shares is not None:
-            add_stretch_to(notes.distances, notes.far, start)
-            add_stretch_to(notes.masses, notes.mass, start)
+            add_stretch_to(moved(notes.sums, DISTANCES), moved(notes.part, FAR), start)
+            add_stretch_to(moved(notes.sums, MASSES), moved(notes.part, MASS), start)
     if meanwhile is not None:
         for j in range(max(meanwhile.begin, classes // LANES * LANES), meanwhile.stop, LANES):
             stream_some(meanwhile, j)
@@ -202,7 +209,7 @@ def add_stretch(x, t, soon, begin, stop, start, ahead, at, edge, notes, shares, 
     whole, zero = stop // LANES * LANES, splat(narrow(0.0, at.rate), LANES)
     part, count, far, mass = load(notes.part, 0, LANES) if begin > 0 else zero, maths.bits(zero), zero, zero
     if shares is not None and begin > 0:
-        far, mass = load(notes.far, 0, LANES), load(notes.mass, 0, LANES)
+        far, mass = load(notes.part, FAR, LANES), load(notes.part, MASS, LANES)
     for j in range(begin, whole, LANES):
         v = load(x, j, LANES)
         part, count = add_term(v, t, j, at, edge, part, count, notes, inner, softcap)
@@ -223,8 +230,8 @@ def add_stretch(x, t, soon, begin, stop, start, ahead, at, edge, notes, shares, 
         if shares is not None:
             far, mass = add_last_share(v, start + whole, stop - whole, at, shares, far, mass, inner, softcap)
     if shares is not None and not in_two_steps(softcap):
-        store(notes.far, 0, far)
-        store(notes.mass, 0, mass)
+        store(notes.part, FAR, far)
+        store(notes.part, MASS, mass)
     many = narrow(count, zero)
     store(notes.part, 0, part)
     store(notes.counts, 0, load(notes.counts, 0, LANES) + many if start + begin > 0 else many)
@@ -270,8 +277,8 @@ def begin_terms(x, size, start, at, notes, shares):
             d = frame.exponent(v, at.rate, shares.from_m, 0.0, None)
             far, mass = add_last_weight(shares.w, start + whole, size - whole, d, far, mass, zero)
     if shares is not None:
-        store(notes.far, 0, far)
-        store(notes.mass, 0, mass)
+        store(notes.part, FAR, far)
+        store(notes.part, MASS, mass)
 
 
 @device
@@ -316,9 +323,15 @@ def add_last_weight(w, j, n, d, far, mass, zero):
 
 @device
 def stream_some(middle, j):
-    share = share_at(middle.shares, j, middle.push)
-    v = maths.class_gradient(load(middle.t, j, LANES), middle.push, share, middle.pull)
+    v = gradient_at(load(middle.t, j, LANES), middle.push, middle.pull, middle.shares, j)
     stream(middle.g, j, marked(v, j, middle.place, middle.special))
+
+
+@device
+def gradient_at(e, push, pull, shares, j):
+    if pull is None:
+        return e * push
+    return maths.class_gradient(e, push, share_at(shares, j, push), pull)
 
 
 @device
