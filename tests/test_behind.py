@@ -157,18 +157,25 @@ OPTIONS = [  # and whether their gradient is terms times a factor, minus what li
 ]
 
 
+def given(x, y, options):
+    """The target and the options that these stand for; some weights are 0, one of a class that is masked."""
+    rng, options = np.random.default_rng(1), dict(options)
+    if options.pop("soft", False):
+        y = rng.dirichlet(np.ones(x.shape[1]), len(x)).astype(np.float32)
+    if "weight" in options:
+        options["weight"] = rng.random(x.shape[1]) * (rng.random(x.shape[1]) > 0.2)
+        x[-2, options["weight"] == 0] = -np.inf
+    if "sample_weight" in options:
+        options["sample_weight"] = rng.random(len(x)) * (rng.random(len(x)) > 0.2)
+    return y, options
+
+
 @pytest.mark.parametrize(("options", "scaled"), OPTIONS, ids=lambda v: str(v) if isinstance(v, dict) else "")
 @pytest.mark.parametrize("change", [None, spoiled])
 @pytest.mark.parametrize(("classes", "past"), [(400, 0), (1001, 3), (3 * BLOCK + 33, 0), (3 * BLOCK + 34, 5)])
 def test_written_behind_with_options(classes, past, change, options, scaled, planned):
     x, y = batch(classes, "float32", change)
-    rng, options = np.random.default_rng(1), dict(options)
-    if options.pop("soft", False):
-        y = rng.dirichlet(np.ones(classes), len(x)).astype(np.float32)
-    if "weight" in options:
-        options["weight"] = rng.random(classes)
-    if "sample_weight" in options:
-        options["sample_weight"] = rng.random(len(x)) * (rng.random(len(x)) > 0.2)
+    y, options = given(x, y, options)
     expected = gradient(x, y, past, **options)
     plans = planned()
     found = gradient(x, y, past, **options)
@@ -178,24 +185,35 @@ def test_written_behind_with_options(classes, past, change, options, scaled, pla
 
 @pytest.mark.parametrize("ahead", [64, 128, 192, 256, 4032])
 @pytest.mark.parametrize(
-    ("classes", "kind"), [(1024, "float32"), (100, "float32"), (16, "float32"), (1040, "bfloat16")]
+    ("classes", "kind", "options"),
+    [
+        (1024, "float32", {}),
+        (1024, "float32", {"label_smoothing": 0.1}),
+        (1024, "float32", {"label_smoothing": 0.1, "weight": True}),
+        (1024, "float32", {"soft": True}),
+        (100, "float32", {}),
+        (16, "float32", {}),
+        (1040, "bfloat16", {}),
+    ],
+    ids=str,
 )
-def test_gradients_just_ahead_of_the_logits_in_another_page(classes, kind, ahead, planned, monkeypatch):
+def test_gradients_just_ahead_of_the_logits_in_another_page(classes, kind, options, ahead, planned, monkeypatch):
     """The last lines of a row go first there; of a short one all do."""
     monkeypatch.setattr(cpu, "SHORT", 0)
     x, y = batch(classes, kind, None)
+    y, options = given(x, y, options)
     memory = np.zeros(x.nbytes + 8192, np.uint8)
     most = GROUP_CLASSES_BEHIND if kind == "float32" else GROUP_CLASSES_FAR
     group = room.group_rows(classes, False, most) * classes * x.itemsize
     start = (-memory.ctypes.data) % 4096
     memory[start : start + x.nbytes] = x.view(np.uint8).reshape(-1)
     x = memory[start : start + x.nbytes].view(x.dtype).reshape(x.shape)
-    expected = gradient(x, y, 0)
+    expected = gradient(x, y, 0, **options)
     out = np.zeros(x.nbytes + 8192, np.uint8)
     start = (-out.ctypes.data + group + ahead) % 4096
     out = out[start : start + x.nbytes].view(x.dtype).reshape(x.shape)
     plans = planned()
-    found = fastsce.cross_entropy_value_and_grad(x, y, out=out, backend="cpu")
+    found = fastsce.cross_entropy_value_and_grad(x, y, out=out, backend="cpu", **options)
     assert len(plans) == 1 and are_behind(plans, classes, kind)
     assert found.grad.tobytes() == expected[0].tobytes()
 

@@ -204,3 +204,21 @@ def test_vjp_of_one_number_for_all(classes):
     p, v = np.broadcast_to(np.float32(0.125), (2, classes)), np.broadcast_to(np.float32(2), (2, classes))
     expected = np.full((2, classes), 0.125 * (2 - 0.25 * classes), np.float32)
     np.testing.assert_array_equal(fastsce.softmax_vjp(p, v), expected)
+
+
+@pytest.mark.parametrize(("classes", "axis"), [(100, 1), (100, 0), (1672, 1)])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("label_smoothing", [0.0, 0.1])
+def test_a_weight_of_infinity_before_the_last_classes(classes, axis, dtype, label_smoothing):
+    """Its share is ∞ when sums begin anew; the losses are ∞, and no NaN."""
+    rng = np.random.default_rng(0)
+    logits, target = rng.standard_normal((33, classes)).astype(dtype), rng.random((33, classes)).astype(dtype)
+    target /= target.sum(1, keepdims=True)
+    weight = np.ones(classes, dtype)
+    weight[0] = np.inf
+    if axis == 0:
+        logits, target = np.ascontiguousarray(logits.T), np.ascontiguousarray(target.T)
+    options = {"weight": weight, "label_smoothing": label_smoothing, "reduction": "none", "axis": axis}
+    for backend in ("cpu", "reference"):
+        losses = cross_entropy(logits, target, backend=backend, **options)
+        assert (losses == np.inf).all(), backend

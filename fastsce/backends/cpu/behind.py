@@ -48,8 +48,8 @@ def middle_of(group, r, start, job, soft, t, x):
     t, place, special = terms_of(r, job, group.scratch).data, facts.places[PLACE + r], load(f, SPECIAL, 0)
     lag, pull = lag_of(g, j, whole, x), pull_of(f, job.law, soft)
     i = j - lag
-    shares = moved(at(job.soft, a, b, 0), i)
-    return Middle(moved(t, i), moved(g, i), lag, whole - i, factor, pull, shares, place - i, special)
+    q = moved(at(job.soft, a, b, 0), i)
+    return Middle(moved(t, i), moved(g, i), lag, whole - i, factor, pull, q, place - i, special)
 
 
 @device
@@ -132,7 +132,7 @@ def put_edge(seams, k, joined, g, i, stop, v):
 def edge(of, i, n, uneven):
     v, share = load(of.t, i, LANES), splat(narrow(1.0, of.push), LANES)
     if uneven:
-        share = fetch(of.shares, i, n, 0.0, v)
+        share = fetch(of.q, i, n, 0.0, v)
     if of.place == IGNORED:
         return splat(narrow(0.0, of.push), LANES)
     return marked(maths.class_gradient(v, of.push, share, of.pull), i, of.place, of.special)

@@ -23,8 +23,8 @@ from fastsce.law import Law
 FACTS_BYTES = 21 * 8 * GROUP + 3 * 64
 
 # Places in Facts: each holds a number for each of GROUP rows.
-# sums: Σ 2^power·(term of z) but for the largest z, and how often that occurs; Σ q and Σ q·(z of m − z), or of w where
-# only smoothing asks for them
+# sums: Σ 2^power·(term of z) but for the largest z, and how often that occurs; Σ q of a soft target and
+# Σ q·(z of m − z), or Σ w·(z of m − z) where only smoothing asks for it
 REST, TIES, MASS, DISTANCE = (i * GROUP for i in range(4))
 # numbers: the largest logit; x and q at the label, or at the largest logit where the target is soft; m, the largest u
 # or lse/gain; then what comes of them: log S; gradient = push·term − pull·q, but `special` where p and q may both be

@@ -127,7 +127,7 @@ def samples_of(i, tiles, lanes, missing, x, v, follows, followed):
 
 @device
 def before_boundary(v, lanes):
-    """How many samples a first tile is short of, so that all classes of those behind it begin with a cache line."""
+    """How many samples a first tile is short of, so that all classes of others begin with a cache line, or half."""
     if v.shape[1] <= lanes or v.strides[1] != v.item or v.strides[2] % 64 > 0:
         return 0
     return -past_boundary(v.data, 0) % min(lanes, LINE)

@@ -89,7 +89,7 @@ def add_shares_with(x, q, w, n, classes, f, masses, distances, law, softcap):
         p, target, m, at = row(x, r), row(q, r), load(f, M + r, 0), at_row(f, r)
         mass, distance, from_m = splat(0.0, LANES), splat(0.0, LANES), at.rate * m
         for start in range(0, classes, STRETCH):
-            part, far = mass * 0.0, mass * 0.0
+            part, far = splat(0.0, LANES), splat(0.0, LANES)
             for j in range(start, min(start + STRETCH, whole), LANES):
                 d = frame.exponent(load(p, j, LANES), at.rate, from_m, law.inner, softcap)
                 share = widen(given_share(w, load(target, j, LANES), j, LANES, law))

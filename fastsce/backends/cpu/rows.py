@@ -72,7 +72,7 @@ from fastsce.backends.cpu.room import (
     send_rows,
     terms_of,
 )
-from fastsce.backends.cpu.terms import DISTANCES, MASSES, STRETCH, Rows, add_row, add_rows, at_row, notes_of, row
+from fastsce.backends.cpu.terms import STRETCH, SUM_FAR, SUM_MASS, Rows, add_row, add_rows, at_row, notes_of, row
 from fastsce.backends.cpu.tuning import AHEAD, BLOCK, LANES
 from fastsce.backends.cpu.vectors import lane_numbers, narrow, splat, widen
 
@@ -178,7 +178,7 @@ def read_together(i, n, y, facts, before, job, soft, softcap, scratch):
             store(facts.sums, MASS, rows_sum(sums))
             store(facts.sums, DISTANCE, rows_sum(more))
         elif law.off > 0.0:  # whose mass is known
-            at, mass, far = frames_of(f), splat(law.total, LANES), rows_sum(moved(notes.sums, DISTANCES))
+            at, mass, far = frames_of(f), splat(law.total, LANES), rows_sum(moved(notes.sums, SUM_FAR))
             store(facts.sums, DISTANCE, frame.distance_to(load(f, M, LANES), at, far, mass, law))
     if soft is not None or job.plan.write == HESSIAN:
         for r in range(n):
@@ -284,8 +284,8 @@ def statistics(r, x, q, soon, facts, before, job, soft, softcap, scratch):
             add_shares(block, shares, w, 1, n, f, sums, more, job, softcap)
             mass, distance = mass + load(sums, 0, LANES), distance + load(more, 0, LANES)
         elif law.off > 0.0:
-            some = load(notes.sums, MASSES, LANES) if plan.weighted else splat(n / LANES, LANES)
-            far, mass = load(notes.sums, DISTANCES, LANES), mass + some
+            some = load(notes.sums, SUM_MASS, LANES) if plan.weighted else splat(n / LANES, LANES)
+            far, mass = load(notes.sums, SUM_FAR, LANES), mass + some
             distance = distance + frame.distance_to(load(f, M, 0), at_row(f, 0), far, some, law)
         if r < before.n:
             write_behind(before, r, 1, start, start + n, meanwhile.stop > 0, job, soft, softcap)

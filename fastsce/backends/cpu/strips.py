@@ -92,13 +92,14 @@ def weigh(x, q, lane, j, width, classes, m, about, facts, job, soft, softcap):
 
 @device
 def weigh_targets(x, q, lane, j, width, classes, m, about, facts, job, softcap):
+    """In float64: Σ q may be near one q, and must be exact."""
     law, mass, level = job.law, splat(0.0, LANES), about.rate * m
     distance = mass
     for start in range(0, classes, STEP):
-        part = mass * 0.0
+        part = splat(0.0, LANES)  # of a weight that is ∞, mass · 0 is none
         for c in range(start, min(start + STEP, classes)):
             d = frame.exponent(load(x, c * width + lane, LANES), about.rate, level, law.inner, softcap)
-            shares = widen(target_share(job.weight, q, c, lane, width, law, True))
+            shares = widen(target_share(job.weight, q, c, lane, width, law, job.soft))
             part = part - maths.share(shares, widen(d))
             mass = mass + shares
         distance = distance + part

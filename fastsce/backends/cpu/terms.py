@@ -43,8 +43,9 @@ def term_of(v, at, inner, softcap):
     return maths.exp(frame.exponent(v, at.rate, at.offset, inner, softcap), at.lift)
 
 
-FAR, MASS = LANES, 2 * LANES  # Σ w·(rate·m − rate·u); Σ w, if weights are not all 1
-DISTANCES, MASSES = FAR * LANES, MASS * LANES  # the same
+# Where, in `part` and in `sums`, Σ w·(rate·m − rate·u) is, which smoothing asks for, and Σ w, if weights are not all 1.
+PART_FAR, PART_MASS = LANES, 2 * LANES
+SUM_FAR, SUM_MASS = LANES * LANES, 2 * LANES * LANES
 
 
 class Notes(NamedTuple):
@@ -53,10 +54,8 @@ class Notes(NamedTuple):
     tops: Any  # the largest numbers: of every stretch, those of LANES rows
     tail: Any  # of every row, the last classes, if they fill no vector, and then −∞
     makings: Any  # what the terms of a stretch are made with
-    part: Any  # of every lane, the sums of a stretch: of terms, and for smoothing at FAR and MASS
-    sums: (
-        Any  # of every lane, the sums of all stretches, in float64: of terms, and of LANES rows at DISTANCES and MASSES
-    )
+    part: Any  # of every lane, the sums of a stretch
+    sums: Any  # of every lane, those of all stretches of LANES rows, in float64
     counts: Any  # of every lane, how many terms are not in that sum
 
 
@@ -83,7 +82,7 @@ def shares_of(w, f):
 
 class Middle(NamedTuple):
     """What is to be streamed of a row beside classes begin … stop of another, and what is left of it after these: whole
-    lines of one block; begin = stop = 0: nothing. t, g and shares are moved: both rows count from the same class.
+    lines of one block; begin = stop = 0: nothing. t, g and q are moved: both rows count from the same class.
     """
 
     t: Any
@@ -92,7 +91,7 @@ class Middle(NamedTuple):
     stop: Any
     push: Any
     pull: Any  # None where nothing is taken from terms
-    shares: Any  # how much of that a class has; None where it is 1
+    q: Any  # how much of that a class has; None where it is 1
     place: Any
     special: Any
 
@@ -182,8 +181,8 @@ def add_terms(x, t, soon, classes, ahead, f, notes, shares, inner, softcap, mean
         add_some(p, e, later, j, size, start, ahead, at, compared, edge, notes, shares, inner, softcap, None)
         add_stretch_to(notes.sums, notes.part, start)
         if shares is not None:
-            add_stretch_to(moved(notes.sums, DISTANCES), moved(notes.part, FAR), start)
-            add_stretch_to(moved(notes.sums, MASSES), moved(notes.part, MASS), start)
+            add_stretch_to(moved(notes.sums, SUM_FAR), moved(notes.part, PART_FAR), start)
+            add_stretch_to(moved(notes.sums, SUM_MASS), moved(notes.part, PART_MASS), start)
     if meanwhile is not None:
         for j in range(max(meanwhile.begin, classes // LANES * LANES), meanwhile.stop, LANES):
             stream_some(meanwhile, j)
@@ -209,7 +208,7 @@ def add_stretch(x, t, soon, begin, stop, start, ahead, at, edge, notes, shares, 
     whole, zero = stop // LANES * LANES, splat(narrow(0.0, at.rate), LANES)
     part, count, far, mass = load(notes.part, 0, LANES) if begin > 0 else zero, maths.bits(zero), zero, zero
     if shares is not None and begin > 0:
-        far, mass = load(notes.part, FAR, LANES), load(notes.part, MASS, LANES)
+        far, mass = load(notes.part, PART_FAR, LANES), load(notes.part, PART_MASS, LANES)
     for j in range(begin, whole, LANES):
         v = load(x, j, LANES)
         part, count = add_term(v, t, j, at, edge, part, count, notes, inner, softcap)
@@ -230,8 +229,8 @@ def add_stretch(x, t, soon, begin, stop, start, ahead, at, edge, notes, shares, 
         if shares is not None:
             far, mass = add_last_share(v, start + whole, stop - whole, at, shares, far, mass, inner, softcap)
     if shares is not None and not in_two_steps(softcap):
-        store(notes.part, FAR, far)
-        store(notes.part, MASS, mass)
+        store(notes.part, PART_FAR, far)
+        store(notes.part, PART_MASS, mass)
     many = narrow(count, zero)
     store(notes.part, 0, part)
     store(notes.counts, 0, load(notes.counts, 0, LANES) + many if start + begin > 0 else many)
@@ -277,8 +276,8 @@ def begin_terms(x, size, start, at, notes, shares):
             d = frame.exponent(v, at.rate, shares.from_m, 0.0, None)
             far, mass = add_last_weight(shares.w, start + whole, size - whole, d, far, mass, zero)
     if shares is not None:
-        store(notes.part, FAR, far)
-        store(notes.part, MASS, mass)
+        store(notes.part, PART_FAR, far)
+        store(notes.part, PART_MASS, mass)
 
 
 @device
@@ -323,22 +322,22 @@ def add_last_weight(w, j, n, d, far, mass, zero):
 
 @device
 def stream_some(middle, j):
-    v = gradient_at(load(middle.t, j, LANES), middle.push, middle.pull, middle.shares, j)
+    v = gradient_at(load(middle.t, j, LANES), middle.push, middle.pull, middle.q, j)
     stream(middle.g, j, marked(v, j, middle.place, middle.special))
 
 
 @device
-def gradient_at(e, push, pull, shares, j):
+def gradient_at(e, push, pull, q, j):
     if pull is None:
         return e * push
-    return maths.class_gradient(e, push, share_at(shares, j, push), pull)
+    return maths.class_gradient(e, push, share_at(q, j, push), pull)
 
 
 @device
-def share_at(shares, j, like):
-    if shares is None:
+def share_at(q, j, like):
+    if q is None:
         return splat(narrow(1.0, like), LANES)
-    return load(shares, j, LANES)
+    return load(q, j, LANES)
 
 
 @device
