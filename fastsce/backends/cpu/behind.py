@@ -63,9 +63,9 @@ def lag_of(g, j, stop, x):
 
 
 @device
-def uneven(job, soft):
-    """Whether not all classes have the same share of what is taken from terms."""
-    return soft is not None or (job.plan.weighted and job.law.off > 0.0)
+def taken(job, soft):
+    """Whether something is taken from terms."""
+    return soft is not None or job.law.off > 0.0
 
 
 @device
@@ -80,11 +80,11 @@ def stream_edges_of(group, n, job, soft):
     a, b = place_of(i, job.grad)
     g, t, seams = Rows(at(job.grad, a, b, 0), job.grad.strides[1]), terms_of(0, job, scratch), seams_at(scratch, job)
     q, f, places = Rows(at(job.soft, a, b, 0), job.soft.strides[1]), facts.numbers, facts.places
-    stream_edges(t, g, q, uneven(job, soft), n, job.grad.shape[2], f, places, job.law, soft, adjoin(job.grad), seams)
+    stream_edges(t, g, q, taken(job, soft), n, job.grad.shape[2], f, places, job.law, soft, adjoin(job.grad), seams)
 
 
 @apart
-def stream_edges(t, g, q, uneven, n, classes, f, places, law, soft, adjoining, seams):
+def stream_edges(t, g, q, taken, n, classes, f, places, law, soft, adjoining, seams):
     """What the middles of rows leave. Where rows adjoin, the end of one and the beginning of the next share lines,
     which are put together in `seams` first. Rows to leave out have no middle, and are cleared.
     """
@@ -98,11 +98,11 @@ def stream_edges(t, g, q, uneven, n, classes, f, places, law, soft, adjoining, s
             clear(there, classes, m)
         joined = adjoining and r > 0
         for i in range(0, head, LANES):
-            put_edge(seams, k + i, joined, there, i, head, edge(here, i, classes - i, uneven))
+            put_edge(seams, k + i, joined, there, i, head, edge(here, i, classes - i, taken))
         k += head if joined else 0
         joined = adjoining and r < n - 1
         for i in range(whole, classes, LANES):
-            put_edge(seams, k + i - whole, joined, there, i, classes, edge(here, i, classes - i, uneven))
+            put_edge(seams, k + i - whole, joined, there, i, classes, edge(here, i, classes - i, taken))
         k += classes - whole if joined else 0
     if k > 0:
         stream_seams(seams, g, n - 1, classes)
@@ -129,10 +129,9 @@ def put_edge(seams, k, joined, g, i, stop, v):
 
 
 @device
-def edge(of, i, n, uneven):
-    v, share = load(of.t, i, LANES), splat(narrow(1.0, of.push), LANES)
-    if uneven:
-        share = fetch(of.q, i, n, 0.0, v)
+def edge(of, i, n, taken):
+    v = load(of.t, i, LANES)
+    share = fetch(of.q, i, n, 0.0, v) if taken else splat(narrow(0.0, of.push), LANES)
     if of.place == IGNORED:
         return splat(narrow(0.0, of.push), LANES)
     return marked(maths.class_gradient(v, of.push, share, of.pull), i, of.place, of.special)

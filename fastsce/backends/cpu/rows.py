@@ -284,8 +284,8 @@ def statistics(r, x, q, soon, facts, before, job, soft, softcap, scratch):
             add_shares(block, shares, w, 1, n, f, sums, more, job, softcap)
             mass, distance = mass + load(sums, 0, LANES), distance + load(more, 0, LANES)
         elif law.off > 0.0:
-            some = load(notes.sums, SUM_MASS, LANES) if plan.weighted else splat(n / LANES, LANES)
-            far, mass = load(notes.sums, SUM_FAR, LANES), mass + some
+            far, some = load(notes.sums, SUM_FAR, LANES), load(notes.sums, SUM_MASS, LANES)
+            mass = mass + some
             distance = distance + frame.distance_to(load(f, M, 0), at_row(f, 0), far, some, law)
         if r < before.n:
             write_behind(before, r, 1, start, start + n, meanwhile.stop > 0, job, soft, softcap)

@@ -43,7 +43,7 @@ def term_of(v, at, inner, softcap):
     return maths.exp(frame.exponent(v, at.rate, at.offset, inner, softcap), at.lift)
 
 
-# Where, in `part` and in `sums`, Σ w·(rate·m − rate·u) is, which smoothing asks for, and Σ w, if weights are not all 1.
+# Where, in `part` and in `sums`, Σ w·(rate·m − rate·u) is, which smoothing asks for, and Σ w.
 PART_FAR, PART_MASS = LANES, 2 * LANES
 SUM_FAR, SUM_MASS = LANES * LANES, 2 * LANES * LANES
 
@@ -71,7 +71,7 @@ def notes_of(r, notes):
 class Shares(NamedTuple):
     """What smoothing asks for beside terms: how far classes are below m."""
 
-    w: Any  # how much that counts; None where it is 1 for all
+    w: Any  # how much that counts
     from_m: Any  # rate·m
 
 
@@ -91,7 +91,7 @@ class Middle(NamedTuple):
     stop: Any
     push: Any
     pull: Any  # None where nothing is taken from terms
-    q: Any  # how much of that a class has; None where it is 1
+    q: Any  # how much of that a class has
     place: Any
     special: Any
 
@@ -99,28 +99,28 @@ class Middle(NamedTuple):
 @device
 def add_rows(x, t, soon, n, classes, ahead, f, places, notes, job, labels, soft, softcap):
     """`add_terms` of rows, while nothing else is streamed."""
-    w, inner = job.weight, job.law.inner
+    inner = job.law.inner
     if soft is not None:  # they have a loop of their own for shares
-        add_rows_with(x, t, soon, n, classes, ahead, f, places, notes, None, inner, softcap)
+        add_rows_with(x, t, soon, n, classes, ahead, f, places, notes, None, True, inner, softcap)
     if labels is not None:
         if job.law.off == 0.0:
-            add_rows_with(x, t, soon, n, classes, ahead, f, places, notes, None, inner, softcap)
-        elif job.plan.weighted:
-            add_rows_with(x, t, soon, n, classes, ahead, f, places, notes, shares_of(w, f), inner, softcap)
+            add_rows_with(x, t, soon, n, classes, ahead, f, places, notes, None, True, inner, softcap)
         else:
-            add_rows_with(x, t, soon, n, classes, ahead, f, places, notes, shares_of(None, f), inner, softcap)
+            shares = shares_of(job.weight, f)
+            add_rows_with(x, t, soon, n, classes, ahead, f, places, notes, shares, None, inner, softcap)
 
 
 @apart
-def add_rows_with(x, t, soon, n, classes, ahead, f, places, notes, shares, inner, softcap):
+def add_rows_with(x, t, soon, n, classes, ahead, f, places, notes, shares, alone, inner, softcap):
     for r in range(n):
         if places[PLACE + r] == IGNORED:
             continue
         here, there, later, f_r, notes_r = row(x, r), row(t, r), row(soon, r), moved(f, r), notes_of(r, notes)
         if shares is None:
-            add_terms(here, there, later, classes, ahead, f_r, notes_r, None, inner, softcap, None)
+            add_terms(here, there, later, classes, ahead, f_r, notes_r, None, alone, inner, softcap, None)
         else:
-            add_terms(here, there, later, classes, ahead, f_r, notes_r, shares_of(shares.w, f_r), inner, softcap, None)
+            of_r = shares_of(shares.w, f_r)
+            add_terms(here, there, later, classes, ahead, f_r, notes_r, of_r, alone, inner, softcap, None)
 
 
 @device
@@ -128,19 +128,17 @@ def add_row(x, t, soon, w, classes, ahead, f, notes, job, labels, soft, softcap,
     """`add_terms` of a row or a block, while some of another row is streamed."""
     inner = job.law.inner
     if soft is not None:
-        add_row_with(x, t, soon, classes, ahead, f, notes, None, inner, softcap, meanwhile)
+        add_row_with(x, t, soon, classes, ahead, f, notes, None, True, inner, softcap, meanwhile)
     if labels is not None:
         if job.law.off == 0.0:
-            add_row_with(x, t, soon, classes, ahead, f, notes, None, inner, softcap, bare(meanwhile))
-        elif job.plan.weighted:
-            add_row_with(x, t, soon, classes, ahead, f, notes, shares_of(w, f), inner, softcap, meanwhile)
+            add_row_with(x, t, soon, classes, ahead, f, notes, None, True, inner, softcap, bare(meanwhile))
         else:
-            add_row_with(x, t, soon, classes, ahead, f, notes, shares_of(None, f), inner, softcap, even(meanwhile))
+            add_row_with(x, t, soon, classes, ahead, f, notes, shares_of(w, f), None, inner, softcap, meanwhile)
 
 
 @apart
-def add_row_with(x, t, soon, classes, ahead, f, notes, shares, inner, softcap, meanwhile):
-    add_terms(x, t, soon, classes, ahead, f, notes, shares, inner, softcap, meanwhile)
+def add_row_with(x, t, soon, classes, ahead, f, notes, shares, alone, inner, softcap, meanwhile):
+    add_terms(x, t, soon, classes, ahead, f, notes, shares, alone, inner, softcap, meanwhile)
 
 
 @device
@@ -150,15 +148,9 @@ def bare(middle):
 
 
 @device
-def even(middle):
-    t, g, begin, stop, push, pull, _, place, special = middle
-    return Middle(t, g, begin, stop, push, pull, None, place, special)
-
-
-@device
-def add_terms(x, t, soon, classes, ahead, f, notes, shares, inner, softcap, meanwhile):
+def add_terms(x, t, soon, classes, ahead, f, notes, shares, alone, inner, softcap, meanwhile):
     """Leave the terms of a row, or of a block, in t, and note the sum of those that are not the largest, and how many
-    are. Where a stretch has none as large, nothing is compared.
+    are. Where a stretch has none as large, nothing is compared, if terms are `alone`, which is None beside shares.
 
     What comes so far ahead and what lies at `soon` is asked for. `shares`: what else is to be noted; `meanwhile`: what
     is to be streamed of another row; or None.
@@ -173,12 +165,27 @@ def add_terms(x, t, soon, classes, ahead, f, notes, shares, inner, softcap, mean
         if meanwhile is not None:
             idle, busy = min(size, max(0, meanwhile.begin - start)), min(size, meanwhile.stop - start)
             if idle < busy:
-                add_some(p, e, p, 0, idle, start, ahead, at, compared, edge, notes, shares, inner, softcap, None)
+                add_some(p, e, p, 0, idle, start, ahead, at, compared, edge, notes, shares, alone, inner, softcap, None)
                 add_some(
-                    p, e, p, idle, busy, start, ahead, at, compared, edge, notes, shares, inner, softcap, meanwhile
+                    p,
+                    e,
+                    p,
+                    idle,
+                    busy,
+                    start,
+                    ahead,
+                    at,
+                    compared,
+                    edge,
+                    notes,
+                    shares,
+                    alone,
+                    inner,
+                    softcap,
+                    meanwhile,
                 )
                 j = busy
-        add_some(p, e, later, j, size, start, ahead, at, compared, edge, notes, shares, inner, softcap, None)
+        add_some(p, e, later, j, size, start, ahead, at, compared, edge, notes, shares, alone, inner, softcap, None)
         add_stretch_to(notes.sums, notes.part, start)
         if shares is not None:
             add_stretch_to(moved(notes.sums, SUM_FAR), moved(notes.part, PART_FAR), start)
@@ -195,11 +202,19 @@ def add_stretch_to(sums, part, start):
 
 
 @device
-def add_some(x, t, soon, begin, stop, start, ahead, at, compared, edge, notes, shares, inner, softcap, meanwhile):
-    if begin < stop and compared:
+def add_some(
+    x, t, soon, begin, stop, start, ahead, at, compared, edge, notes, shares, alone, inner, softcap, meanwhile
+):
+    """Beside shares it is always compared, lest there be twice as many loops to compile."""
+    if begin >= stop:
+        return
+    if alone is not None:
+        if compared:
+            add_stretch(x, t, soon, begin, stop, start, ahead, at, edge, notes, shares, inner, softcap, meanwhile)
+        else:
+            add_stretch(x, t, soon, begin, stop, start, ahead, at, None, notes, shares, inner, softcap, meanwhile)
+    else:
         add_stretch(x, t, soon, begin, stop, start, ahead, at, edge, notes, shares, inner, softcap, meanwhile)
-    elif begin < stop:
-        add_stretch(x, t, soon, begin, stop, start, ahead, at, None, notes, shares, inner, softcap, meanwhile)
 
 
 @apart
@@ -306,16 +321,12 @@ def add_last_share(v, j, n, at, shares, far, mass, inner, softcap):
 
 @device
 def add_weight(w, j, d, far, mass):
-    if w is None:
-        return far - d, mass
     weight = load(w, j, LANES)
     return far - maths.share(weight, d), mass + weight
 
 
 @device
 def add_last_weight(w, j, n, d, far, mass, zero):
-    if w is None:
-        return far - maths.where(lane_numbers(LANES) < n, d, zero), mass
     weight = fetch(w, j, n, 0.0, zero)
     return far - maths.share(weight, d), mass + weight
 
@@ -330,14 +341,7 @@ def stream_some(middle, j):
 def gradient_at(e, push, pull, q, j):
     if pull is None:
         return e * push
-    return maths.class_gradient(e, push, share_at(q, j, push), pull)
-
-
-@device
-def share_at(q, j, like):
-    if q is None:
-        return splat(narrow(1.0, like), LANES)
-    return load(q, j, LANES)
+    return maths.class_gradient(e, push, load(q, j, LANES), pull)
 
 
 @device
