@@ -12,7 +12,17 @@ from fastsce.backends.cpu.tuning import GROUP, LANES
 
 CANARY = 77
 DTYPES = [np.float32, np.float64, np.float16, ml_dtypes.bfloat16]
-SIZES = [(2, 63), (3, 64), (5, 129), (21, 700), (21, 1001), (130, 500), (400, 330), (9000, 150)]  # classes, samples
+SIZES = [  # blocks, classes, samples
+    (2, 2, 63),
+    (2, 3, 64),
+    (2, 5, 129),
+    (2, 21, 700),
+    (2, 21, 1001),
+    (2, 130, 500),
+    (2, 400, 330),
+    (2, 9000, 40),
+    (1, 9000, 150),
+]
 
 
 def gradient(x, y, grad, **options):
@@ -66,9 +76,8 @@ def nothing_remembered():
     cpu.plan_of.cache_clear()
 
 
-def batch(dtype, classes, samples):
+def batch(dtype, blocks, classes, samples):
     rng = np.random.default_rng(classes)
-    blocks = 2 if classes < 1000 else 1
     x = (3 * rng.standard_normal((blocks, classes, samples))).astype(dtype)
     y = rng.integers(0, classes, (blocks, samples))
     y[:, 1::5] = -100
@@ -93,10 +102,10 @@ def between_canaries(x, gap, offset):
     ids=["streamed", "wide", "not streamed"],
 )
 @pytest.mark.parametrize(("way", "dtype"), WAYS, ids=[f"{way.__name__}-{np.dtype(d).name}" for way, d in WAYS])
-@pytest.mark.parametrize(("classes", "samples"), SIZES)
-def test_wherever_classes_begin(classes, samples, way, dtype, streamed, lanes, monkeypatch):
+@pytest.mark.parametrize(("blocks", "classes", "samples"), SIZES)
+def test_wherever_classes_begin(blocks, classes, samples, way, dtype, streamed, lanes, monkeypatch):
     """The same bits as of tiles of LANES samples, which are sent at once; and nothing is written beside the result."""
-    x, y = batch(dtype, classes, samples)
+    x, y = batch(dtype, blocks, classes, samples)
     expected = [x.copy() for _ in range(2 if way is hessian else 1)]
     monkeypatch.setattr(threads, "ALONE", 1 << 40)
     monkeypatch.setattr(columns, "TILE_LANES", LANES)

@@ -133,7 +133,7 @@ def run(spec, logits, target, weight, row_scale, loss, lse, grad, hess, *, write
             write,
             saved,
             stream,
-            *way_out(g, stream and write == GRADIENT, not saved and scaled(spec, law, soft, weight)),
+            *way_out(g, stream and write == GRADIENT, not saved and is_scaled(spec, law, soft, weight)),
             weight is not None,
             target is None,
             spec.ignore_index,
@@ -211,7 +211,7 @@ def line_shared(grad):
     return 64 // grad.itemsize if grad is not None and grad.strides[1] == grad.itemsize and grad.strides[2] % 64 else 0
 
 
-def scaled(spec, law, soft, weight):
+def is_scaled(spec, law, soft, weight):
     """Whether a gradient is terms, times a factor, minus targets or weights as they lie in memory, times another."""
     if soft:
         return law.keep == 1.0 and law.off == 0.0 and weight is None and spec.softcap is None

@@ -98,7 +98,7 @@ class Middle(NamedTuple):
 
 @device
 def add_rows(x, t, soon, n, classes, ahead, f, places, notes, job, labels, soft, softcap):
-    """`add_terms` of rows, while nothing else is streamed."""
+    """`add_terms` of rows, while nothing else is streamed. One of labels and soft is None, and is not compiled for."""
     inner = job.law.inner
     if soft is not None:  # they have a loop of their own for shares
         add_rows_with(x, t, soon, n, classes, ahead, f, places, notes, None, True, inner, softcap)
@@ -125,7 +125,7 @@ def add_rows_with(x, t, soon, n, classes, ahead, f, places, notes, shares, alone
 
 @device
 def add_row(x, t, soon, w, classes, ahead, f, notes, job, labels, soft, softcap, meanwhile):
-    """`add_terms` of a row or a block, while some of another row is streamed."""
+    """The same of a row or a block, while some of another row is streamed."""
     inner = job.law.inner
     if soft is not None:
         add_row_with(x, t, soon, classes, ahead, f, notes, None, True, inner, softcap, meanwhile)
@@ -162,30 +162,14 @@ def add_terms(x, t, soon, classes, ahead, f, notes, shares, alone, inner, softca
         if in_two_steps(softcap):
             begin_terms(p, size, start, at, notes, shares)
         compared = load(notes.tops, start // STRETCH * LANES, 0) == edge
+        how = (start, ahead, at, compared, edge, notes, shares, alone, inner, softcap)
         if meanwhile is not None:
             idle, busy = min(size, max(0, meanwhile.begin - start)), min(size, meanwhile.stop - start)
             if idle < busy:
-                add_some(p, e, p, 0, idle, start, ahead, at, compared, edge, notes, shares, alone, inner, softcap, None)
-                add_some(
-                    p,
-                    e,
-                    p,
-                    idle,
-                    busy,
-                    start,
-                    ahead,
-                    at,
-                    compared,
-                    edge,
-                    notes,
-                    shares,
-                    alone,
-                    inner,
-                    softcap,
-                    meanwhile,
-                )
+                add_some(p, e, p, 0, idle, *how, None)
+                add_some(p, e, p, idle, busy, *how, meanwhile)
                 j = busy
-        add_some(p, e, later, j, size, start, ahead, at, compared, edge, notes, shares, alone, inner, softcap, None)
+        add_some(p, e, later, j, size, *how, None)
         add_stretch_to(notes.sums, notes.part, start)
         if shares is not None:
             add_stretch_to(moved(notes.sums, SUM_FAR), moved(notes.part, PART_FAR), start)
