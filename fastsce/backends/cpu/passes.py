@@ -117,7 +117,7 @@ def target_share(w, q, j, n, like, law, soft):
     """q, or w where only smoothing asks for it."""
     if soft is None:
         return fetch(w, j, n, 0.0, like)
-    return maths.soft_mass(fetch(w, j, n, 0.0, like), fetch(q, j, n, 0.0, like), law.keep, law.off)
+    return given_share(w, fetch(q, j, n, 0.0, like), j, n, law)
 
 
 # --- to write ---------------------------------------------------------------------------------------------------------

@@ -10,11 +10,11 @@ from fastsce.backends.cpu.coefficients import FACTS_BYTES
 from fastsce.backends.cpu.jit import device
 from fastsce.backends.cpu.memory import at, moved, spare, workspace
 from fastsce.backends.cpu.plan import NOTHING
-from fastsce.backends.cpu.terms import MAKINGS_BYTES, TOPS_BYTES, Notes, Rows
+from fastsce.backends.cpu.terms import MAKINGS_BYTES, PART_SIZE, SUM_SIZE, TOPS_BYTES, Notes, Rows
 from fastsce.backends.cpu.tiles import send
 from fastsce.backends.cpu.tuning import BLOCK, LANES, TOGETHER
 
-FOLD_BYTES = 4 * 8 * LANES * LANES + 64
+FOLD_BYTES = 8 * (SUM_SIZE + LANES * LANES) + 64  # sums, and counts
 TAILS_BYTES = 8 * LANES * LANES + 64
 ROWS_START = FACTS_BYTES + FOLD_BYTES + TOPS_BYTES + TAILS_BYTES + MAKINGS_BYTES
 
@@ -88,8 +88,8 @@ def notes_at(scratch, job):
     """For the loops over the terms of rows from a group's first on."""
     (_, sums, _), like, start = folds_at(scratch, job), job.logits.data, FACTS_BYTES + FOLD_BYTES
     tops, tail = workspace(scratch, start, like), workspace(scratch, start + TOPS_BYTES, like)
-    part, counts = workspace(scratch, start + TOPS_BYTES + TAILS_BYTES, like), moved(sums, 3 * LANES * LANES)
-    return Notes(tops, tail, moved(part, 3 * LANES), part, sums, numbers_of(counts, like))
+    part, counts = workspace(scratch, start + TOPS_BYTES + TAILS_BYTES, like), moved(sums, SUM_SIZE)
+    return Notes(tops, tail, moved(part, PART_SIZE), part, sums, numbers_of(counts, like))
 
 
 @device

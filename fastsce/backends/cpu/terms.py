@@ -19,7 +19,10 @@ from fastsce.frame import At
 
 STRETCH = 32 * LANES  # classes whose numbers are added up in the working precision
 TWO_STEPS = few_registers()  # 16 hold half of what a term takes: 1024 classes in L3 11.9 → 9.6 ns for 16 (Zen 3)
-MAKINGS_BYTES = 8 * (3 * LANES + (2 * STRETCH if TWO_STEPS else 0)) + 64  # and of the sums of a stretch
+# Where, in `part` and in `sums`, Σ w·(rate·m − rate·u) is, which smoothing asks for, and Σ w.
+PART_FAR, PART_MASS, PART_SIZE = LANES, 2 * LANES, 3 * LANES
+SUM_FAR, SUM_MASS, SUM_SIZE = LANES * LANES, 2 * LANES * LANES, 3 * LANES * LANES
+MAKINGS_BYTES = 8 * (PART_SIZE + (2 * STRETCH if TWO_STEPS else 0)) + 64  # and of the sums of a stretch
 TOPS_BYTES = 8 * LANES * (BLOCK // STRETCH) + 64  # of a block, whose stretches are no fewer than those of rows together
 
 
@@ -41,11 +44,6 @@ def at_row(f, r):
 @device
 def term_of(v, at, inner, softcap):
     return maths.exp(frame.exponent(v, at.rate, at.offset, inner, softcap), at.lift)
-
-
-# Where, in `part` and in `sums`, Σ w·(rate·m − rate·u) is, which smoothing asks for, and Σ w.
-PART_FAR, PART_MASS = LANES, 2 * LANES
-SUM_FAR, SUM_MASS = LANES * LANES, 2 * LANES * LANES
 
 
 class Notes(NamedTuple):
