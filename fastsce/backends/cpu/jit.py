@@ -90,6 +90,7 @@ class ApartLowering(PartLowering):
     _name = "apart_lowering"
 
     def run_pass(self, state):
+        state.flags.forceinline = False  # only now: what parts call is compiled once for all whose flags are alike
         super().run_pass(state)
         name = state.cr.fndesc.llvm_func_name
         state.library._final_module.get_function(name).add_function_attribute("noinline")
@@ -99,7 +100,7 @@ class ApartLowering(PartLowering):
 NEEDLESS = {InlineClosureLikes, InlineOverloads, NopythonRewrites}  # no part has what they are for
 
 
-def options_of_a_part(lowering, inline):
+def options_of_a_part(lowering):
     class PartCompiler(CompilerBase):
         def define_pipelines(self):
             pipeline = DefaultPassBuilder.define_nopython_pipeline(self.state)
@@ -108,13 +109,13 @@ def options_of_a_part(lowering, inline):
             pipeline.finalize()
             return [pipeline]
 
-    wrappers = {"no_cfunc_wrapper": True, "no_cpython_wrapper": True}
-    return {"forceinline": inline, "pipeline_class": PartCompiler, **wrappers}
+    wrappers = {"no_cfunc_wrapper": True, "no_cpython_wrapper": True, "_nrt": False}
+    return {"forceinline": True, "pipeline_class": PartCompiler, **wrappers}
 
 
-PART = options_of_a_part(PartLowering, inline=True)
+PART = options_of_a_part(PartLowering)
 device = register_jitable(**PART)
-apart = register_jitable(**options_of_a_part(ApartLowering, inline=False))  # a loop, or a tile: they need all registers
+apart = register_jitable(**options_of_a_part(ApartLowering))  # a loop, or a tile: they need all registers
 overload = partial(numba.extending.overload, jit_options=PART)
 
 

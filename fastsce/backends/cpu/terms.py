@@ -114,9 +114,9 @@ def add_rows_with(x, t, soon, n, classes, ahead, f, places, notes, shares, alone
         if places[PLACE + r] == IGNORED:
             continue
         here, there, later, f_r, notes_r = row(x, r), row(t, r), row(soon, r), moved(f, r), notes_of(r, notes)
-        if shares is None:
+        if alone is not None:  # then there are no shares
             add_terms(here, there, later, classes, ahead, f_r, notes_r, None, alone, inner, softcap, None)
-        else:
+        if shares is not None:
             of_r = shares_of(shares.w, f_r)
             add_terms(here, there, later, classes, ahead, f_r, notes_r, of_r, alone, inner, softcap, None)
 
