@@ -107,8 +107,7 @@ def cross_entropy(
     1.04019057
     """
     options = (ignore_index, label_smoothing, z_loss, softcap, logit_scale, reduction, denominator)
-    plain = weight is None and sample_weight is None and backend is None
-    if plain and (found := small.attempt(False, logits, target, None, *options, axis)):
+    if backend is None and (found := small.attempt(False, logits, target, None, weight, sample_weight, *options, axis)):
         return found[0]
     spec = check.spec(*options)
     problem = prepare(spec, logits, target, weight, sample_weight, axis, backend, check_targets)
@@ -167,8 +166,10 @@ denominator, axis, backend, check_targets
     [[ 0.015449  0.631163 -0.646613]]
     """
     options = (ignore_index, label_smoothing, z_loss, softcap, logit_scale, reduction, denominator)
-    plain = weight is None and sample_weight is None and backend is None and grad_output is None
-    if plain and (found := small.attempt(True, logits, target, out, *options, axis)):
+    found = None
+    if backend is None and grad_output is None:
+        found = small.attempt(True, logits, target, out, weight, sample_weight, *options, axis)
+    if found:
         return ValueAndGrad(*found)
     spec = check.spec(*options)
     problem = prepare(spec, logits, target, weight, sample_weight, axis, backend, check_targets)

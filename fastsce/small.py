@@ -16,10 +16,11 @@ from fastsce import check, dispatch
 
 FLOATS = {np.dtype(np.float32), np.dtype(np.float64)}
 LABELS = np.dtype(np.int64)
+INTEGERS = {np.dtype(kind) for kind in ("i1", "i2", "i4", "i8", "u1", "u2", "u4")}  # that become int64 as they are
 CONSTANTS = {int, float, str, type(None)}  # other numbers, torch's for one, may be looked up though they change
 
 
-def attempt(gradient: bool, logits: Any, target: Any, out: Any, *options: Any) -> tuple[Any, Any, Any] | None:
+def attempt(gradient: bool, logits: Any, target: Any, out: Any, weight: Any, sample_weight: Any, *options: Any) -> Any:
     """(loss, gradient, lse), or None for the long way; options as `check.spec` takes them, and the class axis."""
     if type(logits) is not np.ndarray or type(target) is not np.ndarray:
         return None
@@ -28,7 +29,7 @@ def attempt(gradient: bool, logits: Any, target: Any, out: Any, *options: Any) -
         run = small_call(gradient, logits.dtype, logits.shape, target.dtype, target.shape, axis, reduction, *others)
     except TypeError:  # of an option that cannot be remembered, or is to be refused
         return None
-    if run is None:
+    if run is None or not (countable(weight, logits.shape[1:]) and countable(sample_weight, logits.shape[:1])):
         return None
     if not gradient:
         grad = logits
@@ -38,12 +39,22 @@ def attempt(gradient: bool, logits: Any, target: Any, out: Any, *options: Any) -
         grad = out
     else:
         return None
-    divisor = 1.0 if reduction == "sum" else 0.0  # which stands for the number of rows that are not ignored
+    if target.dtype is not LABELS:
+        if out is not None and np.may_share_memory(target, out):  # the kernel sees no more of it than a copy
+            return None
+        target = target.astype(LABELS)
+    divisor = 0.0 if reduction == "mean" else 1.0  # 0 stands for what rows that are not ignored count
     if denominator is not None:
         divisor = check.reducing(reduction, denominator)[1]
     lse = np.empty(len(logits))
-    loss = run(divisor, logits, target, lse, grad)
-    return None if loss is None else (logits.dtype.type(loss), grad, lse)
+    losses = np.empty(len(logits), logits.dtype) if reduction == "none" else None
+    loss = run(divisor, logits, target, weight, sample_weight, losses, lse, grad)
+    return None if loss is None else (logits.dtype.type(loss) if losses is None else losses, grad, lse)
+
+
+def countable(numbers: Any, shape: tuple[int, ...]) -> bool:
+    """Whether a kernel may be given a copy of them, if they are given."""
+    return numbers is None or (type(numbers) is np.ndarray and numbers.dtype in FLOATS and numbers.shape == shape)
 
 
 @lru_cache(maxsize=256, typed=True)  # True is no label_smoothing, though 1.0 is
@@ -53,8 +64,8 @@ def small_call(gradient, dtype, shape, target_dtype, target_shape, axis, reducti
         raise TypeError("not to be remembered")
     ignore_index, label_smoothing, z_loss, softcap, logit_scale = others
     spec = check.spec(ignore_index, label_smoothing, z_loss, softcap, logit_scale, reduction, None)
-    if dtype not in FLOATS or target_dtype != LABELS or len(shape) != 2 or check.axis(axis, shape) != 1:
+    if dtype not in FLOATS or target_dtype not in INTEGERS or len(shape) != 2 or check.axis(axis, shape) != 1:
         return None
-    if target_shape != shape[:1] or 0 in shape or softcap is not None or reduction == "none":
+    if target_shape != shape[:1] or 0 in shape:
         return None
     return dispatch.load("cpu").small_call(spec, dtype, shape, gradient)

@@ -164,7 +164,9 @@ def calls(dtype: np.dtype, backend: str | None) -> Iterable[tuple[str, Callable[
         yield f"{layout}, log_softmax", partial(log_softmax, x, **on)
         yield f"{layout}, softmax_vjp", partial(softmax_vjp, x, x, **on)
     yield "weights", partial(loss_and_gradient, x, labels, weight=np.ones(shape[axis]), **on)
-    yield "few rows", partial(loss_and_gradient, x[:4, :4].copy(), labels[:4], backend=backend)
+    few = partial(loss_and_gradient, x[:4, :4].copy(), labels[:4], backend=None if backend == "cpu" else backend)
+    for options in ({}, {"weight": np.ones(4)}, {"softcap": 30.0}, {"weight": np.ones(4), "softcap": 30.0}):
+        yield ", ".join(["few rows", *options]), partial(few, **options)  # which go the short way if none is named
     flat = np.zeros(4096, dtype)
     yield "binary", partial(binary_cross_entropy_value_and_grad, flat, flat, backend=backend)
     yield "binary, Hessian", partial(binary_cross_entropy_grad_and_hess, flat, flat, backend=backend)

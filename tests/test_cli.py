@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 
 
@@ -61,6 +62,20 @@ def test_warmup_tells_what_it_compiles(backend):
     lines = output("warmup", "float32", "--backend", backend).splitlines()
     assert lines[0] == "float32: many classes, labels"
     assert any("softcap" in line for line in lines)
+
+
+@pytest.mark.parametrize("backend", [None, "cpu"])
+def test_warmup_compiles_what_small_calls_take(backend, monkeypatch):
+    """Which take their short way only if no backend is named."""
+    from fastsce import small, system
+
+    taken, attempt = [], small.attempt
+    monkeypatch.setattr(small, "attempt", lambda *args: taken.append(attempt(*args)) or taken[-1])
+    for what, call in system.calls(np.dtype(np.float32), backend):
+        if what.startswith("few rows"):
+            call()
+    assert len(taken) == 8
+    assert all(found is not None for found in taken)
 
 
 @pytest.mark.parametrize(

@@ -19,7 +19,27 @@ OPTIONS = {
     "smoothing": {"label_smoothing": 0.1},
     "z-loss and scale": {"z_loss": 1e-3, "logit_scale": 0.7},
     "ignored": {"ignore_index": 1},
+    "softcap": {"softcap": 3.0},
+    "losses": {"reduction": "none"},
+    "losses, softcap": {"reduction": "none", "softcap": 3.0},
 }
+# Of classes and of rows; infinity is the weight of a row that is left out, where some are.
+WEIGHTS = {
+    "classes": (np.float32, None),
+    "rows": (None, np.float64),
+    "both": (np.float64, np.float32),
+}
+
+
+def weights(name, n, classes, target):
+    rng = np.random.default_rng(n)
+    kinds = WEIGHTS[name]
+    weight, sample_weight = (
+        None if kind is None else rng.uniform(-0.5, 2.0, size).astype(kind) for kind, size in zip(kinds, (classes, n))
+    )
+    if sample_weight is not None:
+        sample_weight[target == -100] = np.inf
+    return {"weight": weight, "sample_weight": sample_weight}
 
 
 @pytest.fixture
@@ -35,17 +55,47 @@ def answers(x, target, out, **options):
     return loss, grad.copy(), lse, cross_entropy(x, target, **options)
 
 
-@pytest.mark.parametrize("dtype", ["float32", "float64"])
-@pytest.mark.parametrize("name", OPTIONS)
-@pytest.mark.parametrize("shape", SHAPES)
-def test_the_same_bits(shape, name, dtype):
-    x, target = logits(shape, dtype), labels(*shape, ignored=name != "ignored")
+def compare(x, target, **options):
     for out in (None, np.empty_like(x)):
-        short, long = (answers(x, target, out, backend=backend, **OPTIONS[name]) for backend in (None, "cpu"))
+        short, long = (answers(x, target, out, backend=backend, **options) for backend in (None, "cpu"))
         for a, b in zip(short, long):
             assert type(a) is type(b)
             assert a.dtype == b.dtype
             assert same_bits(a, b)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("name", OPTIONS)
+@pytest.mark.parametrize("shape", SHAPES)
+def test_the_same_bits(shape, name, dtype):
+    compare(logits(shape, dtype), labels(*shape, ignored=name != "ignored"), **OPTIONS[name])
+
+
+@pytest.mark.parametrize("options", [{}, {"label_smoothing": 0.1}, {"reduction": "none", "softcap": 3.0}])
+@pytest.mark.parametrize("name", WEIGHTS)
+@pytest.mark.parametrize("shape", [(1, 10), (32, 10), (17, 64), (9000, 5), (200, 1000), (16385, 12), (2, 300000)])
+def test_the_same_bits_with_weights(shape, name, options):
+    target = labels(*shape, ignored=True)
+    compare(logits(shape), target, **weights(name, *shape, target), **options)
+
+
+@pytest.mark.parametrize("odd", [0.0, -1.0, np.inf, -np.inf, np.nan, 1e300])
+@pytest.mark.parametrize("reduction", ["mean", "sum", "none"])
+def test_odd_weights(reduction, odd):
+    x, target = logits((4, 5)), np.array([0, -100, 2, 4])
+    for row in range(4):
+        sample_weight = np.ones(4)
+        sample_weight[row] = odd
+        compare(x, target, sample_weight=sample_weight, reduction=reduction)
+    for weight in (np.array([1, 1, odd, 1, 1.0]), np.full(5, odd)):
+        compare(x, target, weight=weight, reduction=reduction)
+
+
+@pytest.mark.parametrize("kind", ["i1", "i2", "i4", "u1", "u2", "u4", ">i4", "u8"])
+def test_labels_of_other_integers(kind):
+    x = logits((40, 100))
+    compare(x, labels(40, 100).astype(kind))
+    compare(x, labels(40, 100).astype(kind), ignore_index=3)
 
 
 @pytest.mark.usefixtures("the_long_way_fails")
@@ -55,11 +105,21 @@ def test_plain_calls_take_the_short_way(name, shape):
     x, target = logits(shape), labels(*shape)
     before = x.copy()
     loss, grad, _, alone = answers(x, target, None, **OPTIONS[name])
-    assert loss == alone
+    assert same_bits(loss, alone)
     assert np.isfinite(grad).all()
     assert same_bits(x, before)
     assert cross_entropy_value_and_grad(x, target, out=x, **OPTIONS[name]).grad is x
     assert same_bits(x, grad)
+
+
+@pytest.mark.usefixtures("the_long_way_fails")
+@pytest.mark.parametrize("name", WEIGHTS)
+def test_weights_and_narrow_labels_take_the_short_way(name):
+    x, target = logits((200, 1000)), labels(200, 1000).astype(np.int32)
+    given = weights(name, 200, 1000, target)
+    before = [None if a is None else a.copy() for a in given.values()]
+    answers(x, target, np.empty_like(x), **given)
+    assert all(a is None or same_bits(a, b) for a, b in zip(given.values(), before))
 
 
 @pytest.mark.usefixtures("the_long_way_fails")
@@ -76,7 +136,9 @@ def test_other_calls_do_not():
         (x.T.copy().T, target, None, {}),
         (wide[:, ::2], target, None, {}),
         (odd, target, None, {}),
-        (x, target.astype(np.int32), None, {}),
+        (x, target.astype(np.uint64), None, {}),
+        (x, target.astype(bool), None, {}),
+        (x, labels_below.view(np.int32)[:4], on_labels, {}),
         (x, np.repeat(target, 2)[::2], None, {}),
         (x.astype(np.float16), target, None, {}),
         (x, target, wide[:, ::2], {}),
@@ -85,10 +147,11 @@ def test_other_calls_do_not():
         (x, target, np.zeros((4, 6)), {}),
         (overlapping, target, lying_on, {}),
         (x, labels_below[2:6], on_labels, {}),
-        (x, target, None, {"softcap": 3.0}),
-        (x, target, None, {"reduction": "none"}),
-        (x, target, None, {"weight": np.ones(6)}),
-        (x, target, None, {"sample_weight": np.ones(4)}),
+        (x, target, None, {"weight": np.ones(5)}),
+        (x, target, None, {"weight": np.ones(6, int)}),
+        (x, target, None, {"weight": [1.0] * 6}),
+        (x, target, None, {"sample_weight": np.ones((4, 1))}),
+        (x, target, None, {"sample_weight": 2.0}),
         (x, target, None, {"grad_output": 2.0}),
         (x, target, None, {"backend": "reference"}),
         (x, np.full(4, 6), None, {}),
@@ -117,6 +180,11 @@ BAD = [
     ({"denominator": 0.0}, ValueError),
     ({"axis": 2}, ValueError),
     ({"axis": 0.5}, TypeError),
+    ({"weight": np.ones(5)}, ValueError),
+    ({"sample_weight": np.ones(4, complex)}, TypeError),
+    ({"target": np.array([0, 1, 2, 2**64 - 100], np.uint64)}, IndexError),
+    ({"target": np.array([0, 1, 2, 200], np.uint8)}, IndexError),
+    ({"reduction": "none", "denominator": 3.0}, ValueError),
 ]
 
 

@@ -95,9 +95,7 @@ def run(spec, logits, target, weight, row_scale, loss, lse, grad, hess, *, write
         return
     law = law_of(spec, classes, target is None, dtype)
     if weight is not None:
-        with np.errstate(all="ignore"):
-            w = weight.astype(dtype)
-            law = law._replace(total=float(w.sum(dtype=np.float64)))
+        law, w = weighted(law, weight, dtype)
     elif soft or law.off > 0.0:
         w = ones(classes, dtype)
     else:  # nobody reads it
@@ -228,35 +226,58 @@ def way_out(grad, streamed, scaled):
     return behind, grad.flags.c_contiguous and not behind and not (whole and size >= DESK_BYTES)
 
 
+def weighted(law, weight, dtype):
+    """The law and the weights of classes, of those that are given in float64."""
+    with np.errstate(all="ignore"):
+        w = weight.astype(dtype)
+        return law._replace(total=float(w.sum(dtype=np.float64))), w
+
+
 def small_call(spec, dtype, shape, gradient):
-    """A function of (divisor, logits, labels, lse, grad) for calls of this kind; None if they are too large."""
+    """A function of (divisor, logits, labels, weight, sample_weight, losses, lse, grad) for calls of this kind; None if
+    they are too large.
+    """
     (rows, classes), size = shape, dtype.itemsize * math.prod(shape)
     if size >= STREAM_BYTES or rows > ALONE:  # from so many on, threads look through labels
         return None
-    law, write = law_of(spec, classes, False, dtype), GRADIENT if gradient else NOTHING
-    weight = ones(classes, dtype) if law.off > 0.0 else nothing(dtype, 1)
+    plain, write = law_of(spec, classes, False, dtype), GRADIENT if gradient else NOTHING
+    alike = ones(classes, dtype) if plain.off > 0.0 else nothing(dtype, 1)
 
-    def planned(parts):
-        given = (write, False, False, False, False, False, False, spec.ignore_index)
-        return plan_of((1, rows, classes), dtype.itemsize, True, True, True, parts, parts, False, 0, *given)
+    def planned(parts, weights):
+        given = (write, False, False, False, False, weights, False, spec.ignore_index)
+        apart = spec.softcap is not None
+        return plan_of((1, rows, classes), dtype.itemsize, True, True, True, parts, parts, apart, 0, *given)
 
-    alone = kernel, plan, _ = planned(1)
+    alone = kernel, plan, _ = planned(1, False)
     numbers, wide, memory = np.empty(1), np.empty((1, 1, 1), dtype), np.empty(JOB_BYTES, np.uint8)
-    args = (wide, NO_LABELS, weight, numbers, numbers, numbers, wide, wide, law, None, plan._replace(parts=2), memory)
-    address = kernel.entry((dtype.char, "", True), args)(*args)  # for several parts a kernel says where the code is
-    example = (law, plan, weight, address, 1.0, wide[0], NO_LABELS, numbers, wide[0], 0, False, memory)
-    entry = small.entry(dtype.char, example)
+    rest = (plain, spec.softcap, plan._replace(parts=2), memory)
+    args = (wide, NO_LABELS, alike, numbers, numbers, numbers, wide, wide, *rest)
+    address = kernel.entry((dtype.char, "", spec.softcap is None), args)(*args)  # a kernel says where the code is
+    no_losses = nothing(dtype, 1)
 
-    def run(divisor, logits, labels, lse, grad):
+    @cache
+    def entry(counted):
+        arrays = (wide[0], NO_LABELS, (numbers, numbers) if counted else None, no_losses, numbers, wide[0])
+        example = (plain, spec.softcap, plan, alike, address, 1.0, *arrays, 0, False, memory)
+        return small.entry((dtype.char, spec.softcap is None, counted), example)
+
+    def run(divisor, logits, labels, weight, sample_weight, losses, lse, grad):
+        law, w, counts, counted = plain, alike, None, weight is not None or sample_weight is not None
+        if counted:
+            share = ones(classes, np.float64) if weight is None else weight.astype(np.float64)
+            counts = share, ones(1, np.float64) if sample_weight is None else sample_weight.astype(np.float64)
+        if weight is not None:
+            law, w = weighted(plain, share, dtype)
         parts = 1 if size <= ALONE else parts_of(size, rows)
-        _, plan, scratch = alone if parts == 1 else planned(parts)
+        _, plan, scratch = alone if parts == 1 and weight is None else planned(parts, weight is not None)
         several = 1 if parts == 1 else min(plan.parts, thread_count())
         own = several * scratch
         memory = borrow(small_bytes(rows, own))
-        found = entry(law, plan, weight, address, divisor, logits, labels, lse, grad, own, False, memory)
+        given = (logits, labels, counts, no_losses if losses is None else losses, lse, grad, own)
+        found = entry(counted)(law, spec.softcap, plan, w, address, divisor, *given, False, memory)
         if plan.parts > 1 and found is not None:
             threads.drive(address, memory, scratch, 0, plan.parts, several)
-            found = entry(law, plan, weight, address, found, logits, labels, lse, grad, own, True, memory)
+            found = entry(counted)(law, spec.softcap, plan, w, address, found, *given, True, memory)
         give_back(memory)
         return found
 

@@ -22,57 +22,93 @@ from fastsce.backends.cpu.vectors import narrow
 
 
 def small_bytes(rows, own):
-    """Of memory: what a part has to know, what threads have to themselves, a number, and the losses."""
-    return JOB_BYTES + own + 2 * 64 + 8 * rows
+    """Of memory: what a part has to know, what threads have to themselves, factors of rows, and their losses."""
+    return JOB_BYTES + own + 2 * 64 + 16 * rows
 
 
 @kernel
-def small(law, plan, weight, address, divisor, logits, labels, lse, grad, own, done, memory):
-    """Σ losses ÷ divisor; 0 stands for the number of rows not ignored. None if the call is not a plain one. Of several
+def small(law, softcap, plan, weight, address, divisor, logits, labels, counts, losses, lse, grad, own, done, memory):
+    """Σ losses ÷ divisor; 0 stands for what the rows not ignored count. None if the call is not a plain one. Of several
     parts that are not done yet, the divisor.
 
-    logits, grad: (N, C), the same array if no gradient is wanted; labels, lse: (N,); address: of what does a part; own:
-    bytes of memory that threads have to themselves.
+    logits, grad: (N, C), the same array if no gradient is wanted; labels, lse: (N,); counts: what a row counts, in
+    float64, by its class (C,) and by itself (N,) or (1,), or None; losses: (N,), or empty if their sum is wanted;
+    address: of what does a part; own: bytes of memory that threads have to themselves.
     """
     rows, _ = logits.shape
-    x, scale = view_of(logits), workspace(pointer(memory), JOB_BYTES + own, lse)
-    losses = moved(scale, 8)
+    x, scales = view_of(logits), workspace(pointer(memory), JOB_BYTES + own, lse)
+    each = moved(scales, rows + 7)
     if not done:
         g, y = view_of(grad), pointer(labels)
-        valid = valid_rows(x, g, labels, plan.ignore_index)
-        if valid < 0:
+        plain, total = looked_through(x, g, labels, plan.ignore_index, factors_of(counts))
+        if not plain:
             return None
         if divisor == 0.0:
-            divisor = np.float64(valid)
-        store(scale, 0, 1.0 / divisor)
-        job = Job(x, Line(y, 1), x, pointer(weight), Line(scale, 0), losses, pointer(lse), g, g, law, plan)
-        leave(memory, (job, None, None))
+            divisor = total
+        scale = Line(scales, 0)
+        store(scales, 0, 1.0 / divisor)
+        if counts is not None:
+            scale = Line(scales, 1)
+            scale_rows(scales, rows, 1.0 / divisor, factors_of(counts))
+        job = Job(x, Line(y, 1), x, pointer(weight), scale, each, pointer(lse), g, g, law, plan)
+        leave(memory, (job, None, softcap))
         if plan.parts > 1:
             return divisor
         work_off(address, memory, JOB_BYTES)
+    if counts is not None:
+        scale_losses(each, labels, plan.ignore_index, factors_of(counts))
+    # no warning comes from here of what is too large for the logits' type
+    if losses.size > 0:
+        for i in range(rows):
+            losses[i] = narrow(each[i], load(x.data, 0, 0))
+        return 0.0
     total = 0.0
     for start in range(0, rows, PIECE):
-        total += add_up(losses, start, min(start + PIECE, rows))
-    # no warning comes from here of what is too large for the logits' type
+        total += add_up(each, start, min(start + PIECE, rows))
     return np.float64(narrow(total / divisor, load(x.data, 0, 0)))
 
 
 @device
-def valid_rows(x, g, labels, ignore_index):
-    """How many rows are not ignored; −1 if the call is not a plain one."""
+def factors_of(counts):
+    """Pointers to what classes and rows count, and the step from a row to the next."""
+    if counts is None:
+        return None
+    share, own = counts
+    return pointer(share), pointer(own), 0 if own.size == 1 else 1
+
+
+@device
+def scale_rows(scales, rows, quotient, factors):
+    _, own, step = factors
+    for i in range(rows):
+        store(scales, i, quotient * own[i * step])
+
+
+@device
+def scale_losses(losses, labels, ignore_index, factors):
+    _, own, step = factors
+    for i in range(labels.size):
+        s = own[i * step]
+        ignored = labels[i] == ignore_index and not np.isfinite(s)  # infinity times 0 is no number
+        store(losses, i, 0.0 if ignored else losses[i] * s)
+
+
+@device
+def looked_through(x, g, labels, ignore_index, factors):
+    """Whether the call is a plain one, and what the rows that are not ignored count."""
     (_, rows, classes), y = x.shape, pointer(labels)
     here, there, beside, size = address_of(x.data), address_of(g.data), address_of(y), x.item * rows * classes
     if not (dense(x) and dense(g)) or labels.strides[0] != 8 or beside % 8 != 0:
-        return -1
+        return False, 0.0
     if (here != there and abs(here - there) < size) or (there < beside + 8 * rows and beside < there + size):
-        return -1  # the gradient would be written on other logits, or on labels
-    valid = 0
+        return False, 0.0  # the gradient would be written on other logits, or on labels
+    total = 0.0
     for start in range(0, rows, PIECE):
-        bad, some = scan_piece(Labels(y, rows, classes, ignore_index), None, start)
+        bad, some = scan_piece(Labels(y, rows, classes, ignore_index), factors, start)
         if bad >= 0:
-            return -1
-        valid += int(some)
-    return valid
+            return False, 0.0
+        total += some
+    return True, total
 
 
 @device
