@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 
@@ -70,3 +71,10 @@ def floats(shape: tuple[int, ...]) -> np.ndarray:
     if size < SMALL:
         return np.empty(shape)
     return np.asarray(Owner(borrow(size), give_back))[:size].view(np.float64).reshape(shape)
+
+
+def copy_of(a: np.ndarray, dtype: Any = np.float64) -> np.ndarray:
+    """Numbers of 64 bits, in such memory, of an array whose own they hold."""
+    made = floats(a.shape).view(dtype)
+    made[...] = a
+    return made

@@ -39,10 +39,8 @@ def attempt(gradient: bool, logits: Any, target: Any, out: Any, weight: Any, sam
         grad = out
     else:
         return None
-    if target.dtype is not LABELS:
-        if out is not None and np.may_share_memory(target, out):  # the kernel sees no more of it than a copy
-            return None
-        target = target.astype(LABELS)
+    if out is not None and target.dtype is not LABELS and np.may_share_memory(target, out):
+        return None  # for the kernel sees a copy of such labels
     divisor = 0.0 if reduction == "mean" else 1.0  # 0 stands for what rows that are not ignored count
     if denominator is not None:
         divisor = check.reducing(reduction, denominator)[1]

@@ -40,7 +40,7 @@ from fastsce.backends.cpu.tuning import (
 )
 from fastsce.law import law_of
 from fastsce.layout import STORAGE, blocks, compute_dtype, contiguous, pieces, runs, stored
-from fastsce.scratch import borrow, floats, give_back
+from fastsce.scratch import borrow, copy_of, floats, give_back
 from fastsce.spec import BFLOAT16, Spec
 
 __all__ = [
@@ -264,10 +264,12 @@ def small_call(spec, dtype, shape, gradient):
     def run(divisor, logits, labels, weight, sample_weight, losses, lse, grad):
         law, w, counts, counted = plain, alike, None, weight is not None or sample_weight is not None
         if counted:
-            share = ones(classes, np.float64) if weight is None else weight.astype(np.float64)
-            counts = share, ones(1, np.float64) if sample_weight is None else sample_weight.astype(np.float64)
+            share = ones(classes, np.float64) if weight is None else copy_of(weight)
+            counts = share, ones(1, np.float64) if sample_weight is None else copy_of(sample_weight)
         if weight is not None:
             law, w = weighted(plain, share, dtype)
+        if labels.dtype != np.int64:
+            labels = copy_of(labels, np.int64)
         parts = 1 if size <= ALONE else parts_of(size, rows)
         _, plan, scratch = alone if parts == 1 and weight is None else planned(parts, weight is not None)
         several = 1 if parts == 1 else min(plan.parts, thread_count())
