@@ -7,6 +7,7 @@ and one whose arrays or labels are to be refused.
 
 from __future__ import annotations
 
+import math
 from functools import lru_cache
 from typing import Any
 
@@ -29,7 +30,7 @@ def attempt(gradient: bool, logits: Any, target: Any, out: Any, weight: Any, sam
         run = small_call(gradient, logits.dtype, logits.shape, target.dtype, target.shape, axis, reduction, *others)
     except TypeError:  # of an option that cannot be remembered, or is to be refused
         return None
-    if run is None or not (countable(weight, logits.shape[1:]) and countable(sample_weight, logits.shape[:1])):
+    if run is None or not (countable(weight, logits.shape[-1:]) and countable(sample_weight, logits.shape[:-1])):
         return None
     if not gradient:
         grad = logits
@@ -44,9 +45,14 @@ def attempt(gradient: bool, logits: Any, target: Any, out: Any, weight: Any, sam
     divisor = 0.0 if reduction == "mean" else 1.0  # 0 stands for what rows that are not ignored count
     if denominator is not None:
         divisor = check.reducing(reduction, denominator)[1]
-    lse = np.empty(len(logits))
-    losses = np.empty(len(logits), logits.dtype) if reduction == "none" else None
-    loss = run(divisor, logits, target, weight, sample_weight, losses, lse, grad)
+    rows = logits.shape[:-1]
+    lse, losses = np.empty(rows), np.empty(rows, logits.dtype) if reduction == "none" else None
+    arrays: tuple[Any, ...] = logits, target, weight, sample_weight, losses, lse, grad
+    if len(rows) != 1:
+        if not all(a is None or a.flags.c_contiguous for a in arrays):
+            return None
+        arrays = tuple(a if a is None or a is weight else a.reshape(-1, *a.shape[len(rows) :]) for a in arrays)
+    loss = run(divisor, *arrays)
     return None if loss is None else (logits.dtype.type(loss) if losses is None else losses, grad, lse)
 
 
@@ -62,8 +68,8 @@ def small_call(gradient, dtype, shape, target_dtype, target_shape, axis, reducti
         raise TypeError("not to be remembered")
     ignore_index, label_smoothing, z_loss, softcap, logit_scale = others
     spec = check.spec(ignore_index, label_smoothing, z_loss, softcap, logit_scale, reduction, None)
-    if dtype not in FLOATS or target_dtype not in INTEGERS or len(shape) != 2 or check.axis(axis, shape) != 1:
+    if dtype not in FLOATS or target_dtype not in INTEGERS or check.axis(axis, shape) != len(shape) - 1:
         return None
-    if target_shape != shape[:1] or 0 in shape:
+    if target_shape != shape[:-1] or len(shape) < 2 or 0 in shape:
         return None
-    return dispatch.load("cpu").small_call(spec, dtype, shape, gradient)
+    return dispatch.load("cpu").small_call(spec, dtype, (math.prod(shape[:-1]), shape[-1]), gradient)

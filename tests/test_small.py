@@ -79,6 +79,19 @@ def test_the_same_bits_with_weights(shape, name, options):
     compare(logits(shape), target, **weights(name, *shape, target), **options)
 
 
+@pytest.mark.parametrize("shape", [(8, 4, 10), (2, 1, 3, 64), (1, 1, 5)])
+@pytest.mark.parametrize("reduction", ["mean", "none"])
+def test_the_same_bits_of_more_axes(shape, reduction):
+    *rows, classes = shape
+    n = np.prod(rows)
+    target = labels(n, classes, ignored=True).reshape(rows)
+    for kind in (np.int64, np.int32):
+        compare(logits(shape), target.astype(kind), reduction=reduction)
+    given = weights("both", n, classes, target.ravel())
+    given["sample_weight"] = given["sample_weight"].reshape(rows)
+    compare(logits(shape), target, **given, reduction=reduction)
+
+
 @pytest.mark.parametrize("odd", [0.0, -1.0, np.inf, -np.inf, np.nan, 1e300])
 @pytest.mark.parametrize("reduction", ["mean", "sum", "none"])
 def test_odd_weights(reduction, odd):
@@ -119,6 +132,7 @@ def test_weights_and_narrow_labels_take_the_short_way(name):
     given = weights(name, 200, 1000, target)
     before = [None if a is None else a.copy() for a in given.values()]
     answers(x, target, np.empty_like(x), **given)
+    answers(x.reshape(20, 10, 1000), target.reshape(20, 10), None, weight=given["weight"])
     assert all(a is None or same_bits(a, b) for a, b in zip(given.values(), before))
 
 
@@ -156,7 +170,10 @@ def test_other_calls_do_not():
         (x, target, None, {"backend": "reference"}),
         (x, np.full(4, 6), None, {}),
         (x, x, None, {}),
-        (x[None], target[None], None, {}),
+        (x[None], target[None], np.zeros((1, 8, 6), np.float32)[:, ::2], {}),
+        (wide.reshape(2, 2, 12)[..., :6], target.reshape(2, 2), None, {}),
+        (x[None], target[None].astype(np.int32), None, {"axis": 1}),
+        (x[0], target[0].reshape(()), None, {}),
         (x[:0], target[:0], None, {}),
         (np.zeros((1024, 4096), np.float32), np.zeros(1024, np.int64), None, {}),
         (np.zeros((300000, 2), np.float32), np.zeros(300000, np.int64), None, {}),
