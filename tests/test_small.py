@@ -23,7 +23,7 @@ OPTIONS = {
     "losses": {"reduction": "none"},
     "losses, softcap": {"reduction": "none", "softcap": 3.0},
 }
-# Of classes and of rows; infinity is the weight of a row that is left out, where some are.
+# Of classes and of rows; infinity is the weight of every other row that is left out.
 WEIGHTS = {
     "classes": (np.float32, None),
     "rows": (None, np.float64),
@@ -38,7 +38,7 @@ def weights(name, n, classes, target):
         None if kind is None else rng.uniform(-0.5, 2.0, size).astype(kind) for kind, size in zip(kinds, (classes, n))
     )
     if sample_weight is not None:
-        sample_weight[target == -100] = np.inf
+        sample_weight[np.flatnonzero(target == -100)[::2]] = np.inf
     return {"weight": weight, "sample_weight": sample_weight}
 
 
