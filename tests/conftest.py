@@ -54,7 +54,7 @@ def pytest_generate_tests(metafunc):
 def pytest_collection_modifyitems(config, items):
     """On a GPU, tests that name no backend have nothing to do, but for those of the CUDA backend.
 
-    The slowest files come first: of two processes one waited 54 of 335 s for what the other had begun last.
+    The slowest files come first, lest one of two processes wait for what the other begins last: 335 → 327 s.
     """
     items.sort(key=lambda item: item.path.stem not in SLOWEST)
     if not only_cuda(config):
