@@ -76,5 +76,6 @@ def floats(shape: tuple[int, ...]) -> np.ndarray:
 def copy_of(a: np.ndarray, dtype: Any = np.float64) -> np.ndarray:
     """Numbers of 64 bits, in such memory, of an array whose own they hold."""
     made = floats(a.shape).view(dtype)
-    made[...] = a
+    with np.errstate(invalid="ignore"):  # of a NaN that signals
+        made[...] = a
     return made

@@ -104,6 +104,12 @@ def test_odd_weights(reduction, odd):
         compare(x, target, weight=weight, reduction=reduction)
 
 
+def test_a_signaling_nan_among_weights_is_no_warning():
+    x, target, odd = logits((4, 5)), labels(4, 5), np.array([0x7F800001] * 5, np.uint32).view(np.float32)
+    for given in ({"weight": odd}, {"sample_weight": odd[:4]}):
+        assert np.isnan(cross_entropy(x, target, **given))
+
+
 @pytest.mark.parametrize("kind", ["i1", "i2", "i4", "u1", "u2", "u4", ">i4", "u8"])
 def test_labels_of_other_integers(kind):
     x = logits((40, 100))

@@ -29,7 +29,7 @@ def small_bytes(rows, own):
 @kernel
 def small(law, softcap, plan, weight, address, divisor, logits, labels, counts, losses, lse, grad, own, done, memory):
     """Σ losses ÷ divisor; 0 stands for what the rows not ignored count. None if the call is not a plain one. Of several
-    parts that are not done yet, the divisor.
+    parts that are not done yet, the divisor. Where `losses` are wanted, a number that says nothing.
 
     logits, grad: (N, C), the same array if no gradient is wanted; labels, lse: (N,); counts: what a row counts, in
     float64, by its class (C,) and by itself (N,) or (1,), or None; losses: (N,), or empty if their sum is wanted;
