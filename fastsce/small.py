@@ -21,14 +21,16 @@ INTEGERS = {np.dtype(kind) for kind in ("i1", "i2", "i4", "i8", "u1", "u2", "u4"
 CONSTANTS = {int, float, str, type(None)}  # other numbers, torch's for one, may be looked up though they change
 
 
-def attempt(gradient: bool, logits: Any, target: Any, out: Any, weight: Any, sample_weight: Any, *options: Any) -> Any:
+def attempt(
+    gradient: bool, logits: Any, target: Any, out: Any, weight: Any, sample_weight: Any, *options: Any
+) -> tuple[Any, Any, Any] | None:
     """(loss, gradient, lse), or None for the long way; options as `check.spec` takes them, and the class axis."""
     if type(logits) is not np.ndarray or type(target) is not np.ndarray:
         return None
     *others, reduction, denominator, axis = options
     try:
         run = small_call(gradient, logits.dtype, logits.shape, target.dtype, target.shape, axis, reduction, *others)
-    except TypeError:  # of an option that cannot be remembered, or is to be refused
+    except (TypeError, ValueError):  # of an option that cannot be remembered, or is to be refused
         return None
     if run is None or not (countable(weight, logits.shape[-1:]) and countable(sample_weight, logits.shape[:-1])):
         return None

@@ -7,7 +7,7 @@ import pytest
 OF_THE_HOST = {"test_refusals", "test_refused_memory"}  # what is refused of NumPy's arrays; of others, SIMULATION
 # Not promised there, where sums depend on a row's place in memory.
 WORDWISE = {"test_a_row_has_its_bits_in_any_batch", "test_alignment_does_not_change_bits"}
-SLOWEST = {"test_cuda_code", "test_processes", "test_targets", "test_torture"}  # of all files, in seconds a test
+SLOWEST = {"test_cuda_code", "test_processes", "test_targets", "test_torture"}  # half a minute each, and more
 SIMULATION = {"test_cuda_arrays", "test_cuda_frameworks", "test_cuda_host", "test_cuda_code"}  # of no use on a GPU
 
 

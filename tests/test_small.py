@@ -9,6 +9,7 @@ from expect import same_bits
 
 import fastsce
 from fastsce import api, cross_entropy, cross_entropy_value_and_grad, small
+from fastsce.backends import cpu
 
 SHAPES = [(1, 2), (1, 10), (32, 10), (33, 63), (17, 64), (40, 100), (3, 512), (3, 513), (9000, 5), (1, 65536)]
 SHAPES += [(200, 1000), (40000, 5), (16385, 12), (2, 300000), (1, 100000)]  # for several threads
@@ -208,6 +209,7 @@ BAD = [
     ({"target": np.array([0, 1, 2, 2**64 - 100], np.uint64)}, IndexError),
     ({"target": np.array([0, 1, 2, 200], np.uint8)}, IndexError),
     ({"reduction": "none", "denominator": 3.0}, ValueError),
+    ({"axis": 2, "denominator": -1.0}, ValueError),
 ]
 
 
@@ -224,6 +226,28 @@ def test_the_same_refusals(change, error):
         said.append(str(refusal.value))
     assert said[0] == said[1]
     assert (given["out"] == 3).all()
+
+
+@pytest.mark.parametrize("shape", [(1, 2), (33, 63), (17, 64), (9000, 5), (200, 1000)])
+def test_nothing_is_written_beside_what_is_borrowed(shape, monkeypatch):
+    pieces = []
+
+    def borrow(size):
+        memory = np.full(size + 512, 77, np.uint8)
+        start = 256 - memory.ctypes.data % 64 + 8 * (len(pieces) % 8)
+        pieces.append((memory, start, size))
+        return memory[start : start + size]
+
+    monkeypatch.setattr(cpu, "borrow", borrow)
+    monkeypatch.setattr(cpu, "give_back", lambda memory: None)
+    x, target = logits(shape), labels(*shape)
+    for options in ({}, {"reduction": "none"}, weights("both", *shape, target)):
+        for _ in range(8):
+            cross_entropy_value_and_grad(x, target, **options)
+    assert len(pieces) == 24
+    for memory, start, size in pieces:
+        assert (memory[:start] == 77).all()
+        assert (memory[start + size :] == 77).all()
 
 
 def test_an_option_that_changes():

@@ -13,7 +13,7 @@ from __future__ import annotations
 import numpy as np
 
 from fastsce.backends.cpu.jit import device, kernel
-from fastsce.backends.cpu.labels import Labels, add_up, scan_piece
+from fastsce.backends.cpu.labels import Labels, add_up, scan_piece, weights_of
 from fastsce.backends.cpu.memory import View, address_of, adjoin, load, moved, pointer, store, workspace
 from fastsce.backends.cpu.parts import JOB_BYTES, leave, work_off
 from fastsce.backends.cpu.plan import Job, Line
@@ -23,7 +23,7 @@ from fastsce.backends.cpu.vectors import narrow
 
 def small_bytes(rows, own):
     """Of memory: what a part has to know, what threads have to themselves, factors of rows, and their losses."""
-    return JOB_BYTES + own + 2 * 64 + 16 * rows
+    return JOB_BYTES + own + 64 + 16 * rows
 
 
 @kernel
@@ -37,7 +37,7 @@ def small(law, softcap, plan, weight, address, divisor, logits, labels, counts, 
     """
     rows, _ = logits.shape
     x, scales = view_of(logits), workspace(pointer(memory), JOB_BYTES + own, lse)
-    each = moved(scales, rows + 7)
+    each = moved(scales, rows)
     if not done:
         g, y = view_of(grad), pointer(labels)
         plain, total = looked_through(x, g, labels, plan.ignore_index, factors_of(counts))
@@ -73,8 +73,7 @@ def factors_of(counts):
     """Pointers to what classes and rows count, and the step from a row to the next."""
     if counts is None:
         return None
-    share, own = counts
-    return pointer(share), pointer(own), 0 if own.size == 1 else 1
+    return weights_of(counts[0], counts[1])
 
 
 @device
