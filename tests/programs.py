@@ -134,6 +134,26 @@ def fork_while_compiling():
     assert os.waitpid(pid, 0)[1] == 0
 
 
+def fork_while_threads_are_counted():
+    """numba's locks of that: the child must not wait for them, nor come out with one that it shares with its parent."""
+    from numba.np.ufunc import parallel
+
+    tell(digest())
+
+    def count():
+        with parallel._backend_init_process_lock, parallel._backend_init_thread_lock:
+            held.set()
+            time.sleep(0.5)
+
+    held = threading.Event()
+    counting = threading.Thread(target=count)
+    counting.start()
+    held.wait()
+    child()
+    counting.join()
+    tell(digest())
+
+
 def without_threads():
     """In a process whose threads would have stacks of 4 GB each."""
     import resource

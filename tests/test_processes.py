@@ -65,6 +65,11 @@ def test_a_fork_while_a_kernel_is_compiled(expected):
     assert digests("fork_while_compiling") == [expected] * 2
 
 
+@POSIX
+def test_a_fork_while_threads_are_counted(expected):
+    assert digests("fork_while_threads_are_counted") == [expected] * 3
+
+
 def test_spawned_processes(expected):
     found = digests("spawn")
     assert set(found) == {expected} and len(found) == 17

@@ -17,6 +17,8 @@ import os
 import numba
 import numpy as np
 from numba import prange
+from numba.core.compiler_lock import global_compiler_lock
+from numba.np.ufunc import parallel
 
 from fastsce import forks
 from fastsce.backends.cpu.jit import kernel
@@ -27,8 +29,15 @@ from fastsce.scratch import borrow, give_back
 
 
 def thread_count() -> int:
-    """How many threads a kernel uses, as `numba.set_num_threads` set it for this thread."""
-    return numba.get_num_threads()
+    """How many threads a kernel uses, as `numba.set_num_threads` set it for this thread.
+
+    `numba.get_num_threads` locks out all threads and, where children are forked, all processes, and a lock that is
+    held while another thread forks is never released in the child, nor by it: so it is for the first call only.
+    """
+    if parallel._is_initialized:
+        return parallel._get_num_threads()
+    with global_compiler_lock:  # a fork waits for it
+        return numba.get_num_threads()
 
 
 def parts_of(size: int, most: int) -> int:
