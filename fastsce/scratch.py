@@ -26,8 +26,10 @@ def borrow(size: int) -> np.ndarray:
 
     Whoever comes meanwhile, a thread or a signal's handler, finds other pieces or none.
     """
+    if size < SMALL:
+        return np.empty(size, BYTE)
     found, others = None, []
-    while size >= SMALL and kept and found is None:
+    while kept and found is None:
         try:
             found = kept.pop(0)
         except IndexError:
