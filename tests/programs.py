@@ -110,6 +110,27 @@ def fork_after_others():
     child()
 
 
+def fork_while_threads_start():
+    """numba's, which it starts under two locks."""
+    from numba.np.ufunc import parallel
+
+    fastsce.log_softmax(np.zeros((2, 3)))  # too small for threads
+    starting, launch = threading.Event(), parallel._launch_threads
+
+    def slowly():
+        with parallel._backend_init_thread_lock:
+            starting.set()
+            time.sleep(0.5)
+            launch()
+
+    parallel._launch_threads = slowly
+    first = threading.Thread(target=lambda: tell(digest()))
+    first.start()
+    starting.wait()
+    child()
+    first.join()
+
+
 def fork_while_compiling():
     """The child must not wait for the compiler's lock, which only a thread that it does not have could release."""
     from numba.core.compiler_lock import global_compiler_lock
