@@ -3,6 +3,7 @@
 Wherever they call, they print a digest of the answers' bits; `python tests/programs.py NAME` runs one.
 """
 
+import contextlib
 import hashlib
 import multiprocessing
 import os
@@ -131,27 +132,36 @@ def fork_while_threads_start():
     first.join()
 
 
+@contextlib.contextmanager
+def held_by_another(*locks):
+    """While another thread has them, for half a second."""
+
+    def hold():
+        with contextlib.ExitStack() as stack:
+            for lock in locks:
+                stack.enter_context(lock)
+            held.set()
+            time.sleep(0.5)
+
+    held = threading.Event()
+    other = threading.Thread(target=hold)
+    other.start()
+    held.wait()
+    yield
+    other.join()
+
+
 def fork_while_compiling():
     """The child must not wait for the compiler's lock, which only a thread that it does not have could release."""
     from numba.core.compiler_lock import global_compiler_lock
 
     tell(digest())
-
-    def compile_something():
-        with global_compiler_lock:
-            held.set()
-            time.sleep(0.5)
-
-    held = threading.Event()
-    compiling = threading.Thread(target=compile_something)
-    compiling.start()
-    held.wait()
-    pid = os.fork()
-    if pid == 0:
-        fastsce.log_softmax(np.zeros((2, 3)))  # not called before: it is to be found on disk, under the lock
-        tell(digest())
-        os._exit(0)
-    compiling.join()
+    with held_by_another(global_compiler_lock):
+        pid = os.fork()
+        if pid == 0:
+            fastsce.log_softmax(np.zeros((2, 3)))  # not called before: it is to be found on disk, under the lock
+            tell(digest())
+            os._exit(0)
     assert os.waitpid(pid, 0)[1] == 0
 
 
@@ -160,18 +170,8 @@ def fork_while_threads_are_counted():
     from numba.np.ufunc import parallel
 
     tell(digest())
-
-    def count():
-        with parallel._backend_init_process_lock, parallel._backend_init_thread_lock:
-            held.set()
-            time.sleep(0.5)
-
-    held = threading.Event()
-    counting = threading.Thread(target=count)
-    counting.start()
-    held.wait()
-    child()
-    counting.join()
+    with held_by_another(parallel._backend_init_process_lock, parallel._backend_init_thread_lock):
+        child()
     tell(digest())
 
 
