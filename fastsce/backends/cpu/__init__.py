@@ -268,7 +268,7 @@ def small_call(spec, dtype, shape, gradient):
             counts = share, ones(1, np.float64) if sample_weight is None else copy_of(sample_weight)
         if weight is not None:
             law, w = weighted(plain, share, dtype)
-        if labels.dtype != NO_LABELS.dtype:
+        if labels.dtype != np.int64:
             labels = copy_of(labels, np.int64)
         parts = 1 if size <= ALONE else parts_of(size, rows)
         _, plan, scratch = alone if parts == 1 and weight is None else planned(parts, weight is not None)
