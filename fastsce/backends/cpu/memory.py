@@ -12,7 +12,7 @@ from numba.extending import intrinsic
 
 from fastsce.backends.cpu.jit import device
 from fastsce.backends.cpu.storage import compute_type, decode, encode, stored_type
-from fastsce.backends.cpu.vectors import I8, I32, I64, Vector, call, shuffle
+from fastsce.backends.cpu.vectors import I8, I32, I64, Vector, call, count_of, shuffle
 
 # --- pointers ---------------------------------------------------------------------------------------------------------
 
@@ -119,7 +119,7 @@ def place(b, pointer, index, lanes=None):
 
 def width(lanes):
     """None for a single number."""
-    return None if lanes.literal_value == 0 else lanes.literal_value
+    return count_of(lanes) or None
 
 
 def loaded_type(pointer, lanes):
@@ -129,7 +129,8 @@ def loaded_type(pointer, lanes):
 
 # --- loads and stores -------------------------------------------------------------------------------------------------
 #
-# `lanes` is a constant; 0 stands for a single number. partial.py has loads and stores of a vector's first numbers.
+# `lanes` is a constant, or a vector of as many; 0 stands for a single number. partial.py has loads and stores of a
+# vector's first numbers.
 
 
 @intrinsic(prefer_literal=True)
@@ -266,93 +267,12 @@ def lane(b, v, i):
     return b.sext(number, I64) if number.type.width < 64 else number
 
 
-QUAD = 4  # classes that quads_in and quads_out move at a time
-
-
-@intrinsic
-def quads_in(typing, source, step, target, target_step):
-    """From 16 rows, `step` bytes apart, bring four numbers each to target[target_step·class + row]."""
-
-    def build(context, b, signature, args):
-        quads = [b.load(quad(b, args[0], b.mul(args[1], I64(i))), align=size_of(source)) for i in range(16)]
-        lines = [decode(context, b, joined(b, quads[j::4]), source.dtype, 16) for j in range(4)]
-        for c, line in enumerate(turned(b, lines)):
-            b.store(line, place(b, args[2], b.mul(args[3], I64(c)), 16), align=size_of(target))
-        return context.get_dummy_value()
-
-    return types.void(source, types.int64, target, types.int64), build
-
-
-@intrinsic
-def quads_out(typing, source, source_step, target, step):
-    """The way back: to 16 rows, `step` bytes apart, four numbers each from source[source_step·class + row]."""
-
-    def build(context, b, signature, args):
-        places = [place(b, args[0], b.mul(args[1], I64(c)), 16) for c in range(4)]
-        lines = turned(b, [b.load(p, align=size_of(source)) for p in places])
-        lines = [encode(context, b, line, target.dtype, 16) for line in lines]
-        for i in range(16):
-            four = shuffle(b, lines[i % 4], lines[i % 4], range(i // 4 * 4, i // 4 * 4 + 4))
-            b.store(four, quad(b, args[2], b.mul(args[3], I64(i))), align=size_of(target))
-        return context.get_dummy_value()
-
-    return types.void(source, types.int64, target, types.int64), build
-
-
-@intrinsic(prefer_literal=True)
-def deal(typing, source, classes, target, target_step):
-    """From 16 rows, end to end, of 2 or 3 classes, to target[target_step·class + row]."""
-    count = classes.literal_value
-
-    def build(context, b, signature, args):
-        rows = b.load(place(b, args[0], I64(0), 16 * count), align=size_of(source))
-        for c in range(count):
-            line = decode(context, b, shuffle(b, rows, rows, range(c, 16 * count, count)), source.dtype, 16)
-            b.store(line, place(b, args[2], b.mul(args[3], I64(c)), 16), align=size_of(target))
-        return context.get_dummy_value()
-
-    return types.void(source, classes, target, types.int64), build
-
-
-@intrinsic(prefer_literal=True)
-def collect(typing, source, source_step, classes, target):
-    """The way back."""
-    count = classes.literal_value
-
-    def build(context, b, signature, args):
-        places = [place(b, args[0], b.mul(args[1], I64(c)), 16) for c in range(count)]
-        lines = [encode(context, b, b.load(p, align=size_of(source)), target.dtype, 16) for p in places]
-        lines = joined(b, [*lines, *[ir.Constant(lines[0].type, ir.Undefined)] * (count % 2)])
-        rows = shuffle(b, lines, lines, [16 * (i % count) + i // count for i in range(16 * count)])
-        b.store(rows, place(b, args[3], I64(0), 16 * count), align=size_of(target))
-        return context.get_dummy_value()
-
-    return types.void(source, types.int64, classes, target), build
-
-
-def quad(b, p, offset):
-    return b.bitcast(moved_by(b, p, offset), ir.VectorType(p.type.pointee, QUAD).as_pointer())
-
-
 def joined(b, vectors):
     """Vectors, end to end."""
     while len(vectors) > 1:
         n = 2 * vectors[0].type.count
         vectors = [shuffle(b, v, w, range(n)) for v, w in zip(vectors[::2], vectors[1::2])]
     return vectors[0]
-
-
-def turned(b, lines):
-    """Transpose each of the four 4 × 4 squares that four lines of 16 numbers hold side by side."""
-
-    def merged(v, w, pattern):
-        return shuffle(b, v, w, [4 * (i // 4) + pattern[i % 4] for i in range(16)])
-
-    low, high = [0, 16, 1, 17], [2, 18, 3, 19]
-    front, back = [0, 1, 16, 17], [2, 3, 18, 19]
-    a, c = merged(lines[0], lines[1], low), merged(lines[2], lines[3], low)
-    d, e = merged(lines[0], lines[1], high), merged(lines[2], lines[3], high)
-    return [merged(a, c, front), merged(a, c, back), merged(d, e, front), merged(d, e, back)]
 
 
 def size_of(pointer):

@@ -8,22 +8,17 @@ from fastsce.backends.cpu.ahead import FOUR, ask, prefetch
 from fastsce.backends.cpu.coefficients import FACTS_BYTES
 from fastsce.backends.cpu.jit import apart, device
 from fastsce.backends.cpu.memory import (
-    QUAD,
     View,
     address_of,
     adjoin,
     at,
-    collect,
     copy_line,
-    deal,
     load,
     load_apart,
     load_line,
     moved,
     numbers_in_line,
     past_boundary,
-    quads_in,
-    quads_out,
     store,
     store_apart,
     stream,
@@ -32,6 +27,7 @@ from fastsce.backends.cpu.memory import (
 )
 from fastsce.backends.cpu.partial import load_part, store_part
 from fastsce.backends.cpu.plan import NOTHING
+from fastsce.backends.cpu.transpose import QUAD, collect, deal, quads_in, quads_out
 from fastsce.backends.cpu.tuning import CLASSES_AHEAD, GROUP, LANES, LINE, SHORT_APART
 
 

@@ -338,10 +338,15 @@ define(maths.narrow, itertools.product(ANY, ANY), widened_type, convert)
 widen, narrow = maths.widen, maths.narrow
 
 
+def count_of(lanes):
+    """A constant, or as many as another vector has."""
+    return lanes.lanes if isinstance(lanes, Vector) else lanes.literal_value
+
+
 @intrinsic(prefer_literal=True)
 def splat(typing, x, lanes):
     """A number in every lane."""
-    vector = Vector(x, lanes.literal_value)
+    vector = Vector(x, count_of(lanes))
     return vector(x, lanes), lambda context, b, signature, args: splat_value(b, vector, args[0])
 
 
