@@ -87,15 +87,14 @@ def inverse(u, at, law):
     return exp_of(scale, r, at.rate)
 
 
-def inverse_top(z, m, at, power, law):
-    """The same of m, where z is m, gain 1 and power 0 or POWER: what octaves and offset leave of it is small.
+def inverse_top(x, m, at, power, law):
+    """The same of m, where x is m, gain 1 and power 0 or POWER: what octaves and offset leave of it is small.
 
-    NaN where z is −∞, and m is 0 for the sake of its terms.
+    NaN where x is −∞, and m is 0 for the sake of its terms.
     """
     k = widen(power - at.lift)
-    r = fma(k, LN2_LO_F64, fma(k, LN2_HI_F64, widen(at.offset) - z))
-    one = power * 0.0 + 1.0
-    return exp_of(widen(where(power == 0.0, one, 2.0**-POWER)), r, m)
+    r = fma(k, LN2_LO_F64, fma(k, LN2_HI_F64, widen(at.offset - x)))
+    return exp_of(where(power == 0.0, 1.0, 2.0**-POWER), r, m)
 
 
 def against(lse, m, at, law):

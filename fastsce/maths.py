@@ -186,7 +186,8 @@ def log_parts_f64(u):
 def log1p(t, reciprocal):
     """log(1 + t) for t ≥ 0, to an ulp however small t is; `reciprocal` is 1/(1 + t), which callers have anyway."""
     u = t + 1.0
-    lost = where(t > 1.0, 1.0 - (u - t), t - (u - 1.0)) * reciprocal
+    given = u - 1.0
+    lost = ((1.0 - (u - given)) + (t - given)) * reciprocal  # what u is too small by, whichever of 1 and t is larger
     k, f, s, tail = log_parts(u)
     half = f * f * 0.5
     return fma(k, LN2_HI, f - (half - (s * (half + tail) + fma(k, LN2_LO, lost))))

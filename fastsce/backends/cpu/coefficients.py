@@ -51,11 +51,23 @@ def facts_at(scratch, job):
 
 
 @device
-def values(line, i, n, fill):
+def values(line, i, n, fill, lanes):
     """n numbers from row i on."""
     if line.step == 0:
-        return splat(load(line.data, 0, 0), LANES)
-    return load_part(line.data, i, n, fill, LANES)
+        return splat(load(line.data, 0, 0), lanes)
+    return load_part(line.data, i, n, fill, lanes)
+
+
+@device
+def scales(line, i, n, like):
+    """The same, in the precision of `like` too, and the power of two for the rows' terms."""
+    if line.step == 0:
+        scale = load(line.data, 0, 0)
+        down = narrow(scale, like)
+        return splat(scale, like), splat(down, like), splat(narrow(maths.carried(down), like), like)
+    scale = values(line, i, n, 0.0, like)
+    down = narrow(scale, like)
+    return scale, down, maths.carried(down)
 
 
 @device
@@ -64,7 +76,7 @@ def begin(i, n, lane, facts, job):
 
     Labels are read once and checked again, for the caller's memory may have changed since the scan.
     """
-    y = labels_at(job.labels, i, n, job.logits.shape[2], job.plan)
+    y = labels_at(job.labels, i, n, job.logits.shape[2], job.plan, lane_numbers(LANES))
     power = maths.carried(row_scales(i, n, job))
     store(facts.places, PLACE + lane, y)
     store(facts.numbers, POWER + lane, narrow(power, load(facts.numbers, 0, 0)))
@@ -72,12 +84,12 @@ def begin(i, n, lane, facts, job):
 
 
 @device
-def labels_at(labels, i, n, classes, plan):
+def labels_at(labels, i, n, classes, plan, lanes):
     if labels is None:
-        return lane_numbers(LANES) * 0 + SOFT
+        return lanes * 0 + SOFT
     if plan.untargeted:
-        return lane_numbers(LANES) * 0 + NO_TARGET
-    y = frozen(values(labels, i, n, IGNORED))
+        return lanes * 0 + NO_TARGET
+    y = frozen(values(labels, i, n, IGNORED, lanes))
     y = maths.where(y == plan.ignore_index, IGNORED, y)
     return maths.where(y < 0, IGNORED, maths.where(y < classes, y, IGNORED))
 
@@ -85,7 +97,7 @@ def labels_at(labels, i, n, classes, plan):
 @device
 def row_scales(i, n, job):
     """What the rows' gradients are multiplied by, logit_scale included."""
-    return values(job.row_scale, i, n, 0.0) * job.law.scale
+    return values(job.row_scale, i, n, 0.0, lane_numbers(LANES)) * job.law.scale
 
 
 @device

@@ -10,7 +10,7 @@ import numpy as np
 
 from fastsce import frame, maths
 from fastsce.backends.cpu.ahead import ask_for_group, further, lines_about
-from fastsce.backends.cpu.coefficients import labels_at, plain, values
+from fastsce.backends.cpu.coefficients import labels_at, plain, scales
 from fastsce.backends.cpu.jit import apart, device
 from fastsce.backends.cpu.memory import load, store
 from fastsce.backends.cpu.partial import store_part
@@ -19,7 +19,7 @@ from fastsce.backends.cpu.reductions import first
 from fastsce.backends.cpu.strips import clear_ignored, terms
 from fastsce.backends.cpu.tiles import Moving, next_to_go
 from fastsce.backends.cpu.tuning import GROUP, LANES
-from fastsce.backends.cpu.vectors import narrow, same_integer, widen
+from fastsce.backends.cpu.vectors import lane_numbers, narrow, same_integer, widen
 
 
 @apart
@@ -43,18 +43,17 @@ def plain_tile(here, e, coming, going, job):
 def plain_strip(i, n, lane, x, e, moving, job):
     """n rows from row i on, in a tile's lanes from `lane` on. The gradient is left in x, the Hessian in e."""
     law, plan, classes, width = job.law, job.plan, job.logits.shape[2], job.plan.width
-    y = labels_at(job.labels, i, n, classes, plan)
+    y = labels_at(job.labels, i, n, classes, plan, lane_numbers(LANES))
     clear_ignored(y, x, lane, width, classes)
     ignored = y == IGNORED
     x_top, x_y = largest_and_label(x, lane, width, classes, y)
     m = maths.where(x_top == -np.inf, 0.0, x_top)  # −∞ − (−∞) would be NaN
-    scale = maths.where(ignored, 0.0, values(job.row_scale, i, n, 0.0))
-    down = narrow(scale, m)
-    power = maths.carried(down)
+    scale, down, power = scales(job.row_scale, i, n, m)
+    scale, down = maths.where(ignored, 0.0, scale), maths.where(ignored, 0.0, down)
     about = frame.about(m, power, law)
     rest, ties, moving = terms(x, e, lane, width, classes, x_top, about, moving, job, None)
 
-    unit = frame.inverse_top(widen(x_top), m, about, power, law)
+    unit = frame.inverse_top(x_top, m, about, power, law)
     log_s, p_top, p_top_minus_1, to_p = maths.row_sums(unit, rest, ties, x_top)
     lse, loss = widen(x_top) + log_s, log_s + (widen(x_top) - widen(x_y))
     if first(ignored) < LANES:
