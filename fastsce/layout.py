@@ -27,6 +27,11 @@ def contiguous(array):
     return array.strides[-1] == array.itemsize or array.shape[-1] == 1
 
 
+def adjoins(array):
+    """Whether rows of a block, (A, B, C), begin where the ones before end."""
+    return array.shape[1] <= 1 or array.strides[1] == array.shape[2] * array.itemsize
+
+
 def order(array):
     """Its axes as they lie in memory, the one of the largest steps first."""
     return sorted(range(array.ndim), key=lambda axis: (-abs(array.strides[axis]), axis))
@@ -95,3 +100,25 @@ def merged(rows, strides):
             lengths.insert(0, rows[number])
             steps = here
     return (1,) * (2 - len(lengths)) + tuple(lengths)
+
+
+def native(target, logits):
+    """Whether a kernel reads this target as it is."""
+    return target.dtype in (logits.dtype, compute_dtype(logits)) and target.dtype.isnative
+
+
+def float_copy(target, dtype):
+    with np.errstate(all="ignore"):
+        return (bfloat16_values(target) if target.dtype == BFLOAT16 else target).astype(dtype)
+
+
+def bfloat16_values(a):
+    return (a.view(np.uint16).astype(np.uint32) << 16).view(np.float32)
+
+
+def broadcast_as(a, dtype):
+    """A broadcast array in another dtype, still broadcast."""
+    if a.dtype == dtype:
+        return a
+    small = a[tuple(slice(0, 1) if s == 0 else slice(None) for s in a.strides)]
+    return np.broadcast_to(small.astype(dtype), a.shape)

@@ -127,10 +127,13 @@ class Problem(Call):
         return self.buffer(name, out, target=self.target)
 
     def forward_backward(self, row_scale, grad=None, hess=None, *, loss, lse) -> tuple[np.ndarray, np.ndarray]:
-        """Run the backend; loss (without sample_weight) and lse of every row, and whether the caller will see them."""
-        loss, lse = self.row_numbers(loss), self.row_numbers(lse)
+        """Run the backend; loss (without sample_weight) and lse of every row, and whether the caller will see them. In
+        place of losses that nobody will see there may be their sum.
+        """
+        summed = self.reduced and not loss and self.sample_weight is None
+        loss, lse, total = self.row_numbers(loss), self.row_numbers(lse), None
         if self.x.size:  # no backend is asked to work on nothing
-            self.backend.forward_backward(
+            total = self.backend.forward_backward(
                 self.spec,
                 self.logits,
                 self.target,
@@ -140,8 +143,9 @@ class Problem(Call):
                 lse=lse,
                 grad=None if grad is None else self.classes_last(grad),
                 hess=None if hess is None else self.classes_last(hess),
+                summed=summed,
             )
-        return loss, lse
+        return loss if total is None else total, lse
 
     def reduce(self, loss: np.ndarray) -> Any:
         """The loss to return, from one loss a row."""

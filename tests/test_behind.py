@@ -201,6 +201,7 @@ def test_written_behind_with_options(classes, past, change, options, scaled, pla
 def test_gradients_just_ahead_of_the_logits_in_another_page(classes, kind, options, ahead, planned, monkeypatch):
     """The last lines of a row go first there; of a short one all do."""
     monkeypatch.setattr(cpu, "SHORT", 0)
+    monkeypatch.setattr(cpu, "FEW_BYTES", 0)
     x, y = batch(classes, kind, None)
     y, options = given(x, y, options)
     memory = np.zeros(x.nbytes + 8192, np.uint8)

@@ -15,9 +15,10 @@ from ulp import assert_within
 import fastsce
 from fastsce.backends import cpu
 
-# Rows side by side, together, in groups, one by one with their terms kept and not kept; (rows, classes).
+# Rows in registers, side by side, together, in groups, one by one with their terms kept and not kept; (rows, classes).
 SHAPES = {
-    "columns": (301, 7),
+    "few": (301, 7),
+    "columns": (301, 19),
     "wide columns": (70, 61),
     "together": (150, 330),
     "groups": (70, 600),

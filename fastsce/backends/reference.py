@@ -26,11 +26,12 @@ def scan_labels(labels, classes, ignore_index, weight, sample_weight, summed=Tru
     return -1, float((w[flat[valid]] * s[valid]).sum())
 
 
-def forward_backward(spec, logits, target, weight, row_scale, *, loss, lse, grad=None, hess=None):
+def forward_backward(spec, logits, target, weight, row_scale, *, loss, lse, grad=None, hess=None, summed=False):
     """Write loss and lse of every row and, where asked for, the gradient and the diagonal of the Hessian.
 
     `target`: labels (one a row), probabilities (the logits' shape), or None: then q = 0 and mass = 1, so that
-    the loss is lse and its gradient is the softmax.
+    the loss is lse and its gradient is the softmax. `summed`: nobody will see the losses, whose sum may be returned
+    instead (which is not done here), for `reduce`.
     """
     with np.errstate(all="ignore"):
         z, slope = scaled(spec, decode(logits))

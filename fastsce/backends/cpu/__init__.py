@@ -11,8 +11,8 @@ from functools import cache, lru_cache
 import numpy as np
 
 from fastsce import host as chores
-from fastsce.backends.cpu import columns, elementwise, room, rows, threads
-from fastsce.backends.cpu.labels import scan_labels, sum_losses
+from fastsce.backends.cpu import columns, elementwise, few, room, rows, threads
+from fastsce.backends.cpu.labels import in_order, scan_labels, sum_losses
 from fastsce.backends.cpu.parts import JOB_BYTES
 from fastsce.backends.cpu.plan import GRADIENT, HESSIAN, LOG_SOFTMAX, NOTHING, Plan
 from fastsce.backends.cpu.small import small, small_bytes
@@ -24,12 +24,14 @@ from fastsce.backends.cpu.tuning import (
     COPIES,
     DESK_BYTES,
     DESK_CLASSES,
+    FEW_BYTES,
     GROUP,
     GROUP_CLASSES,
     GROUP_CLASSES_BEHIND,
     GROUP_CLASSES_FAR,
     KEEP_BYTES,
     LONGEST_COLUMN,
+    PIECE,
     SHORT,
     SHORT_APART,
     STREAM_BYTES,
@@ -39,9 +41,21 @@ from fastsce.backends.cpu.tuning import (
     TOGETHER_SAVED,
 )
 from fastsce.law import law_of
-from fastsce.layout import STORAGE, blocks, compute_dtype, contiguous, pieces, runs, stored
+from fastsce.layout import (
+    STORAGE,
+    adjoins,
+    blocks,
+    broadcast_as,
+    compute_dtype,
+    contiguous,
+    float_copy,
+    native,
+    pieces,
+    runs,
+    stored,
+)
 from fastsce.scratch import borrow, copy_of, floats, give_back
-from fastsce.spec import BFLOAT16, Spec
+from fastsce.spec import Spec
 
 __all__ = [
     "backward",
@@ -61,9 +75,9 @@ __all__ = [
 NO_LABELS = np.zeros(1, np.int64)
 
 
-def forward_backward(spec, logits, target, weight, row_scale, *, loss, lse, grad=None, hess=None):
+def forward_backward(spec, logits, target, weight, row_scale, *, loss, lse, grad=None, hess=None, summed=False):
     write = NOTHING if grad is None else GRADIENT if hess is None else HESSIAN
-    run(spec, logits, target, weight, row_scale, loss, lse, grad, hess, write=write, saved=False)
+    return run(spec, logits, target, weight, row_scale, loss, lse, grad, hess, write=write, saved=False, summed=summed)
 
 
 def backward(spec, logits, target, weight, row_scale, *, lse, grad):
@@ -76,11 +90,17 @@ def log_softmax(logits, *, out):
 
 
 def reduce(losses, divisor, *, out):
-    sum_losses(losses.ravel(), divisor, out)
+    if isinstance(losses, float):  # their sum
+        with np.errstate(all="ignore"):
+            out[...] = losses / divisor
+    else:
+        sum_losses(losses.ravel(), divisor, out)
 
 
-def run(spec, logits, target, weight, row_scale, loss, lse, grad, hess, *, write, saved):
-    """Lay the call out for the kernels, and pick one."""
+def run(spec, logits, target, weight, row_scale, loss, lse, grad, hess, *, write, saved, summed=False):
+    """Lay the call out for the kernels, and pick one. If no more is wanted of the losses than their sum, it may be
+    returned, and they are not written then.
+    """
     if not logits.size:
         return
     classes = logits.shape[-1]
@@ -118,6 +138,7 @@ def run(spec, logits, target, weight, row_scale, loss, lse, grad, hess, *, write
         stream = large and aligned
         if side_by_side and write == GRADIENT:
             stream = stream and classes * x.itemsize >= STREAM_ROW_BYTES
+        plain = is_plain(spec, law, target, soft, weight, saved) and side_by_side and all(map(adjoins, given))
         kernel, plan, scratch = plan_of(
             x.shape,
             dtype.itemsize,
@@ -126,6 +147,8 @@ def run(spec, logits, target, weight, row_scale, loss, lse, grad, hess, *, write
             side_by_side or all(contiguous(a) or a.strides[1] == a.itemsize for a in given),
             thread_count(),
             parts_of(x.nbytes, sums.size),
+            plain,
+            summed and sums.size == lse.size,
             soft or spec.softcap is not None,
             line_shared(g),
             write,
@@ -136,6 +159,9 @@ def run(spec, logits, target, weight, row_scale, loss, lse, grad, hess, *, write
             target is None,
             spec.ignore_index,
         )
+        if plan.summed:
+            losses = np.empty(-(-sums.size // PIECE))
+        form, chosen = choice(kernel, x.dtype, classes, write, spec, q.dtype.char if soft else "")
         args = (
             x,
             NO_LABELS if target is None else q if soft else labels,
@@ -146,11 +172,11 @@ def run(spec, logits, target, weight, row_scale, loss, lse, grad, hess, *, write
             empty if g is None else g,
             empty if h is None else h,
             law,
-            spec.softcap,
+            chosen,
             plan,
         )
-        form = (x.dtype.char, q.dtype.char if soft else "", spec.softcap is None)
         threads.run(kernel, form, args, plan.parts, scratch, x.nbytes * (COPIES if plan.copies else 1))
+    return in_order(losses) if plan.summed else None
 
 
 @lru_cache(maxsize=64)
@@ -162,6 +188,8 @@ def plan_of(
     either,
     workers,
     parts,
+    plain,
+    summed,
     apart,
     line,
     write,
@@ -176,6 +204,11 @@ def plan_of(
     """The kernel for a block of rows, its plan, and the bytes of memory that each thread needs to itself."""
     a, b, classes = shape
     given = (saved, stream, weighted, untargeted, ignored)
+    if plain and a == 1 and 2 <= classes <= FEW_BYTES // itemsize:
+        pieces = -(-b // PIECE)
+        summed = summed and pieces >= 4 * workers  # a part has whole pieces
+        parts = min(parts, pieces) if summed else parts
+        return few.few, Plan(parts, write, *given, summed=summed), few.scratch_bytes(classes, itemsize)
     if classes * itemsize < 4 * (SHORT if side_by_side else SHORT_APART) or (
         either and not side_by_side and classes <= LONGEST_COLUMN
     ):
@@ -202,6 +235,19 @@ def plan_of(
     how = {"together": together, "keep": keep, "behind": behind, "copies": copies, "group": group, "desk": at_desk}
     plan = Plan(parts, write, *given, **how)
     return rows.rows, plan, room.scratch_bytes(classes, plan)
+
+
+def choice(kernel, dtype, classes, write, spec, soft=""):
+    """A form from which the types of a kernel's arguments follow, and the one that chooses the code besides targets."""
+    if kernel is few.few:
+        return (dtype.char, classes, write), ((0,) * classes, (0,) * write)
+    return (dtype.char, soft, spec.softcap is None), spec.softcap
+
+
+def is_plain(spec, law, target, soft, weight, saved):
+    """Whether there are labels, and no option is on that changes what a row is."""
+    ones = law.keep == law.gain == law.scale == 1.0 and spec.softcap is None
+    return ones and law.z_loss == 0.0 and weight is None and target is not None and not soft and not saved
 
 
 def line_shared(grad):
@@ -244,42 +290,52 @@ def small_call(spec, dtype, shape, gradient):
     alike = ones(classes, dtype) if plain.off > 0.0 else nothing(dtype, 1)
 
     def planned(parts, weights):
+        simple = not weights and is_plain(spec, plain, NO_LABELS, False, None, False)
         given = (write, False, False, False, False, weights, False, spec.ignore_index)
-        apart = spec.softcap is not None
-        return plan_of((1, rows, classes), dtype.itemsize, True, True, True, parts, parts, apart, 0, *given)
+        how = (parts, parts, simple, False, spec.softcap is not None, 0)
+        return plan_of((1, rows, classes), dtype.itemsize, True, True, True, *how, *given)
 
-    alone = kernel, plan, _ = planned(1, False)
     numbers, wide, memory = np.empty(1), np.empty((1, 1, 1), dtype), np.empty(JOB_BYTES, np.uint8)
-    rest = (plain, spec.softcap, plan._replace(parts=2), memory)
-    args = (wide, NO_LABELS, alike, numbers, numbers, numbers, wide, wide, *rest)
-    address = kernel.entry((dtype.char, "", spec.softcap is None), args)(*args)  # a kernel says where the code is
     no_losses = nothing(dtype, 1)
 
     @cache
-    def entry(counted):
+    def alone(weights):
+        """The plan, the memory that a thread needs, and where the code is, which the kernel says."""
+        kernel, plan, scratch = planned(1, weights)
+        form, chosen = choice(kernel, dtype, classes, write, spec)
+        rest = (plain, chosen, plan._replace(parts=2), memory)
+        args = (wide, NO_LABELS, alike, numbers, numbers, numbers, wide, wide, *rest)
+        return plan, scratch, kernel.entry(form, args)(*args)
+
+    @cache
+    def entry(counted, weights):
         arrays = (wide[0], NO_LABELS, (numbers, numbers) if counted else None, no_losses, numbers, wide[0])
+        plan, _, address = alone(weights)
         example = (plain, spec.softcap, plan, alike, address, 1.0, *arrays, 0, False, memory)
         return small.entry((dtype.char, spec.softcap is None, counted), example)
 
     def run(divisor, logits, labels, weight, sample_weight, losses, lse, grad):
-        law, w, counts, counted = plain, alike, None, weight is not None or sample_weight is not None
-        if counted:
+        law, w, counts, weights = plain, alike, None, weight is not None
+        how = weights or sample_weight is not None, weights
+        if any(how):
             share = ones(classes, np.float64) if weight is None else copy_of(weight)
             counts = share, ones(1, np.float64) if sample_weight is None else copy_of(sample_weight)
-        if weight is not None:
+        if weights:
             law, w = weighted(plain, share, dtype)
         if labels.dtype != np.int64:
             labels = copy_of(labels, np.int64)
         parts = 1 if size <= ALONE else parts_of(size, rows)
-        _, plan, scratch = alone if parts == 1 and weight is None else planned(parts, weight is not None)
+        plan, scratch, address = alone(weights)
+        if parts > 1:
+            _, plan, scratch = planned(parts, weights)
         several = 1 if parts == 1 else min(plan.parts, thread_count())
         own = several * scratch
         memory = borrow(small_bytes(rows, own))
         given = (logits, labels, counts, no_losses if losses is None else losses, lse, grad, own)
-        found = entry(counted)(law, spec.softcap, plan, w, address, divisor, *given, False, memory)
+        found = entry(*how)(law, spec.softcap, plan, w, address, divisor, *given, False, memory)
         if plan.parts > 1 and found is not None:
             threads.drive(address, memory, scratch, 0, plan.parts, several)
-            found = entry(counted)(law, spec.softcap, plan, w, address, found, *given, True, memory)
+            found = entry(*how)(law, spec.softcap, plan, w, address, found, *given, True, memory)
         give_back(memory)
         return found
 
@@ -342,25 +398,3 @@ def binary_piece(logits, target, factors, outputs):
         threads.run(elementwise.binary, form, (*views, sums, streams, parts), parts, elementwise.SCRATCH, size)
         total += sums.sum() if sums.size > 1 else sums[0]
     return total
-
-
-def native(target, logits):
-    """Whether a kernel reads this target as it is."""
-    return target.dtype in (logits.dtype, compute_dtype(logits)) and target.dtype.isnative
-
-
-def float_copy(target, dtype):
-    with np.errstate(all="ignore"):
-        return (bfloat16_values(target) if target.dtype == BFLOAT16 else target).astype(dtype)
-
-
-def bfloat16_values(a):
-    return (a.view(np.uint16).astype(np.uint32) << 16).view(np.float32)
-
-
-def broadcast_as(a, dtype):
-    """A broadcast array in another dtype, still broadcast."""
-    if a.dtype == dtype:
-        return a
-    small = a[tuple(slice(0, 1) if s == 0 else slice(None) for s in a.strides)]
-    return np.broadcast_to(small.astype(dtype), a.shape)

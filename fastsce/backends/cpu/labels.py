@@ -92,11 +92,16 @@ def sum_losses(losses, divisor, out):
     size = losses.nbytes // 8  # as labels, they are only read
     parts = parts_of(size, found.size)
     run(sum_pieces, None, (losses, found, parts), parts, 0, size)
-    total = 0.0
-    for part in found.tolist():
-        total += part
     with np.errstate(all="ignore"):
-        out[...] = np.float64(total) / divisor
+        out[...] = in_order(found) / divisor
+
+
+def in_order(sums):
+    """Their sum, one after the other."""
+    total = 0.0
+    for part in sums.tolist():
+        total += part
+    return np.float64(total)
 
 
 @kernel

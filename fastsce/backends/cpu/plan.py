@@ -30,6 +30,7 @@ class Plan(NamedTuple):
     copies: bool = False  # rows.py: rows are not contiguous, and are worked on in copies
     group: int = 1  # rows.py: rows that are worked on together
     desk: int = 0  # rows.py: rows that are put together before they are streamed; 0: each is written where it belongs
+    summed: bool = False  # few.py: losses are added up, not written
     lanes: int = 0  # columns.py: samples in a tile
     width: int = 0  # columns.py: from a class to the next in a tile
     shared: bool = False  # columns.py: tiles share cache lines, and leave those that they end in to the next

@@ -51,7 +51,7 @@ def small(law, softcap, plan, weight, address, divisor, logits, labels, counts, 
             scale = Line(scales, 1)
             scale_rows(scales, rows, 1.0 / divisor, factors_of(counts))
         job = Job(x, Line(y, 1), x, pointer(weight), scale, each, pointer(lse), g, g, law, plan)
-        leave(memory, (job, None, softcap))
+        leave(memory, (job, None, softcap))  # few.py asks for numbers in place of the softcap, and reads none of them
         if plan.parts > 1:
             return divisor
         work_off(address, memory, JOB_BYTES)

@@ -13,6 +13,15 @@ LANES = 16
 LINE = 32
 GROUP = 64  # samples worked on together in columns.py; not compared. Facts have places for so many
 
+# few.py, where registers of AVX-512 on AMD are taken for those on Intel, and were not measured
+# Bytes of a row in the working precision: 20 MB of 16 float32 classes take 0.86 of the time, 10 0.88, with 256-bit
+# registers 5 0.86, 8 0.96, 10 1.15; float64 5 0.90, 10 1.01 (two cores, Granite Rapids).
+FEW_BYTES = 64 if wide_registers() else 32
+# Rows in a sheet, and in one of up to TALL classes: 2 and 3 take 0.91 and 0.85 of the time that they take with 16, 5
+# 0.96 to 1.02; 64 rows of 2 take 0.95 to 1.0. With 256-bit registers 3 take 1.08 with 32 (20 and 128 MB, same Xeon).
+SHEET, TALL_SHEET, TALL = 16, 32 if wide_registers() else 16, 4
+ROWS_AHEAD = 96  # memory is asked for so far ahead: 8 and 10 classes of 128 MB take 1.06 of the time with 256
+
 # rows.py
 # Classes read, raised and summed while float32 ones are in L1: 4096 to 131072 take 0.91 to 0.97 of the time with 2048
 # (256 MB, two cores, Zen 4).

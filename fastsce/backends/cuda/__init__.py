@@ -46,7 +46,7 @@ def scan_labels(labels, classes, ignore_index, weight, sample_weight, summed=Tru
     return bad, chores.Normaliser(found[1:2], found[2:3])
 
 
-def forward_backward(spec, logits, target, weight, row_scale, *, loss, lse, grad=None, hess=None):
+def forward_backward(spec, logits, target, weight, row_scale, *, loss, lse, grad=None, hess=None, summed=False):
     write = NOTHING if grad is None else GRADIENT if hess is None else HESSIAN
     softmax(spec, logits, target, weight, row_scale, loss, lse, grad, hess, write=write, saved=False)
 

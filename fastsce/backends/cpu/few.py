@@ -1,0 +1,158 @@
+"""Rows of few classes that adjoin, with labels and no options: a sheet of them at a time, from logits to gradient.
+
+How many classes there are is known when this is compiled, for each number of them anew: no loop goes over them, and
+what is worked out stays in registers.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from fastsce import frame, maths
+from fastsce.backends.cpu.ahead import ask_for_group
+from fastsce.backends.cpu.coefficients import labels_at, plain, scales
+from fastsce.backends.cpu.jit import device, kernel
+from fastsce.backends.cpu.memory import load, moved, spare, store
+from fastsce.backends.cpu.partial import store_part
+from fastsce.backends.cpu.parts import hand_out
+from fastsce.backends.cpu.plain import gradient
+from fastsce.backends.cpu.plan import IGNORED, job_of
+from fastsce.backends.cpu.reductions import first
+from fastsce.backends.cpu.reductions import total as sum_of
+from fastsce.backends.cpu.sheets import (
+    added,
+    ask_for_sheet,
+    chosen,
+    class_numbers,
+    how_many,
+    largest_of,
+    leave_sheet,
+    row_numbers,
+    sheet_at,
+    sheet_rows,
+    spread,
+    sum_of_classes,
+)
+from fastsce.backends.cpu.terms import term_of
+from fastsce.backends.cpu.tuning import LANES, PIECE, ROWS_AHEAD, TALL_SHEET
+from fastsce.backends.cpu.vectors import narrow, same_integer, splat, widen
+from fastsce.frame import At
+
+
+def scratch_bytes(classes, itemsize):
+    """For the last rows, if they fill no sheet: their logits, gradient and Hessian."""
+    return 3 * desk_bytes(TALL_SHEET * classes, itemsize)
+
+
+@device
+def desk_bytes(numbers, itemsize):
+    return numbers * itemsize + 64
+
+
+@kernel
+def few(logits, target, weight, row_scale, loss, lse, grad, hess, law, known, plan, memory):
+    """Each part takes an equal share of the sheets; arguments as for `rows.rows`, but `known`: a tuple of as many
+    numbers as there are classes, and one of as many as there are results for each class. There is one block. If the
+    losses are to be summed, `loss` gets the sum of each PIECE of them, and parts share these.
+    """
+    job = job_of(logits, target, weight, row_scale, loss, lse, grad, hess, law, plan)
+    return hand_out(share, plan.parts, memory, (job, None, known))
+
+
+@device
+def share(part, scratch, job, soft, known):
+    job, rows, unit = plain(job), job.logits.shape[1], PIECE if job.plan.summed else sheet_rows(known[0])
+    units = -(-rows // unit)
+    start, stop = part * units // job.plan.parts * unit, min((part + 1) * units // job.plan.parts * unit, rows)
+    for i in range(start, stop, PIECE):
+        total = work_through(i, min(i + PIECE, stop), scratch, job, known)
+        if job.plan.summed:
+            store(job.loss, i // PIECE, total)
+
+
+@device
+def work_through(start, stop, scratch, job, known):
+    """Rows, and the sum of their losses, as `labels.add_up` has it."""
+    classes, results = known
+    count, tall, losses = len(classes), sheet_rows(classes), splat(0.0, LANES)
+    for i in range(start, stop, tall):
+        there = moved(job.logits.data, i * count), moved(job.grad.data, i * count), moved(job.hess.data, i * count)
+        if i + tall <= stop:
+            ask_ahead(there, i, job, classes, results)
+            losses = added(losses, work_on(i, tall, there, job, classes, results))
+        else:
+            losses = added(losses, work_on_last(i, stop - i, there, scratch, job, classes, results))
+    return sum_of(losses)
+
+
+@device
+def work_on_last(i, n, there, scratch, job, classes, results):
+    """Rows that fill no sheet, at a desk."""
+    size, desk = n * len(classes), desk_bytes(sheet_rows(classes) * len(classes), job.logits.item)
+    x, g, h = there
+    here = spare(scratch, 0, x), spare(scratch, desk, x), spare(scratch, 2 * desk, x)
+    copy(x, here[0], size)
+    losses = work_on(i, n, here, job, classes, results)
+    if len(results) > 0:
+        copy(here[1], g, size)
+    if len(results) > 1:
+        copy(here[2], h, size)
+    return losses
+
+
+@device
+def copy(source, target, n):
+    for i in range(n):
+        target[i] = source[i]
+
+
+@device
+def ask_ahead(there, i, job, classes, results):
+    (x, g, h), later = there, ROWS_AHEAD * len(classes)
+    ask_for_sheet(x, later, classes)
+    if len(results) > 0:
+        ask_for_sheet(g, later, classes)
+    if len(results) > 1:
+        ask_for_sheet(h, later, classes)
+    ask_for_group(job, i)
+
+
+@device
+def work_on(i, n, there, job, classes, results):
+    """A sheet, whose first n rows are some, from row i on. Returns their losses, and 0 for others.
+
+    Nothing branches from logits to results but where rows are ignored, or they would not stay in registers.
+    """
+    (x_at, g_at, h_at), law = there, job.law
+    y = labels_at(job.labels, i, n, len(classes), job.plan, row_numbers(classes))
+    scale, down, power = scales(job.row_scale, i, n, narrow(row_numbers(classes), load(x_at, 0, 0)))
+    ignored = y == IGNORED
+    scale, down = maths.where(ignored, 0.0, scale), maths.where(ignored, 0.0, down)
+    x = maths.where(spread(ignored, classes), 0.0, sheet_at(x_at, classes))  # nobody is to see what is there
+    is_label = class_numbers(x, classes) == spread(same_integer(y, class_numbers(x, classes)), classes)
+    x_top, x_y = largest_of(x, classes), chosen(x, is_label, classes)
+    m = maths.where(x_top == -np.inf, 0.0, x_top)  # −∞ − (−∞) would be NaN
+    at = frame.about(m, power, law)
+    e = term_of(x, At(spread(at.rate, classes), spread(at.offset, classes), spread(at.lift, classes)), law.inner, None)
+    is_top = x == spread(x_top, classes)
+    rest, ties = sum_of_classes(maths.where(is_top, 0.0, e), classes), widen(how_many(is_top, m, classes))
+
+    unit = frame.inverse_top(x_top, m, at, power, law)
+    log_s, p_top, p_top_minus_1, to_p = maths.row_sums(unit, rest, ties, x_top)
+    lse, loss = widen(x_top) + log_s, log_s + (widen(x_top) - widen(x_y))
+    if first(ignored) < sheet_rows(classes):
+        lse, loss = maths.where(ignored, 0.0, lse), maths.where(ignored, 0.0, loss)
+    store_part(job.lse, i, n, lse)
+    if len(results) > 0:
+        push, top = narrow(scale * to_p, m), narrow(scale * p_top_minus_1, m)
+        a, b = maths.label_gradient(push, down, top, x_y == x_top)
+        leave_sheet(
+            g_at, gradient(e, is_label, (spread(a, classes), spread(b, classes)), spread(push, classes)), classes
+        )
+    if len(results) > 1:
+        bend = narrow(scale * maths.top_curvature(p_top, p_top_minus_1), m)
+        curved = maths.curvature(e * spread(narrow(to_p, m), classes)) * spread(down, classes)
+        leave_sheet(h_at, maths.where(is_top, spread(bend, classes), curved), classes)
+    if not job.plan.summed:
+        store_part(job.loss, i, n, loss)
+    return loss

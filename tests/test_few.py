@@ -1,0 +1,224 @@
+"""Few classes whose rows adjoin, worked on in registers: the same bits as by the kernel for any number of classes, from
+which the other tests learn that those are right; the sums of losses; and which calls go this way.
+"""
+
+import numpy as np
+import pytest
+from cases import DTYPES, labels, logits, probabilities
+from expect import same_bits
+
+import fastsce
+from fastsce import small
+from fastsce.backends import cpu
+from fastsce.backends.cpu import few, threads
+from fastsce.backends.cpu.tuning import FEW_BYTES, PIECE, SHEET, TALL_SHEET
+
+MOST = FEW_BYTES // 4
+CLASSES = {"float32": range(2, MOST + 1), "float64": (2, 3, 4), "float16": (2, 3, 5, 8), "bfloat16": (2, 3, 4, 7)}
+ROWS = [1, SHEET - 1, SHEET + 1, 3 * TALL_SHEET, 3 * TALL_SHEET + 7, 10 * TALL_SHEET + SHEET]
+CANARY = 0xA5
+
+
+def forget():
+    cpu.plan_of.cache_clear()  # what is changed here is not among what they remember
+    small.small_call.cache_clear()
+
+
+@pytest.fixture(autouse=True)
+def nothing_remembered():
+    forget()
+    yield
+    forget()
+
+
+@pytest.fixture
+def by_columns(monkeypatch):
+    """Has a call done by the kernel for any number of classes."""
+
+    def call(function, *args, **options):
+        with monkeypatch.context() as patch:
+            patch.setattr(cpu, "FEW_BYTES", 0)
+            forget()
+            result = function(*args, **options)
+        forget()
+        return result
+
+    return call
+
+
+@pytest.fixture
+def chosen(monkeypatch):
+    """Kernels and their plans."""
+    found, plan_of = [], cpu.plan_of
+
+    def watched(*args):
+        kernel, plan, scratch = plan_of(*args)
+        found.append((kernel, plan))
+        return kernel, plan, scratch
+
+    watched.cache_clear = plan_of.cache_clear
+    monkeypatch.setattr(cpu, "plan_of", watched)
+    return found
+
+
+def kernels(chosen):
+    return {kernel for kernel, _ in chosen}
+
+
+def batch(n, c, dtype):
+    """Rows of every kind: equal logits, masks, confident ones, NaN and infinity, and labels to leave out."""
+    x, y = logits((n, c), dtype), labels(n, c, ignored=True)
+    x[1::11] = 2.5
+    x[2::11, : c - 1] = -np.inf
+    x[4::11] = -np.inf
+    x[5::11] *= np.asarray(30, x.dtype)
+    x[6::55, c // 2] = np.nan
+    x[7::55, 0] = np.inf
+    x[8::11, :2] = x[8::11].max(-1, keepdims=True)
+    return x, y
+
+
+def alike(found, expected):
+    """The same bits; of NaN, whatever sign it has."""
+    found, expected = np.asarray(found), np.asarray(expected)
+    nan = np.isnan(expected.astype(np.float64))
+    return same_bits(np.isnan(found.astype(np.float64)), nan) and same_bits(
+        np.where(nan, np.asarray(0, found.dtype), found), np.where(nan, np.asarray(0, found.dtype), expected)
+    )
+
+
+def between_canaries(x, offset):
+    """A copy so many numbers past a line, and all memory it is in."""
+    memory = np.full(x.nbytes + 256 + offset * x.itemsize, CANARY, np.uint8)
+    start = -memory.ctypes.data % 64 + 64 + offset * x.itemsize
+    copy = memory[start : start + x.nbytes].view(x.dtype).reshape(x.shape)
+    copy[...] = x
+    return copy, memory
+
+
+CASES = [(dtype, c) for dtype, some in CLASSES.items() for c in some if c * max(4, DTYPES[dtype].itemsize) <= FEW_BYTES]
+
+
+@pytest.mark.parametrize("n", ROWS)
+@pytest.mark.parametrize(("dtype", "c"), CASES)
+def test_the_bits_of_columns(dtype, c, n, by_columns, chosen):
+    x, y = batch(n, c, dtype)
+    given = {"reduction": "none", "backend": "cpu"}
+    expected = by_columns(fastsce.cross_entropy_value_and_grad, x, y, **given)
+    curved = by_columns(fastsce.cross_entropy_grad_and_hess, x, y, backend="cpu")
+    chosen.clear()
+    for offset in (0, 3):
+        out, memory = between_canaries(np.zeros_like(x), offset)
+        found = fastsce.cross_entropy_value_and_grad(x, y, out=out, **given)
+        assert all(map(alike, found, expected))
+        other, others_memory = between_canaries(x, offset)
+        assert all(map(alike, fastsce.cross_entropy_grad_and_hess(x, y, out=(out, other), backend="cpu"), curved))
+        for a, around in ((out, memory), (other, others_memory)):
+            a.view(np.uint8)[...] = CANARY
+            assert (around == CANARY).all()
+    assert alike(fastsce.cross_entropy(x, y, **given), expected.loss)
+    assert kernels(chosen) == {few.few}
+
+
+@pytest.mark.parametrize("c", [2, 3, MOST])
+def test_in_place_and_with_weights_of_samples(c, by_columns):
+    x, y = batch(500, c, "float32")
+    weights = np.linspace(0, 2, len(x)) ** 8
+    expected = by_columns(fastsce.cross_entropy_value_and_grad, x, y, sample_weight=weights, backend="cpu")
+    for backend in ("cpu", None):  # the second goes by the short way
+        out = x.copy()
+        found = fastsce.cross_entropy_value_and_grad(out, y, sample_weight=weights, out=out, backend=backend)
+        assert all(map(alike, found, expected))
+        assert found.grad is out
+    every_third = np.repeat(y, 3)[::3]
+    found = fastsce.cross_entropy_value_and_grad(x, every_third, sample_weight=weights, backend="cpu")
+    assert all(map(alike, found, expected))
+
+
+@pytest.mark.parametrize("count", [1, 2, 3])
+@pytest.mark.parametrize("n", [12 * PIECE, 13 * PIECE + 5])
+@pytest.mark.parametrize("c", [2, 5])
+def test_sums_of_losses(c, n, count, by_columns, chosen, monkeypatch):
+    """The same as of all losses, one by one, whatever the number of threads."""
+    x, y = logits((n, c)), labels(n, c, ignored=True)
+    expected = by_columns(fastsce.cross_entropy_value_and_grad, x, y, backend="cpu")
+    monkeypatch.setattr(threads, "thread_count", lambda: count)
+    monkeypatch.setattr(cpu, "thread_count", lambda: count)
+    assert all(map(same_bits, fastsce.cross_entropy_value_and_grad(x, y, backend="cpu"), expected))
+    assert chosen[-1][1].summed
+    for reduction in ("mean", "sum"):
+        given = {"reduction": reduction, "backend": "cpu"}
+        one_by_one = fastsce.cross_entropy(x, y, sample_weight=np.ones(n), **given)
+        assert not chosen[-1][1].summed  # a sum of losses that have not been multiplied is none
+        assert same_bits(fastsce.cross_entropy(x, y, **given), one_by_one)
+
+
+def test_no_losses_that_are_summed_are_written(monkeypatch):
+    n = 12 * PIECE
+    x, y = logits((n, 3)), labels(n, 3)
+    losses, lse = np.full(n, 7.0), np.empty(n)
+    spec = fastsce.spec.Spec()
+    monkeypatch.setattr(cpu, "thread_count", lambda: 2)
+    total = cpu.forward_backward(spec, x, y, None, 1.0, loss=losses, lse=lse, summed=True)
+    assert (losses == 7).all()
+    cpu.forward_backward(spec, x, y, None, 1.0, loss=losses, lse=lse)
+    np.testing.assert_allclose(total, losses.sum(), rtol=1e-14)
+
+
+PLAIN = {
+    "labels": {},
+    "weights of samples": {"sample_weight": np.linspace(0, 1, 40)},
+    "a label to leave out": {"ignore_index": 1},
+    "a sum": {"reduction": "sum"},
+}
+NOT_PLAIN = {
+    "weights": {"weight": np.ones(5)},
+    "smoothing": {"label_smoothing": 0.1},
+    "z-loss": {"z_loss": 1e-4},
+    "softcap": {"softcap": 30.0},
+    "scale": {"logit_scale": 0.5},
+}
+
+
+@pytest.mark.parametrize("backend", ["cpu", None])
+@pytest.mark.parametrize("name", PLAIN | NOT_PLAIN)
+def test_which_options(name, backend, chosen):
+    x, y = logits((40, 5)), labels(40, 5)
+    fastsce.cross_entropy_value_and_grad(x, y, backend=backend, **(PLAIN | NOT_PLAIN)[name])
+    if name in PLAIN:
+        assert kernels(chosen) == {few.few}
+    else:
+        assert kernels(chosen) == {cpu.columns.columns}
+
+
+def test_which_arrays(chosen):
+    x, y = logits((40, 5)), labels(40, 5)
+    wide = np.zeros((40, 9), np.float32)
+    wide[:, :5] = x
+    others = {
+        "one class": (x[:, :1].copy(), y * 0, {}),
+        "more classes": (logits((40, MOST + 1)), y, {}),
+        "probabilities": (x, probabilities((40, 5), "float32"), {}),
+        "rows that do not adjoin": (wide[:, :5], y, {}),
+        "rows of a gradient that do not": (x, y, {"out": wide[:, :5]}),
+        "classes first": (np.ascontiguousarray(x.T), y, {"axis": 0}),
+        "classes that are reversed": (x[:, ::-1], y, {}),
+        "one row of every second class": (wide[3:4, ::2], y[:1], {}),
+    }
+    for name, (a, target, options) in others.items():
+        chosen.clear()
+        fastsce.cross_entropy_value_and_grad(a, target, backend="cpu", **options)
+        assert kernels(chosen) == {cpu.columns.columns}, name
+    chosen.clear()
+    cube = np.ascontiguousarray(x.reshape(8, 5, 5))
+    fastsce.cross_entropy_value_and_grad(cube, y.reshape(8, 5), backend="cpu")
+    fastsce.cross_entropy_value_and_grad(wide[3:4, :5], y[:1], backend="cpu")
+    assert kernels(chosen) == {few.few}
+
+
+def test_small_and_large_calls_agree():
+    """Small ones leave the kernel less than it asks for: what it is compiled for has nothing to be read."""
+    for c in range(2, MOST + 1):
+        x, y = batch(77, c, "float32")
+        short, long = (fastsce.cross_entropy_value_and_grad(x, y, backend=backend) for backend in (None, "cpu"))
+        assert all(map(same_bits, short[1:], long[1:]))
