@@ -49,6 +49,9 @@ def parser() -> argparse.ArgumentParser:
     warmup.add_argument(
         "dtypes", nargs="*", default=["float32"], metavar="dtype", help=f"of the logits: {', '.join(system.DTYPES)}"
     )
+    warmup.add_argument(
+        "--classes", type=count, nargs="+", default=[], metavar="N", help="few classes have a kernel for each number"
+    )
     backend_option(warmup)
     warmup.set_defaults(run=run_warmup)
 
@@ -77,7 +80,9 @@ def run_demo(options: argparse.Namespace) -> None:
 
 
 def run_warmup(options: argparse.Namespace) -> None:
-    system.warmup(options.dtypes, backend=options.backend, progress=lambda line: print(line, flush=True))
+    system.warmup(
+        options.dtypes, classes=options.classes, backend=options.backend, progress=lambda line: print(line, flush=True)
+    )
 
 
 def run_bench(options: argparse.Namespace) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 import platform
 from collections.abc import Callable, Iterable
 from functools import partial
@@ -98,15 +99,21 @@ def describe_gpus() -> str | None:
 def warmup(
     dtypes: Iterable[str] = ("float32",),
     *,
+    classes: Iterable[int] = (),
     backend: str | None = None,
     progress: Callable[[str], None] | None = None,
 ) -> None:
     """Compile the kernels into the cache, by small calls of the public functions, so that no later call waits.
 
+    Up to some number of classes (16 of float32, 8 of float64, half as many without AVX-512) there is a kernel for each
+    number of them, and for each of loss, gradient and Hessian, which takes a second. Only those named are compiled.
+
     Parameters
     ----------
     dtypes : iterable of str
         Of the logits to come: "float32", "float64", "float16", "bfloat16" (this one needs ml_dtypes).
+    classes : iterable of int
+        Numbers of classes to come, if they are few; others need not be named.
     backend : {None, "cpu", "reference"}
         None is the CPU's own.
     progress : callable, optional
@@ -115,7 +122,9 @@ def warmup(
     Raises
     ------
     ValueError
-        For a dtype that fastsce does not know.
+        For a dtype that fastsce does not know, or a number of classes below 1.
+    TypeError
+        For a number of classes that is no integer.
     ImportError
         For "bfloat16" without ml_dtypes.
     RuntimeError
@@ -124,14 +133,17 @@ def warmup(
     Examples
     --------
     >>> import fastsce
-    >>> fastsce.warmup(("float32", "float64"), backend="reference")
+    >>> fastsce.warmup(("float32", "float64"), classes=[10], backend="reference")
     """
-    given = (dtypes,) if isinstance(dtypes, str) else tuple(dtypes)
+    given, counts = (dtypes,) if isinstance(dtypes, str) else tuple(dtypes), tuple(map(operator.index, classes))
     for name in given:
         if name not in DTYPES:
             raise ValueError(f"dtype must be one of {', '.join(map(repr, DTYPES))}, got {name!r}")
+    for count in counts:
+        if count < 1:
+            raise ValueError(f"classes must be at least 1, got {count}")
     for name in given:
-        for what, call in calls(numpy_dtype(name), backend):
+        for what, call in calls(numpy_dtype(name), counts, backend):
             if progress is not None:
                 progress(f"{name}: {what}")
             call()
@@ -145,9 +157,9 @@ def numpy_dtype(name: str) -> np.dtype:
     return np.dtype(ml_dtypes.bfloat16)
 
 
-def calls(dtype: np.dtype, backend: str | None) -> Iterable[tuple[str, Callable[[], object]]]:
+def calls(dtype: np.dtype, classes: Iterable[int], backend: str | None) -> Iterable[tuple[str, Callable[[], object]]]:
     """What to call, and what to say about it: every variant of the inner loop, in every layout."""
-    layouts = {"many classes": ((16, 4096), -1), "few classes": ((32768, 16), -1), "class axis first": ((64, 1024), 0)}
+    layouts = {"many classes": ((16, 4096), -1), "short rows": ((32768, 17), -1), "class axis first": ((64, 1024), 0)}
     for layout, (shape, axis) in layouts.items():
         x = np.zeros(shape, dtype)
         labels = np.zeros(x.size // shape[axis], np.int64)
@@ -164,8 +176,14 @@ def calls(dtype: np.dtype, backend: str | None) -> Iterable[tuple[str, Callable[
         yield f"{layout}, log_softmax", partial(log_softmax, x, **on)
         yield f"{layout}, softmax_vjp", partial(softmax_vjp, x, x, **on)
     yield "weights", partial(loss_and_gradient, x, labels, weight=np.ones(shape[axis]), **on)
-    few = partial(loss_and_gradient, x[:4, :4].copy(), labels[:4], backend=None if backend == "cpu" else backend)
-    for options in ({}, {"weight": np.ones(4)}, {"softcap": 30.0}, {"weight": np.ones(4), "softcap": 30.0}):
+    for count in classes:
+        some = np.zeros((64, count), dtype)
+        yield f"classes: {count}", partial(loss_and_gradient, some, labels[:64], backend=backend)
+        yield f"classes: {count}, Hessian", partial(cross_entropy_grad_and_hess, some, labels[:64], backend=backend)
+    few = partial(
+        loss_and_gradient, np.zeros((4, 17), dtype), labels[:4], backend=None if backend == "cpu" else backend
+    )
+    for options in ({}, {"weight": np.ones(17)}, {"softcap": 30.0}, {"weight": np.ones(17), "softcap": 30.0}):
         yield ", ".join(["few rows", *options]), partial(few, **options)  # which go the short way if none is named
     flat = np.zeros(4096, dtype)
     yield "binary", partial(binary_cross_entropy_value_and_grad, flat, flat, backend=backend)

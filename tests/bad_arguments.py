@@ -229,6 +229,13 @@ def dtypes_to_warm_up(maker, call):
     return {error}
 
 
+@fault("classes", where=lambda call: call.function == "warmup")
+def classes_to_warm_up(maker, call):
+    bad = (([0], ValueError), ([3, -1], ValueError), ([2.5], TypeError), (["3"], TypeError), (5, TypeError))
+    call.given["classes"], error = maker.draw.choice(bad)
+    return {error}
+
+
 @fault("array", where=lambda call: call.function == "backend_for")
 def no_backend(maker, call):
     call.given["array"] = Elsewhere(maker.draw.choice((3, 10, 13, 99)))

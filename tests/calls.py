@@ -330,6 +330,7 @@ def probabilities(maker, call):
 def small(maker, call):
     if call.function == "warmup":
         call.given["dtypes"] = maker.draw.choice(([], (), iter(())))
+        call.given["classes"] = maker.draw.choice(((), [2, 10], iter((1,)), np.arange(1, 4)))
     else:
         call.given["array"] = maker.wrapped(maker.array(np.zeros((2, 3)), maker.draw.choice(list(DTYPES.values()))))
 

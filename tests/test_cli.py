@@ -59,9 +59,10 @@ def test_demo_runs_on_the_reference_too():
 
 @pytest.mark.parametrize("backend", ["reference", "cpu"])
 def test_warmup_tells_what_it_compiles(backend):
-    lines = output("warmup", "float32", "--backend", backend).splitlines()
+    lines = output("warmup", "float32", "--classes", "3", "--backend", backend).splitlines()
     assert lines[0] == "float32: many classes, labels"
     assert any("softcap" in line for line in lines)
+    assert "float32: classes: 3" in lines
 
 
 @pytest.mark.parametrize("backend", [None, "cpu"])
@@ -71,7 +72,7 @@ def test_warmup_compiles_what_small_calls_take(backend, monkeypatch):
 
     taken, attempt = [], small.attempt
     monkeypatch.setattr(small, "attempt", lambda *args: taken.append(attempt(*args)) or taken[-1])
-    for what, call in system.calls(np.dtype(np.float32), backend):
+    for what, call in system.calls(np.dtype(np.float32), (), backend):
         if what.startswith("few rows"):
             call()
     assert len(taken) == 8
@@ -86,6 +87,7 @@ def test_warmup_compiles_what_small_calls_take(backend, monkeypatch):
         (["demo", "--steps", "0"], 2, "must be at least 1, got 0"),
         (["demo", "--vocab", "100"], 1, "fastsce demo: the vocabulary must have 8192 to 32768 words, got 100"),
         (["warmup", "float8"], 1, "fastsce warmup: dtype must be one of"),
+        (["warmup", "--classes", "0"], 2, "must be at least 1, got 0"),
     ],
 )
 def test_bad_commands_say_what_is_wrong(arguments, status, message):
