@@ -18,7 +18,7 @@ ENVIRONMENTS = {
     "baseline": {"NUMBA_CPU_NAME": "x86-64", "NUMBA_CPU_FEATURES": ""},
 }
 NEEDS = {"host": (), "avx2": ("avx2", "bmi", "bmi2", "f16c", "fma", "lzcnt", "movbe"), "baseline": ("sse2",)}
-SHAPES = [(1000, 33), (5, 1), (17, 1003), (5, 8192)]
+SHAPES = [(1000, 33), (1000, 3), (5, 1), (17, 1003), (5, 8192)]
 HALVES = np.arange(1 << 16, dtype=np.uint16)  # every float16
 
 
@@ -112,10 +112,10 @@ def made(folder) -> dict:
 
 
 def main(place) -> None:
-    from fastsce.backends.cpu import columns, rows
+    from fastsce.backends.cpu import columns, few, rows
 
     np.savez(place / "values.npz", **values(), **halves())
-    for kernel in (rows.rows, columns.columns):
+    for kernel in (rows.rows, columns.columns, few.few):
         (place / f"{kernel.function.__name__}.s").write_text(assembly(kernel))
 
 

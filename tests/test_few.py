@@ -14,7 +14,7 @@ from fastsce.backends.cpu import few, threads
 from fastsce.backends.cpu.tuning import FEW_BYTES, PIECE, SHEET, TALL_SHEET
 
 MOST = FEW_BYTES // 4
-CLASSES = {"float32": range(2, MOST + 1), "float64": (2, 3, 4), "float16": (2, 3, 5, 8), "bfloat16": (2, 3, 4, 7)}
+CLASSES = {"float32": (2, 3, 4, 5, 7, 8, 10, 13, 16), "float64": (2, 3, 8), "float16": (2, 5), "bfloat16": (3, 10)}
 ROWS = [1, SHEET - 1, SHEET + 1, 3 * TALL_SHEET, 3 * TALL_SHEET + 7, 10 * TALL_SHEET + SHEET]
 CANARY = 0xA5
 
@@ -218,7 +218,7 @@ def test_which_arrays(chosen):
 
 def test_small_and_large_calls_agree():
     """Small ones leave the kernel less than it asks for: what it is compiled for has nothing to be read."""
-    for c in range(2, MOST + 1):
+    for c in (c for dtype, c in CASES if dtype == "float32"):
         x, y = batch(77, c, "float32")
         short, long = (fastsce.cross_entropy_value_and_grad(x, y, backend=backend) for backend in (None, "cpu"))
         assert all(map(same_bits, short[1:], long[1:]))

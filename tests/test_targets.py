@@ -35,7 +35,8 @@ def test_agreement_with_the_reference(found, name):
     assert_within(found[f"{name}: loss"], truth.loss, law.loss_bound("float32"), "loss")
     bound = np.moveaxis(law.grad_bound("float32"), -1, axis)
     assert_within(found[f"{name}: grad"], truth.grad, stored(bound, truth.grad, "float32"), "grad")
-    np.testing.assert_allclose(found[f"{name}: lse"], truth.lse, rtol=1e-6)
+    # log S and the largest logit may nearly cancel where classes are few
+    np.testing.assert_allclose(found[f"{name}: lse"], truth.lse, rtol=1e-6, atol=2e-7)
 
 
 def test_the_bits_of_this_process(found):
@@ -181,6 +182,30 @@ def test_a_part_calls_nothing_else(part):
     taken = re.findall(rf"^\s+(?:movabsq\s+\$|leaq\s+|callq?\s+)(_\w+|{PARTIAL})", part, re.MULTILINE)
     assert all(re.fullmatch(f"{APART}|{PARTIAL}", name) for name in taken)
     assert len(re.findall(r"^\s+(?:callq?|bl|blr)\s", part, re.MULTILINE)) <= 2 * len(taken)
+
+
+@pytest.fixture(scope="module")
+def sheets(target, tmp_path_factory):
+    """What one thread runs for few classes, and what this calls."""
+    code = (targets.made(tmp_path_factory.getbasetemp())[target] / "few.s").read_text()
+    partial = re.findall(rf"^({PARTIAL}):", code, re.MULTILINE)
+    return "\n".join([work(code, ".parts"), *(work(code, name) for name in partial)])
+
+
+def test_sheets_are_of_whole_registers(sheets, register):
+    """But for the scale that all rows share. Whole sheets and the last rows have code of their own."""
+    found = products(sheets)
+    others = [one for one in found if one[1:] != ("p", register)]
+    assert len(re.findall(SHIFT, sheets)) >= 2 * 3
+    assert len(found) >= 2 * 3 * 10
+    assert {one[1:] for one in others} <= {("s", "x")}
+    assert len(others) <= 4
+
+
+def test_sheets_call_nothing_else(sheets):
+    assert all(re.fullmatch(PARTIAL, name) for name in targets.outside(sheets))
+    taken = re.findall(rf"^\s+(?:movabsq\s+\$|leaq\s+|callq?\s+)(_\w+|{PARTIAL})", sheets, re.MULTILINE)
+    assert all(re.fullmatch(PARTIAL, name) for name in taken)
 
 
 def test_these_tests_can_fail():

@@ -119,13 +119,14 @@ def ask_ahead(there, i, job, classes, results):
 
 @device
 def work_on(i, n, there, job, classes, results):
-    """A sheet, whose first n rows are some, from row i on. Returns their losses, and 0 for others.
+    """A sheet, of which n rows are there, from row i on. Returns their losses, and 0 for others.
 
     Nothing branches from logits to results but where rows are ignored, or they would not stay in registers.
     """
-    (x_at, g_at, h_at), law = there, job.law
-    y = labels_at(job.labels, i, n, len(classes), job.plan, row_numbers(classes))
-    scale, down, power = scales(job.row_scale, i, n, narrow(row_numbers(classes), load(x_at, 0, 0)))
+    (x_at, g_at, h_at), law, rows = there, job.law, row_numbers(classes)
+    y = labels_at(job.labels, i, n, len(classes), job.plan, rows)
+    y = maths.where(rows < n, y, IGNORED)
+    scale, down, power = scales(job.row_scale, i, n, narrow(rows, load(x_at, 0, 0)))
     ignored = y == IGNORED
     scale, down = maths.where(ignored, 0.0, scale), maths.where(ignored, 0.0, down)
     x = maths.where(spread(ignored, classes), 0.0, sheet_at(x_at, classes))  # nobody is to see what is there
@@ -146,9 +147,8 @@ def work_on(i, n, there, job, classes, results):
     if len(results) > 0:
         push, top = narrow(scale * to_p, m), narrow(scale * p_top_minus_1, m)
         a, b = maths.label_gradient(push, down, top, x_y == x_top)
-        leave_sheet(
-            g_at, gradient(e, is_label, (spread(a, classes), spread(b, classes)), spread(push, classes)), classes
-        )
+        here = spread(a, classes), spread(b, classes)
+        leave_sheet(g_at, gradient(e, is_label, here, spread(push, classes)), classes)
     if len(results) > 1:
         bend = narrow(scale * maths.top_curvature(p_top, p_top_minus_1), m)
         curved = maths.curvature(e * spread(narrow(to_p, m), classes)) * spread(down, classes)

@@ -76,8 +76,7 @@ def sheet_at(typing, p, classes):
                 lines = lines_of_rows(context, b, here, count, p)
             else:
                 for c, across in quads:
-                    four = lines_of_quads(context, b, moved_by(b, here, I64(across)), I64(step), p)
-                    lines[c : c + QUAD] = four
+                    lines[c : c + QUAD] = lines_of_quads(context, b, moved_by(b, here, I64(across)), I64(step), p)
             strips.append(lines)
         return end_to_end(b, [joined(b, list(line)) for line in zip(*strips)])
 
