@@ -31,7 +31,7 @@ from fastsce.backends.cpu.sheets import (
     sheet_at,
     sheet_rows,
     spread,
-    sum_of_classes,
+    sum_of_others,
 )
 from fastsce.backends.cpu.terms import term_of
 from fastsce.backends.cpu.tuning import LANES, PIECE, ROWS_AHEAD, TALL_SHEET
@@ -136,7 +136,7 @@ def work_on(i, n, there, job, classes, results):
     at = frame.about(m, power, law)
     e = term_of(x, At(spread(at.rate, classes), spread(at.offset, classes), spread(at.lift, classes)), law.inner, None)
     is_top = x == spread(x_top, classes)
-    rest, ties = sum_of_classes(maths.where(is_top, 0.0, e), classes), widen(how_many(is_top, m, classes))
+    rest, ties = sum_of_others(maths.where(is_top, 0.0, e), classes), widen(how_many(is_top, m, classes))
 
     unit = frame.inverse_top(x_top, m, at, power, law)
     log_s, p_top, p_top_minus_1, to_p = maths.row_sums(unit, rest, ties, x_top)

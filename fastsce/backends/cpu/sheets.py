@@ -7,6 +7,8 @@ what is in those that no row has may be anything, and LLVM sees that nobody asks
 
 from __future__ import annotations
 
+import functools
+
 from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
@@ -165,25 +167,26 @@ def chosen(typing, sheet, mask, classes):
 
 
 @intrinsic
-def sum_of_classes(typing, sheet, classes):
-    """In float64, but four are added up in the working precision, and the last that are no four; as `strips.terms`."""
-    result = Vector(types.float64, rows_of(classes))
+def sum_of_others(typing, sheet, classes):
+    """Each row's sum, in float64, of numbers of which one at least is 0; but as in `strips.terms` four are added up in
+    the working precision, and two, which is exact.
+    """
+    result, count = Vector(types.float64, rows_of(classes)), classes.count
 
     def build(context, b, signature, args):
-        lines, fours = lines_of(b, args[0], classes), []
-        for i in range(0, len(lines), 4):
-            v, *others = lines[i : i + 4]
-            if len(others) == 3:
-                v, others = b.fadd(v, others[0]), [b.fadd(*others[1:])]
-            for w in others:
-                v = b.fadd(v, w)
-            fours.append(cast_value(b, v, sheet.dtype, types.float64))
-        s, *others = fours
-        for v in others:
-            s = b.fadd(s, v)
-        return s
+        lines, size = lines_of(b, args[0], classes), 2 if count == 2 else 4
+        sums = [summed(b, lines[i : i + size]) for i in range(0, count - count % size, size)]
+        wide = [cast_value(b, v, sheet.dtype, types.float64) for v in sums + lines[count - count % size :]]
+        return functools.reduce(b.fadd, wide)
 
     return result(sheet, classes), build
+
+
+def summed(b, vectors):
+    """In pairs."""
+    while len(vectors) > 1:
+        vectors = [b.fadd(v, w) for v, w in zip(vectors[::2], vectors[1::2])]
+    return vectors[0]
 
 
 @intrinsic

@@ -62,11 +62,10 @@ def terms(x, e, lane, width, classes, x_top, about, moving, job, softcap):
             part = part + widen((v0 + v1) + (v2 + v3))
             moving = move_some(moving, c, width, job)
         rest = rest + part
-    last = ties * 0.0
     for c in range(fours, classes):
         v0, ties = term(x, e, c * width + lane, x_top, about, ties, law, softcap)
-        last = last + v0
-    return rest + widen(last), widen(ties), move_some(moving, fours, width, job)
+        rest = rest + widen(v0)
+    return rest, widen(ties), move_some(moving, fours, width, job)
 
 
 @device
