@@ -103,10 +103,10 @@ def warmup(
     backend: str | None = None,
     progress: Callable[[str], None] | None = None,
 ) -> None:
-    """Compile the kernels into the cache, by small calls of the public functions, so that no later call waits.
+    """Compile the kernels into the cache, by small calls of the public functions, so that no later call waits for them.
 
-    Up to some number of classes (16 of float32, 8 of float64, half as many without AVX-512) there is a kernel for each
-    number of them, and for each of loss, gradient and Hessian, which takes a second. Only those named are compiled.
+    Of few classes (up to 16, 8 of float64, and half as many without AVX-512) plain calls have a kernel for each number
+    of them, and for each of loss, gradient and Hessian, which takes a second: of these only those named are compiled.
 
     Parameters
     ----------

@@ -153,6 +153,18 @@ def test_sums_of_losses(c, n, count, by_columns, chosen, monkeypatch):
         assert same_bits(fastsce.cross_entropy(x, y, **given), one_by_one)
 
 
+@pytest.mark.parametrize("c", [2, 4, 5])
+@pytest.mark.parametrize("place", [0, SHEET - 1, SHEET, TALL_SHEET - 1, TALL_SHEET])
+def test_one_row_to_leave_out(c, place, by_columns):
+    """Wherever in a sheet it is."""
+    x, y = logits((2 * TALL_SHEET + 3, c)), labels(2 * TALL_SHEET + 3, c)
+    y[place] = -100
+    given = {"reduction": "none", "backend": "cpu"}
+    found = fastsce.cross_entropy_value_and_grad(x, y, **given)
+    assert found.loss[place] == found.lse[place] == 0
+    assert all(map(same_bits, found, by_columns(fastsce.cross_entropy_value_and_grad, x, y, **given)))
+
+
 def test_no_losses_that_are_summed_are_written(monkeypatch):
     n = 12 * PIECE
     x, y = logits((n, 3)), labels(n, 3)
@@ -174,6 +186,7 @@ PLAIN = {
 NOT_PLAIN = {
     "weights": {"weight": np.ones(5)},
     "smoothing": {"label_smoothing": 0.1},
+    "smoothing that leaves 1 − ε at 1": {"label_smoothing": 1e-17},
     "z-loss": {"z_loss": 1e-4},
     "softcap": {"softcap": 30.0},
     "scale": {"logit_scale": 0.5},

@@ -138,7 +138,7 @@ def run(spec, logits, target, weight, row_scale, loss, lse, grad, hess, *, write
         stream = large and aligned
         if side_by_side and write == GRADIENT:
             stream = stream and classes * x.itemsize >= STREAM_ROW_BYTES
-        plain = is_plain(spec, law, target, soft, weight, saved) and side_by_side and all(map(adjoins, given))
+        plain = optionless(spec, law, target, soft, weight, saved) and side_by_side and all(map(adjoins, given))
         kernel, plan, scratch = plan_of(
             x.shape,
             dtype.itemsize,
@@ -238,16 +238,16 @@ def plan_of(
 
 
 def choice(kernel, dtype, classes, write, spec, soft=""):
-    """A form from which the types of a kernel's arguments follow, and the one that chooses the code besides targets."""
+    """From which the types of arguments follow, and what chooses the code besides targets: `known` of few.py, or a softcap."""
     if kernel is few.few:
         return (dtype.char, classes, write), ((0,) * classes, (0,) * write)
     return (dtype.char, soft, spec.softcap is None), spec.softcap
 
 
-def is_plain(spec, law, target, soft, weight, saved):
+def optionless(spec, law, target, soft, weight, saved):
     """Whether there are labels, and no option is on that changes what a row is."""
-    ones = law.keep == law.gain == law.scale == 1.0 and spec.softcap is None
-    return ones and law.z_loss == 0.0 and weight is None and target is not None and not soft and not saved
+    none = law.keep == law.gain == law.scale == 1.0 and law.off == law.z_loss == 0.0 and spec.softcap is None
+    return none and weight is None and target is not None and not soft and not saved
 
 
 def line_shared(grad):
@@ -290,7 +290,7 @@ def small_call(spec, dtype, shape, gradient):
     alike = ones(classes, dtype) if plain.off > 0.0 else nothing(dtype, 1)
 
     def planned(parts, weights):
-        simple = not weights and is_plain(spec, plain, NO_LABELS, False, None, False)
+        simple = not weights and optionless(spec, plain, NO_LABELS, False, None, False)
         given = (write, False, False, False, False, weights, False, spec.ignore_index)
         how = (parts, parts, simple, False, spec.softcap is not None, 0)
         return plan_of((1, rows, classes), dtype.itemsize, True, True, True, *how, *given)

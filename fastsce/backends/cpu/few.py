@@ -52,8 +52,8 @@ def desk_bytes(numbers, itemsize):
 @kernel
 def few(logits, target, weight, row_scale, loss, lse, grad, hess, law, known, plan, memory):
     """Each part takes an equal share of the sheets; arguments as for `rows.rows`, but `known`: a tuple of as many
-    numbers as there are classes, and one of as many as there are results for each class. There is one block. If the
-    losses are to be summed, `loss` gets the sum of each PIECE of them, and parts share these.
+    numbers as there are classes, and one of as many as there are results for each class, of which nothing but the
+    lengths counts. There is one block. If the losses are to be summed, `loss` gets the sum of each PIECE of them.
     """
     job = job_of(logits, target, weight, row_scale, loss, lse, grad, hess, law, plan)
     return hand_out(share, plan.parts, memory, (job, None, known))
@@ -61,6 +61,7 @@ def few(logits, target, weight, row_scale, loss, lse, grad, hess, law, known, pl
 
 @device
 def share(part, scratch, job, soft, known):
+    """Whole sheets, or whole pieces of losses that are to be summed."""
     job, rows, unit = plain(job), job.logits.shape[1], PIECE if job.plan.summed else sheet_rows(known[0])
     units = -(-rows // unit)
     start, stop = part * units // job.plan.parts * unit, min((part + 1) * units // job.plan.parts * unit, rows)
@@ -119,13 +120,12 @@ def ask_ahead(there, i, job, classes, results):
 
 @device
 def work_on(i, n, there, job, classes, results):
-    """A sheet, of which n rows are there, from row i on. Returns their losses, and 0 for others.
+    """A sheet, of which n rows are there, from row i on; the others are as if ignored. Returns their losses.
 
     Nothing branches from logits to results but where rows are ignored, or they would not stay in registers.
     """
     (x_at, g_at, h_at), law, rows = there, job.law, row_numbers(classes)
     y = labels_at(job.labels, i, n, len(classes), job.plan, rows)
-    y = maths.where(rows < n, y, IGNORED)
     scale, down, power = scales(job.row_scale, i, n, narrow(rows, load(x_at, 0, 0)))
     ignored = y == IGNORED
     scale, down = maths.where(ignored, 0.0, scale), maths.where(ignored, 0.0, down)
