@@ -238,7 +238,7 @@ def plan_of(
 
 
 def choice(kernel, dtype, classes, write, spec, soft=""):
-    """From which the types of arguments follow, and what chooses the code besides targets: `known` of few.py, or a softcap."""
+    """From which the types of arguments follow, and what chooses code: `known` of few.py, or the softcap."""
     if kernel is few.few:
         return (dtype.char, classes, write), ((0,) * classes, (0,) * write)
     return (dtype.char, soft, spec.softcap is None), spec.softcap
