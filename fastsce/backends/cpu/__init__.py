@@ -12,6 +12,7 @@ import numpy as np
 
 from fastsce import host as chores
 from fastsce.backends.cpu import columns, elementwise, few, room, rows, threads
+from fastsce.backends.cpu.coefficients import is_plain
 from fastsce.backends.cpu.labels import in_order, scan_labels, sum_losses
 from fastsce.backends.cpu.parts import JOB_BYTES
 from fastsce.backends.cpu.plan import GRADIENT, HESSIAN, LOG_SOFTMAX, NOTHING, Plan
@@ -138,7 +139,8 @@ def run(spec, logits, target, weight, row_scale, loss, lse, grad, hess, *, write
         stream = large and aligned
         if side_by_side and write == GRADIENT:
             stream = stream and classes * x.itemsize >= STREAM_ROW_BYTES
-        plain = optionless(spec, law, target, soft, weight, saved) and side_by_side and all(map(adjoins, given))
+        plain = optionless(spec, law, soft, saved, weight is not None, target is None)
+        plain = plain and side_by_side and all(map(adjoins, given))
         kernel, plan, scratch = plan_of(
             x.shape,
             dtype.itemsize,
@@ -244,10 +246,9 @@ def choice(kernel, dtype, classes, write, spec, soft=""):
     return (dtype.char, soft, spec.softcap is None), spec.softcap
 
 
-def optionless(spec, law, target, soft, weight, saved):
+def optionless(spec, law, soft, saved=False, weighted=False, untargeted=False):
     """Whether there are labels, and no option is on that changes what a row is."""
-    none = law.keep == law.gain == law.scale == 1.0 and law.off == law.z_loss == 0.0 and spec.softcap is None
-    return none and weight is None and target is not None and not soft and not saved
+    return not soft and spec.softcap is None and is_plain(law, Plan(1, NOTHING, saved, False, weighted, untargeted, 0))
 
 
 def line_shared(grad):
@@ -290,9 +291,8 @@ def small_call(spec, dtype, shape, gradient):
     alike = ones(classes, dtype) if plain.off > 0.0 else nothing(dtype, 1)
 
     def planned(parts, weights):
-        simple = not weights and optionless(spec, plain, NO_LABELS, False, None, False)
         given = (write, False, False, False, False, weights, False, spec.ignore_index)
-        how = (parts, parts, simple, False, spec.softcap is not None, 0)
+        how = (parts, parts, optionless(spec, plain, False, False, weights), False, spec.softcap is not None, 0)
         return plan_of((1, rows, classes), dtype.itemsize, True, True, True, *how, *given)
 
     numbers, wide, memory = np.empty(1), np.empty((1, 1, 1), dtype), np.empty(JOB_BYTES, np.uint8)

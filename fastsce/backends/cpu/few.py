@@ -15,7 +15,7 @@ from fastsce.backends.cpu.jit import device, kernel
 from fastsce.backends.cpu.memory import load, moved, spare, store
 from fastsce.backends.cpu.partial import store_part
 from fastsce.backends.cpu.parts import hand_out
-from fastsce.backends.cpu.plain import gradient
+from fastsce.backends.cpu.plain import gradient, plain_factors, plain_row
 from fastsce.backends.cpu.plan import IGNORED, job_of
 from fastsce.backends.cpu.reductions import first
 from fastsce.backends.cpu.reductions import total as sum_of
@@ -138,15 +138,12 @@ def work_on(i, n, there, job, classes, results):
     is_top = x == spread(x_top, classes)
     rest, ties = sum_of_others(maths.where(is_top, 0.0, e), classes), widen(how_many(is_top, m, classes))
 
-    unit = frame.inverse_top(x_top, m, at, power, law)
-    log_s, p_top, p_top_minus_1, to_p = maths.row_sums(unit, rest, ties, x_top)
-    lse, loss = widen(x_top) + log_s, log_s + (widen(x_top) - widen(x_y))
+    lse, loss, p_top, p_top_minus_1, to_p = plain_row(x_top, x_y, m, at, power, rest, ties, law)
     if first(ignored) < sheet_rows(classes):
         lse, loss = maths.where(ignored, 0.0, lse), maths.where(ignored, 0.0, loss)
     store_part(job.lse, i, n, lse)
     if len(results) > 0:
-        push, top = narrow(scale * to_p, m), narrow(scale * p_top_minus_1, m)
-        a, b = maths.label_gradient(push, down, top, x_y == x_top)
+        push, (a, b) = plain_factors(scale, down, x_top, x_y, p_top_minus_1, to_p)
         here = spread(a, classes), spread(b, classes)
         leave_sheet(g_at, gradient(e, is_label, here, spread(push, classes)), classes)
     if len(results) > 1:

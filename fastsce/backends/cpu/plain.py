@@ -53,23 +53,35 @@ def plain_strip(i, n, lane, x, e, moving, job):
     about = frame.about(m, power, law)
     rest, ties, moving = terms(x, e, lane, width, classes, x_top, about, moving, job, None)
 
-    unit = frame.inverse_top(x_top, m, about, power, law)
-    log_s, p_top, p_top_minus_1, to_p = maths.row_sums(unit, rest, ties, x_top)
-    lse, loss = widen(x_top) + log_s, log_s + (widen(x_top) - widen(x_y))
+    lse, loss, p_top, p_top_minus_1, to_p = plain_row(x_top, x_y, m, about, power, rest, ties, law)
     if first(ignored) < LANES:
         lse, loss = maths.where(ignored, 0.0, lse), maths.where(ignored, 0.0, loss)
     store_part(job.lse, i, n, lse)
     store_part(job.loss, i, n, loss)
     if plan.write == NOTHING:
         return moving
-    push, top = narrow(scale * to_p, m), narrow(scale * p_top_minus_1, m)
-    here = maths.label_gradient(push, down, top, x_y == x_top)
+    push, here = plain_factors(scale, down, x_top, x_y, p_top_minus_1, to_p)
     if plan.write == HESSIAN:
         bend = narrow(scale * maths.top_curvature(p_top, p_top_minus_1), m)
         write_both(x, e, lane, width, classes, y, here, push, down, x_top, narrow(to_p, m), bend)
     else:
         write_terms(x, lane, width, classes, y, here, push)
     return moving
+
+
+@device
+def plain_row(x_top, x_y, m, about, power, rest, ties, law):
+    """(lse, loss, p, p − 1, what makes a term a probability), p that of the largest logit."""
+    unit = frame.inverse_top(x_top, m, about, power, law)
+    log_s, p_top, p_top_minus_1, to_p = maths.row_sums(unit, rest, ties, x_top)
+    return widen(x_top) + log_s, log_s + (widen(x_top) - widen(x_y)), p_top, p_top_minus_1, to_p
+
+
+@device
+def plain_factors(scale, down, x_top, x_y, p_top_minus_1, to_p):
+    """What a term is multiplied by, and the label's factor and summand, as `gradient` takes them."""
+    push, top = narrow(scale * to_p, x_top), narrow(scale * p_top_minus_1, x_top)
+    return push, maths.label_gradient(push, down, top, x_y == x_top)
 
 
 @device
