@@ -1,8 +1,8 @@
 """Rows side by side: lanes run over samples, one class after the other.
 
 For short rows, but those that few.py takes, and for rows whose classes do not lie side by side in memory. A tile of
-samples is brought into the cache as (classes, samples) numbers of the working precision, is worked on there in strips of
-LANES samples (by plain.py where there are labels and no options), and what comes out of it goes back the same way.
+samples is brought into the cache as (classes, samples) numbers of the working precision, is worked on there in strips
+of LANES samples (by plain.py where there are labels and no options), and what comes out of it goes back the same way.
 """
 
 from __future__ import annotations
