@@ -139,11 +139,11 @@ def work_on(i, n, there, job, classes, results):
     rest, ties = sum_of_others(maths.where(is_top, 0.0, e), classes), widen(how_many(is_top, m, classes))
 
     lse, loss, p_top, p_top_minus_1, to_p = plain_row(x_top, x_y, m, at, power, rest, ties, law)
+    push, (a, b) = plain_factors(scale, down, x_top, x_y, p_top_minus_1, to_p)
     if first(ignored) < sheet_rows(classes):
         lse, loss = maths.where(ignored, 0.0, lse), maths.where(ignored, 0.0, loss)
     store_part(job.lse, i, n, lse)
     if len(results) > 0:
-        push, (a, b) = plain_factors(scale, down, x_top, x_y, p_top_minus_1, to_p)
         here = spread(a, classes), spread(b, classes)
         leave_sheet(g_at, gradient(e, is_label, here, spread(push, classes)), classes)
     if len(results) > 1:
