@@ -119,6 +119,30 @@ def test_denominator_and_upstream(backend):
     assert_allclose(each.grad, plain.grad * up, rtol=1e-14)
 
 
+@pytest.mark.parametrize("offset", [0, 1, 5, 31])
+@pytest.mark.parametrize("gap", [0, 3])
+@pytest.mark.parametrize("shape", [(1, 5003), (700, 3), (90, 80), (40, 1023), (9, 3000)])
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_streamed_results_are_those_of_the_caches(dtype, shape, gap, offset, monkeypatch):
+    """Rows that adjoin, whose ends share lines with the next, and rows that do not; what lies around them is kept."""
+    n, c = shape
+    x, target = logits(shape, dtype, 8), rng("target").random(shape).astype(np.float32)
+    memory = np.full(n * (c + gap) + 192, 7, x.dtype)
+    start = -memory.ctypes.data % 64 // x.itemsize + 64 + offset
+    out = memory[start : start + n * (c + gap)].reshape(n, c + gap)[:, :c]
+    given = {"weight": rng("weight").uniform(0.1, 2, c)}  # so that each row is a run of its own
+    kept = memory.copy()
+    found = {}
+    for limit in (1 << 40, 0):
+        monkeypatch.setattr("fastsce.backends.cpu.STREAM_BYTES", limit)
+        memory[...] = kept
+        loss = fastsce.binary_cross_entropy_value_and_grad(x, target, out=out, backend="cpu", **given).loss
+        found[limit] = out.tobytes(), float(loss)
+        out[...] = 7
+        assert memory.tobytes() == kept.tobytes()
+    assert found[0] == found[1 << 40]
+
+
 def test_in_place(backend):
     x, target = logits((37, 19)), np.full((37, 19), 0.3, np.float32)
     kept = x.copy()

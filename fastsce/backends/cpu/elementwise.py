@@ -1,8 +1,8 @@
 """What has no maximum to find first: binary cross-entropy, and the product of a vector with softmax's Jacobian.
 
 Both work on runs of a row. An operand is read where it lies, if its run fills whole vectors side by side; else from a
-copy in scratch memory. Results are left in scratch, which stays in the L1 cache, and sent off run by run, so that
-where they begin in memory decides nothing but how they are written.
+copy in scratch memory. So are results written if they are not streamed; else they are left in scratch, which stays in
+the L1 cache, and sent off from there: a gradient while the next run is worked on.
 """
 
 from __future__ import annotations
@@ -14,14 +14,18 @@ from fastsce.backends.cpu.ahead import prefetch
 from fastsce.backends.cpu.jit import device, kernel
 from fastsce.backends.cpu.memory import (
     View,
+    address_of,
     at,
     fence,
     load,
+    moved,
+    numbers_in_line,
     past_boundary,
     pointer,
     spare,
     store,
     stream,
+    stream_line,
     view,
     workspace,
 )
@@ -32,8 +36,9 @@ from fastsce.backends.cpu.tuning import ELEMENTS_AHEAD, RUN
 from fastsce.backends.cpu.tuning import LINE as LANES
 from fastsce.backends.cpu.vectors import lane_numbers, narrow, splat, widen
 
-SLOT = 8 * RUN + 64  # bytes
-SCRATCH = 12 * SLOT
+ROOM = 8 * LANES  # bytes, before what is in a slot
+SLOT = ROOM + 8 * RUN + 64
+SCRATCH = 14 * SLOT
 
 
 class Operand(NamedTuple):
@@ -62,29 +67,32 @@ def factor(array):
 
 @device
 def binary_share(part, scratch, inputs, outputs, sums, streams, parts):
-    length = inputs[0].shape[1:]
+    grad, length = outputs[1], inputs[0].shape[1:]
     runs = -(-length[1] // RUN)
     count = inputs[0].shape[0] * length[0] * runs
+    leaving = Leaving(slot(scratch, 7, grad), at(grad, 0, 0, 0), 0)
     for r in range(part * count // parts, (part + 1) * count // parts):
-        i, start = r // runs, r % runs * RUN
-        n = min(RUN, length[1] - start)
-        sums[r] = binary_run(i // length[0], i % length[0], start, n, inputs, outputs, scratch, streams)
+        i, start, desk = r // runs, r % runs * RUN, 7 + r % 2
+        run = i // length[0], i % length[0], start, min(RUN, length[1] - start)
+        sums[r], leaving = binary_run(run, inputs, outputs, scratch, streams, desk, leaving)
+    send_lines(leaving, 0)
+    send_end(leaving)
     fence()
 
 
 @device
-def binary_run(a, b, start, n, inputs, outputs, scratch, streams):
-    """Loss, gradient and Hessian of a run of elements; the sum of the losses."""
-    logits, target, weight, sample_weight, pos_weight, upstream = inputs
-    loss, grad, hess = outputs
-    x, t = operand(logits, a, b, start, n, scratch, 0), operand(target, a, b, start, n, scratch, 1)
-    w, s = operand(weight, a, b, start, n, scratch, 2), operand(sample_weight, a, b, start, n, scratch, 3)
-    pos, up = operand(pos_weight, a, b, start, n, scratch, 4), operand(upstream, a, b, start, n, scratch, 5)
-    share = product(w, s, n, slot(scratch, 10, logits))
-    pull = product(share, up, n, slot(scratch, 11, logits))
-    each, g, h = slot(scratch, 6, logits), slot(scratch, 7, logits), slot(scratch, 8, logits)
-    sums = splat(narrow(0.0, load(each, 0, 0)), LANES)
-    u = slot(scratch, 9, logits)
+def binary_run(run, inputs, outputs, scratch, streams, desk, leaving):
+    """Loss, gradient and Hessian of a run of elements; the sum of the losses, and what is to be streamed next."""
+    n, (logits, target, weight, sample_weight, pos_weight, upstream), (loss, grad, hess) = run[3], inputs, outputs
+    x, t = operand(logits, run, scratch, 0), operand(target, run, scratch, 1)
+    w, s = operand(weight, run, scratch, 2), operand(sample_weight, run, scratch, 3)
+    pos, up = operand(pos_weight, run, scratch, 4), operand(upstream, run, scratch, 5)
+    share = product(w, s, n, numbers(scratch, 10, logits))
+    pull = product(share, up, n, numbers(scratch, 11, logits))
+    u = numbers(scratch, 12, logits)
+    each, h = place_for(loss, run, scratch, 6, streams), place_for(hess, run, scratch, 9, streams)
+    g, later = place_for(grad, run, scratch, desk, streams), next_to_leave(leaving, grad, run, scratch, desk, streams)
+    sums = splat(narrow(0.0, load(u, 0, 0)), LANES)
     for j in range(0, n, LANES):
         store(u, j, logistic.decay(some(x, j)))
         prefetch(x.data, j + ELEMENTS_AHEAD, LANES)
@@ -103,13 +111,65 @@ def binary_run(a, b, start, n, inputs, outputs, scratch, streams):
             losses = maths.where(lane_numbers(LANES) < n - j, losses, 0.0)
         sums = sums + losses
         prefetch(t.data, j + ELEMENTS_AHEAD, LANES)
-    if wanted(loss):
-        send(each, n, loss, a, b, start, streams)
-    if wanted(grad):
-        send(g, n, grad, a, b, start, streams)
-    if wanted(hess):
-        send(h, n, hess, a, b, start, streams)
-    return total(sums)
+        if j + LANES <= leaving.n:
+            send_lines_at(leaving, j)
+    send_lines(leaving, -(-n // LANES) * LANES)
+    send(each, loss, run, streams)
+    send(h, hess, run, streams)
+    if later.n == 0:
+        send(g, grad, run, streams)
+    return total(sums), begun(later)
+
+
+# --- results that leave while the next run is worked on ---------------------------------------------------------------
+
+
+class Leaving(NamedTuple):
+    """Results in scratch, and where they are to be streamed to, which begins with a cache line."""
+
+    data: Any
+    memory: Any
+    n: int
+
+
+@device
+def send_lines_at(leaving, j):
+    for k in range(j, j + LANES, numbers_in_line(leaving.data)):
+        stream_line(leaving.data, leaving.memory, k)
+
+
+@device
+def send_lines(leaving, start):
+    for j in range(start, leaving.n - leaving.n % LANES, LANES):
+        send_lines_at(leaving, j)
+
+
+@device
+def send_end(leaving):
+    over = leaving.n % LANES
+    store_part(leaving.memory, leaving.n - over, over, load(leaving.data, leaving.n - over, LANES))
+
+
+@device
+def next_to_leave(leaving, v, run, scratch, desk, streams):
+    """The results of a run, which will be in the slot `desk`, if they are to be streamed. Before them is what lines
+    leave of those before, if memory has them there, too; else that is sent off.
+    """
+    p, memory, over = slot(scratch, desk, v), run_of(v, run), leaving.n % LANES
+    waits = streams and wanted(v) and v.strides[2] == v.item
+    if waits and over > 0 and address_of(memory) == address_of(moved(leaving.memory, leaving.n)):
+        store(p, -over, load(leaving.data, leaving.n - over, LANES))
+        return Leaving(moved(p, -over), moved(memory, -over), over + run[3])
+    send_end(leaving)
+    return Leaving(p, memory, run[3] if waits else 0)
+
+
+@device
+def begun(leaving):
+    """What precedes the first line is sent off."""
+    head = min(past_boundary(leaving.memory, 0), leaving.n)
+    store_part(leaving.memory, 0, head, load(leaving.data, 0, LANES))
+    return Leaving(moved(leaving.data, head), moved(leaving.memory, head), leaving.n - head)
 
 
 # --- softmax's Jacobian -----------------------------------------------------------------------------------------------
@@ -134,7 +194,8 @@ def vjp_row(a, b, p, v, out, scratch, streams):
     classes, dot = p.shape[2], 0.0
     for start in range(0, classes, RUN):
         n = min(RUN, classes - start)
-        x, y = operand(p, a, b, start, n, scratch, 0), operand(v, a, b, start, n, scratch, 1)
+        run = a, b, start, n
+        x, y = operand(p, run, scratch, 0), operand(v, run, scratch, 1)
         sums = splat(0.0, LANES)
         for j in range(0, n, LANES):
             probabilities = some(x, j)
@@ -142,23 +203,31 @@ def vjp_row(a, b, p, v, out, scratch, streams):
                 probabilities = maths.where(lane_numbers(LANES) < n - j, probabilities, 0.0)
             sums = maths.fma(widen(probabilities), widen(some(y, j)), sums)
         dot += total(sums)
-    result = slot(scratch, 2, p)
-    near = narrow(dot, load(result, 0, 0))
+    near = narrow(dot, load(numbers(scratch, 2, p), 0, 0))
     rest = narrow(dot - widen(near), near)
     for start in range(0, classes, RUN):
         n = min(RUN, classes - start)
-        x, y = operand(p, a, b, start, n, scratch, 0), operand(v, a, b, start, n, scratch, 1)
+        run = a, b, start, n
+        x, y = operand(p, run, scratch, 0), operand(v, run, scratch, 1)
+        result = place_for(out, run, scratch, 2, streams)
         for j in range(0, n, LANES):
             store(result, j, some(x, j) * ((some(y, j) - near) - rest))
-        send(result, n, out, a, b, start, streams)
+        send(result, out, run, streams)
 
 
 # --- runs of a row ----------------------------------------------------------------------------------------------------
 
 
 @device
-def slot(scratch, number, like):
-    return workspace(scratch, number * SLOT, like.data)
+def numbers(scratch, number, like):
+    """Room for numbers of the working precision."""
+    return workspace(scratch, number * SLOT + ROOM, like.data)
+
+
+@device
+def slot(scratch, number, v):
+    """Room for numbers as they are stored."""
+    return spare(scratch, number * SLOT + ROOM, v.data)
 
 
 @device
@@ -172,9 +241,15 @@ def some(o, j):
 
 
 @device
-def operand(v, a, b, start, n, scratch, number):
+def run_of(v, run):
+    a, b, start, _ = run
+    return at(v, a, b, start)
+
+
+@device
+def operand(v, run, scratch, number):
     """A run of a row; zeros follow a copy up to a multiple of LANES."""
-    source, p = at(v, a, b, start), spare(scratch, number * SLOT, v.data)
+    (a, b, start, n), source, p = run, run_of(v, run), slot(scratch, number, v)
     step = v.strides[2]
     if step == v.item and n % LANES == 0:
         return Operand(source, 1)
@@ -202,9 +277,18 @@ def product(one, other, n, p):
 
 
 @device
-def send(p, n, v, a, b, start, streams):
-    """The way back."""
-    target = at(v, a, b, start)
+def place_for(v, run, scratch, number, streams):
+    """Where a run of results is to be written: at once where it is to be in the end, or in a slot."""
+    at_once = not streams and v.strides[2] == v.item and run[3] % LANES == 0
+    return run_of(v, run) if at_once else slot(scratch, number, v)
+
+
+@device
+def send(p, v, run, streams):
+    """The way there, from p."""
+    (a, b, start, n), target = run, run_of(v, run)
+    if not wanted(v) or address_of(p) == address_of(target):
+        return
     if v.strides[2] != v.item:
         for j in range(n):
             store(at(v, a, b, start + j), 0, load(p, j, 0))
