@@ -38,9 +38,9 @@ def define_prefetch(doc, level):
 
 
 prefetch = define_prefetch("Ask for the cache lines of p[index : index + lanes]; any address will do.", 1)
-# On Intel a line on its way to L1 holds one of the few buffers that streamed ones need, on its way to L2 it does not.
-# Zen 4 is the first AMD to tell one from the other, and not measured.
-prefetch_beside = define_prefetch("The same, while others are streamed.", 1 if from_amd() else 2)
+# On Intel a line on its way to L1 holds one of the few buffers that loads and streamed lines need, on its way to L2 it
+# does not. Zen 4 is the first AMD to tell one from the other, and not measured.
+prefetch_far = define_prefetch("The same, of lines that come from main memory.", 1 if from_amd() else 2)
 
 
 class Lines(NamedTuple):

@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 from fastsce import logistic, maths
-from fastsce.backends.cpu.ahead import prefetch
+from fastsce.backends.cpu.ahead import prefetch_far
 from fastsce.backends.cpu.jit import device, kernel
 from fastsce.backends.cpu.memory import (
     View,
@@ -95,7 +95,7 @@ def binary_run(run, inputs, outputs, scratch, streams, desk, leaving):
     sums = splat(narrow(0.0, load(u, 0, 0)), LANES)
     for j in range(0, n, LANES):
         store(u, j, logistic.decay(some(x, j)))
-        prefetch(x.data, j + ELEMENTS_AHEAD, LANES)
+        prefetch_far(x.data, j + ELEMENTS_AHEAD, LANES)
     for j in range(0, n, LANES):
         v, positive = some(x, j), some(t, j)
         right, wrong = logistic.sides(v, positive * some(pos, j), 1.0 - positive)
@@ -110,7 +110,7 @@ def binary_run(run, inputs, outputs, scratch, streams, desk, leaving):
         if j + LANES > n:
             losses = maths.where(lane_numbers(LANES) < n - j, losses, 0.0)
         sums = sums + losses
-        prefetch(t.data, j + ELEMENTS_AHEAD, LANES)
+        prefetch_far(t.data, j + ELEMENTS_AHEAD, LANES)
         if j + LANES <= leaving.n:
             send_lines_at(leaving, j)
     send_lines(leaving, -(-n // LANES) * LANES)

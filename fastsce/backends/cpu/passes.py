@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from fastsce import frame, maths
-from fastsce.backends.cpu.ahead import prefetch
+from fastsce.backends.cpu.ahead import prefetch_far
 from fastsce.backends.cpu.coefficients import PLACE, PULL, PUSH, SPECIAL, M
 from fastsce.backends.cpu.jit import apart, device
 from fastsce.backends.cpu.memory import (
@@ -94,7 +94,7 @@ def add_shares_with(x, q, w, n, classes, f, masses, distances, law, softcap):
                 d = frame.exponent(load(p, j, LANES), at.rate, from_m, law.inner, softcap)
                 share = widen(given_share(w, load(target, j, LANES), j, LANES, law))
                 part, far = part + share, far - maths.share(share, widen(d))
-                prefetch(target, j + AHEAD, LANES)
+                prefetch_far(target, j + AHEAD, LANES)
             mass, distance = mass + part, distance + far
         if whole < classes:
             left, like = classes - whole, splat(m, LANES)

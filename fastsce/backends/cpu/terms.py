@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from fastsce import frame, maths
-from fastsce.backends.cpu.ahead import prefetch, prefetch_beside
+from fastsce.backends.cpu.ahead import prefetch, prefetch_far
 from fastsce.backends.cpu.coefficients import LIFT, OFFSET, PLACE, RATE, X_TOP, M
 from fastsce.backends.cpu.jit import apart, device
 from fastsce.backends.cpu.memory import load, moved, moved_bytes, store, stream
@@ -211,14 +211,13 @@ def add_stretch(x, t, soon, begin, stop, start, ahead, at, edge, notes, shares, 
         part, count = add_term(v, t, j, at, edge, part, count, notes, inner, softcap)
         if shares is not None:
             far, mass = add_share(v, start + j, at, shares, far, mass, inner, softcap)
-        if meanwhile is None:
+        if softcap is None:
+            prefetch_far(x, j + ahead, LANES)
+        else:  # arithmetic is what takes time there
             prefetch(x, j + ahead, LANES)
+        if meanwhile is None:
             prefetch(soon, j, LANES)
         else:
-            if softcap is None:
-                prefetch_beside(x, j + ahead, LANES)
-            else:  # arithmetic is what takes time there
-                prefetch(x, j + ahead, LANES)
             stream_some(meanwhile, start + j)
     if whole < stop:
         v = load(notes.tail, 0, LANES)
