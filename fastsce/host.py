@@ -6,6 +6,7 @@ Every backend of the CPU offers these; a backend of another device has its own o
 from __future__ import annotations
 
 import math
+from typing import NamedTuple
 
 import numpy as np
 
@@ -73,14 +74,26 @@ def item(a, i):
     return a.reshape(-1)[i] if a.ndim else a[()]
 
 
+class Scale(NamedTuple):
+    """What gradients are multiplied by, in float64: a number for all, and one for each, where it is not None."""
+
+    factor: float
+    each: np.ndarray | None = None
+
+
 def scale(upstream, normaliser, sample_weight):
-    """upstream × sample_weight ÷ normaliser in float64: one number for all rows, or one a row; None stands for 1."""
+    """upstream × sample_weight ÷ normaliser; None stands for 1."""
     if upstream is None:
-        quotient = 1.0 / normaliser if normaliser else float("inf")
-    else:
-        quotient = applied(np.divide, upstream, normaliser)
-        quotient = quotient if quotient.ndim else float(quotient)
-    return quotient if sample_weight is None else applied(np.multiply, quotient, sample_weight)
+        return Scale(1.0 / normaliser if normaliser else float("inf"), sample_weight)
+    quotient = applied(np.divide, upstream, normaliser)
+    if not quotient.ndim:
+        return Scale(float(quotient), sample_weight)
+    return Scale(1.0, quotient if sample_weight is None else applied(np.multiply, quotient, sample_weight))
+
+
+def scaled(factors):
+    """Of a Scale, both in one: a number, or an array."""
+    return factors.factor if factors.each is None else factors.factor * factors.each
 
 
 def weigh(losses, sample_weight, labels, ignore_index):

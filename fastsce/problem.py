@@ -82,7 +82,7 @@ class Call:
     def wrap_loss(self, loss: Any) -> Any:
         return self.wrap(self.backend.chores.as_dtype(loss, self.loss_dtype))
 
-    def wrap_sum(self, losses: np.ndarray, normaliser: Any) -> Any:
+    def wrap_sum(self, losses: np.ndarray | float, normaliser: Any) -> Any:
         """Their sum ÷ normaliser."""
         result = self.backend.chores.empty(self.x, (), self.loss_dtype)
         self.backend.reduce(losses, normaliser, out=result)
@@ -126,11 +126,11 @@ class Problem(Call):
     def gradient_buffer(self, name: str, out: Any) -> np.ndarray:
         return self.buffer(name, out, target=self.target)
 
-    def forward_backward(self, row_scale, grad=None, hess=None, *, loss, lse) -> tuple[np.ndarray, np.ndarray]:
+    def forward_backward(self, row_scale, grad=None, hess=None, *, loss, lse) -> tuple[np.ndarray | float, np.ndarray]:
         """Run the backend; loss (without sample_weight) and lse of every row, and whether the caller will see them. In
-        place of losses that nobody will see there may be their sum.
+        place of losses that nobody will see there may be their sum, sample_weight included.
         """
-        summed = self.reduced and not loss and self.sample_weight is None
+        summed = self.reduced and not loss
         loss, lse, total = self.row_numbers(loss), self.row_numbers(lse), None
         if self.x.size:  # no backend is asked to work on nothing
             total = self.backend.forward_backward(
@@ -147,9 +147,9 @@ class Problem(Call):
             )
         return loss if total is None else total, lse
 
-    def reduce(self, loss: np.ndarray) -> Any:
-        """The loss to return, from one loss a row."""
-        if self.sample_weight is not None:
+    def reduce(self, loss: np.ndarray | float) -> Any:
+        """The loss to return, from one loss a row, or from their sum."""
+        if self.sample_weight is not None and not isinstance(loss, float):
             labels = self.target if self.labelled else None
             self.backend.chores.weigh(loss, self.sample_weight, labels, self.spec.ignore_index)
         if not self.reduced:

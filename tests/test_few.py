@@ -138,19 +138,24 @@ def test_in_place_and_with_weights_of_samples(c, by_columns):
 @pytest.mark.parametrize("count", [1, 2, 3])
 @pytest.mark.parametrize("n", [12 * PIECE, 13 * PIECE + 5])
 @pytest.mark.parametrize("c", [2, 5])
-def test_sums_of_losses(c, n, count, by_columns, chosen, monkeypatch):
+@pytest.mark.parametrize("weights", ["none", "float32", "of ignored rows infinite"])
+def test_sums_of_losses(weights, c, n, count, by_columns, chosen, monkeypatch):
     """The same as of all losses, one by one, whatever the number of threads."""
     x, y = logits((n, c)), labels(n, c, ignored=True)
-    expected = by_columns(fastsce.cross_entropy_value_and_grad, x, y, backend="cpu")
+    given = {"backend": "cpu"}
+    if weights != "none":
+        given["sample_weight"] = np.linspace(0, 2, n, dtype="float32" if weights == "float32" else "float64")
+    if weights == "of ignored rows infinite":
+        given["sample_weight"][y == -100] = np.inf
+    expected = by_columns(fastsce.cross_entropy_value_and_grad, x, y, **given)
     monkeypatch.setattr(threads, "thread_count", lambda: count)
     monkeypatch.setattr(cpu, "thread_count", lambda: count)
-    assert all(map(same_bits, fastsce.cross_entropy_value_and_grad(x, y, backend="cpu"), expected))
+    assert np.isfinite(expected.loss)
+    assert all(map(same_bits, fastsce.cross_entropy_value_and_grad(x, y, **given), expected))
     assert chosen[-1][1].summed
     for reduction in ("mean", "sum"):
-        given = {"reduction": reduction, "backend": "cpu"}
-        one_by_one = fastsce.cross_entropy(x, y, sample_weight=np.ones(n), **given)
-        assert not chosen[-1][1].summed  # a sum of losses that have not been multiplied is none
-        assert same_bits(fastsce.cross_entropy(x, y, **given), one_by_one)
+        one_by_one = by_columns(fastsce.cross_entropy, x, y, reduction=reduction, **given)
+        assert same_bits(fastsce.cross_entropy(x, y, reduction=reduction, **given), one_by_one)
 
 
 @pytest.mark.parametrize("c", [2, 4, 5])
@@ -171,9 +176,9 @@ def test_no_losses_that_are_summed_are_written(monkeypatch):
     losses, lse = np.full(n, 7.0), np.empty(n)
     spec = fastsce.spec.Spec()
     monkeypatch.setattr(cpu, "thread_count", lambda: 2)
-    total = cpu.forward_backward(spec, x, y, None, 1.0, loss=losses, lse=lse, summed=True)
+    total = cpu.forward_backward(spec, x, y, None, cpu.chores.Scale(1.0), loss=losses, lse=lse, summed=True)
     assert (losses == 7).all()
-    cpu.forward_backward(spec, x, y, None, 1.0, loss=losses, lse=lse)
+    cpu.forward_backward(spec, x, y, None, cpu.chores.Scale(1.0), loss=losses, lse=lse)
     np.testing.assert_allclose(total, losses.sum(), rtol=1e-14)
 
 

@@ -3,14 +3,14 @@
 It shares no code with them. Nothing here is fast; everything is right in float64, on confident rows too.
 
 Arrays are NumPy views with the class axis last. `loss` and `lse` are float64, one a row, and `loss` is not yet
-multiplied by `row_scale`, which is one number a row or one for all.
+multiplied by `row_scale`, a `host.Scale`.
 """
 
 from __future__ import annotations
 
 import numpy as np
 
-from fastsce import host as chores  # noqa: F401
+from fastsce import host as chores
 from fastsce.spec import BFLOAT16, Spec
 
 
@@ -143,10 +143,11 @@ def softmax_vjp(p, v, *, out):
 def binary(logits, target, weight, sample_weight, pos_weight, upstream, *, loss=None, grad=None, hess=None):
     """Sigmoid cross-entropy, element by element; sums of the losses are returned.
 
-    The weights multiply loss and gradient, `upstream` the gradient only; each has the logits' shape or is one number.
+    The weights multiply loss and gradient, `upstream`, a `host.Scale`, the gradient only; each has the logits' shape or
+    is one number.
     """
     with np.errstate(all="ignore"):
-        x, t = decode(logits), decode(target)
+        x, t, upstream = decode(logits), decode(target), chores.scaled(upstream)
         w, pos, neg = np.multiply(weight, sample_weight, dtype=np.float64), t * pos_weight, 1 - t
         u = np.exp(-np.abs(x))
         small, large = u / (1 + u), 1 / (1 + u)  # the smaller and the larger of p and 1 − p
@@ -177,7 +178,7 @@ def keep(spec, target, g):
 
 def column(row_scale):
     """One number a row, or one for all, to multiply the rows with."""
-    return np.asarray(row_scale)[..., None]
+    return np.asarray(chores.scaled(row_scale))[..., None]
 
 
 def take(z, k):

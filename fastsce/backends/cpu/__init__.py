@@ -87,7 +87,7 @@ def backward(spec, logits, target, weight, row_scale, *, lse, grad):
 
 def log_softmax(logits, *, out):
     loss, lse = floats(logits.shape[:-1]), floats(logits.shape[:-1])
-    run(Spec(), logits, None, None, 1.0, loss, lse, out, None, write=LOG_SOFTMAX, saved=False)
+    run(Spec(), logits, None, None, chores.Scale(1.0), loss, lse, out, None, write=LOG_SOFTMAX, saved=False)
 
 
 def reduce(losses, divisor, *, out):
@@ -110,9 +110,9 @@ def run(spec, logits, target, weight, row_scale, loss, lse, grad, hess, *, write
     if soft and not native(target, logits):
         for piece in pieces(logits.shape[:-1], classes):
             t = float_copy(target[piece], dtype)
-            out = {"row_scale": row_scale, "loss": loss, "lse": lse, "grad": grad, "hess": hess}
-            out = {name: a[piece] if isinstance(a, np.ndarray) else a for name, a in out.items()}
-            run(spec, logits[piece], t, weight, **out, write=write, saved=saved)
+            scale = row_scale._replace(each=row_scale.each if row_scale.each is None else row_scale.each[piece])
+            results = [a if a is None else a[piece] for a in (loss, lse, grad, hess)]
+            run(spec, logits[piece], t, weight, scale, *results, write=write, saved=saved)
         return
     law = law_of(spec, classes, target is None, dtype)
     if weight is not None:
@@ -121,16 +121,12 @@ def run(spec, logits, target, weight, row_scale, loss, lse, grad, hess, *, write
         w = ones(classes, dtype)
     else:  # nobody reads it
         w = nothing(dtype, 1)
-    scale = None
-    if not isinstance(row_scale, np.ndarray):  # one for all rows
-        scale = np.empty(1)
-        scale[0] = row_scale
     large = write != NOTHING and logits.nbytes >= STREAM_BYTES
     wide = [logits, grad, hess, target if soft else None]
     if logits.dtype in STORAGE:
         wide = [stored(a) for a in wide]
     empty = nothing(wide[0].dtype, 3)
-    narrow = (row_scale if scale is None else None, loss, lse, None if soft else target)
+    narrow = (row_scale.each, loss, lse, None if soft else target)
     for block, (scales, losses, sums, labels) in blocks(wide, narrow):
         x, g, h, q = block
         given = [a for a in block if a is not None]
@@ -168,7 +164,7 @@ def run(spec, logits, target, weight, row_scale, loss, lse, grad, hess, *, write
             x,
             NO_LABELS if target is None else q if soft else labels,
             w,
-            scales if scale is None else scale,
+            (ones(1, np.float64) if scales is None else scales, row_scale.factor),
             sums if losses is None else losses,
             sums,
             empty if g is None else g,
@@ -368,7 +364,7 @@ def binary(logits, target, weight, sample_weight, pos_weight, upstream, *, loss=
     total = np.zeros(1)
     if not logits.size:
         return total
-    factors, as_it_is = (weight, sample_weight, pos_weight, upstream), native(target, logits)
+    factors, as_it_is = (weight, sample_weight, pos_weight, chores.scaled(upstream)), native(target, logits)
     with np.errstate(all="ignore"):
         for piece in [(...,)] if as_it_is else pieces(logits.shape):
             t = target[piece] if as_it_is else float_copy(target[piece], compute_dtype(logits))

@@ -59,13 +59,13 @@ def values(line, i, n, fill, lanes):
 
 
 @device
-def scales(line, i, n, like):
-    """The same, in the precision of `like` too, and the power of two for the rows' terms."""
-    if line.step == 0:
-        scale = load(line.data, 0, 0)
+def scales(row_scale, i, n, like):
+    """What rows are multiplied by, in the precision of `like` too, and the power of two for their terms."""
+    if row_scale.rows.step == 0:
+        scale = load(row_scale.rows.data, 0, 0) * row_scale.factor
         down = narrow(scale, like)
         return splat(scale, like), splat(down, like), splat(narrow(maths.carried(down), like), like)
-    scale = values(line, i, n, 0.0, like)
+    scale = values(row_scale.rows, i, n, 0.0, like) * row_scale.factor
     down = narrow(scale, like)
     return scale, down, maths.carried(down)
 
@@ -96,8 +96,8 @@ def labels_at(labels, i, n, classes, plan, lanes):
 
 @device
 def row_scales(i, n, job):
-    """What the rows' gradients are multiplied by, logit_scale included."""
-    return values(job.row_scale, i, n, 0.0, lane_numbers(LANES)) * job.law.scale
+    """The same, logit_scale included."""
+    return values(job.row_scale.rows, i, n, 0.0, lane_numbers(LANES)) * job.row_scale.factor * job.law.scale
 
 
 @device

@@ -10,7 +10,7 @@ import numpy as np
 
 from fastsce import frame, maths
 from fastsce.backends.cpu.ahead import ask_for_group
-from fastsce.backends.cpu.coefficients import labels_at, plain, scales
+from fastsce.backends.cpu.coefficients import labels_at, plain, scales, values
 from fastsce.backends.cpu.jit import device, kernel
 from fastsce.backends.cpu.memory import load, moved, spare, store
 from fastsce.backends.cpu.partial import store_part
@@ -53,7 +53,8 @@ def desk_bytes(numbers, itemsize):
 def few(logits, target, weight, row_scale, loss, lse, grad, hess, law, known, plan, memory):
     """Each part takes an equal share of the sheets; arguments as for `rows.rows`, but `known`: a tuple of as many
     numbers as there are classes, and one of as many as there are results for each class, of which nothing but the
-    lengths counts. There is one block. If the losses are to be summed, `loss` gets the sum of each PIECE of them.
+    lengths counts. There is one block. If the losses are to be summed, `loss` gets the sum of each PIECE of them,
+    multiplied by what `row_scale` has for each row.
     """
     job = job_of(logits, target, weight, row_scale, loss, lse, grad, hess, law, plan)
     return hand_out(share, plan.parts, memory, (job, None, known))
@@ -150,6 +151,7 @@ def work_on(i, n, there, job, classes, results):
         bend = narrow(scale * maths.top_curvature(p_top, p_top_minus_1), m)
         curved = maths.curvature(e * spread(narrow(to_p, m), classes)) * spread(down, classes)
         leave_sheet(h_at, maths.where(is_top, spread(bend, classes), curved), classes)
-    if not job.plan.summed:
-        store_part(job.loss, i, n, loss)
+    if job.plan.summed:
+        return maths.where(ignored, 0.0, loss * values(job.row_scale.rows, i, n, 0.0, rows))
+    store_part(job.loss, i, n, loss)
     return loss

@@ -9,29 +9,30 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from fastsce.backends.cpu.jit import device, kernel
-from fastsce.backends.cpu.memory import pointer, store
+from fastsce.backends.cpu.memory import gather, pointer, store
 from fastsce.backends.cpu.partial import load_part
 from fastsce.backends.cpu.parts import hand_out
 from fastsce.backends.cpu.reductions import total as sum_of
 from fastsce.backends.cpu.threads import parts_of, run
 from fastsce.backends.cpu.tuning import LANES, PIECE
 from fastsce.backends.cpu.vectors import frozen, splat
+from fastsce.maths import where
 
 
 def scan_labels(labels, classes, ignore_index, weight, sample_weight, summed=True, checked=None):
     """The first bad row (or −1), and Σ w_y·sample_weight over the rows not ignored, whether asked for or not."""
     labels = labels if labels.ndim == 1 else labels.reshape(-1)
     plain = weight is None and sample_weight is None
+    kind = weight is None, sample_weight is None
     if plain and labels.size <= PIECE:
         args = (labels, classes, ignore_index)
         return scan_few.entry(None, args)(*args)
     if not plain:
-        weight = np.ones(classes) if weight is None else weight
         sample_weight = np.ones(1) if sample_weight is None else sample_weight.reshape(-1)
     found = np.empty((-(-labels.size // PIECE), 2))
     size = labels.nbytes // 8 if plain else labels.nbytes  # they are only read, some eight times as fast as logits
     parts = parts_of(size, found.shape[0])
-    run(scan, plain, (labels, classes, ignore_index, weight, sample_weight, found, parts), parts, 0, size)
+    run(scan, kind, (labels, classes, ignore_index, weight, sample_weight, found, parts), parts, 0, size)
     bad, total = -1, 0.0
     for first, part in found.tolist():
         bad, total = int(first) if bad < 0 else bad, total + part
@@ -45,7 +46,7 @@ def scan_few(labels, classes, ignore_index):
 
 @kernel
 def scan(labels, classes, ignore_index, weight, sample_weight, found, parts, memory):
-    """`found` gets the first bad row and the sum of each piece; weight and sample_weight are both None, or arrays."""
+    """`found` gets the first bad row and the sum of each piece; weight may be None, or both."""
     job = Labels(pointer(labels), labels.shape[0], classes, ignore_index)
     return hand_out(scan_share, parts, memory, (job, weights_of(weight, sample_weight), pointer(found), parts))
 
@@ -59,7 +60,7 @@ class Labels(NamedTuple):
 
 @device
 def weights_of(weight, sample_weight):
-    if weight is None:
+    if sample_weight is None:
         return None
     return pointer(weight), pointer(sample_weight), 0 if sample_weight.size == 1 else 1
 
@@ -153,9 +154,17 @@ def first_bad(p, start, stop, classes, ignore_index):
 @device
 def weigh(labels, start, stop, weights):
     weight, sample_weight, step = weights
-    total = 0.0
-    for i in range(start, stop):
-        y = frozen(labels.data[i])  # the caller's memory may change meanwhile
-        if y != labels.ignore_index and 0 <= y < labels.classes:
-            total += weight[y] * sample_weight[i * step]
-    return total
+    sums = splat(0.0, LANES)
+    for i in range(start, stop, LANES):
+        y = frozen(load_part(labels.data, i, stop - i, labels.ignore_index, LANES))  # the caller may change it
+        y = where(y == labels.ignore_index, -1, where(y < labels.classes, y, -1))
+        own = load_part(sample_weight, i, stop - i, 0.0, LANES) if step else splat(sample_weight[0], LANES)
+        sums = sums + where(y < 0, 0.0, with_class(own, weight, where(y < 0, 0, y)))
+    return sum_of(sums)
+
+
+@device
+def with_class(own, weight, y):
+    if weight is None:
+        return own
+    return own * gather(weight, y)

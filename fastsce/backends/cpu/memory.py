@@ -45,7 +45,9 @@ def adjoin(v):
 
 @intrinsic
 def pointer(typing, array):
-    """The first element of an array."""
+    """The first element of an array; None of None."""
+    if array is types.none:
+        return array(array), lambda context, b, signature, args: context.get_dummy_value()
 
     def build(context, builder, signature, args):
         return context.make_array(array)(context, builder, args[0]).data

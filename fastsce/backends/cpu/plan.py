@@ -45,7 +45,7 @@ class Job(NamedTuple):
     labels: Any  # line, or None
     soft: Any  # view, (A, B, C); of the classes' weights, alike for all rows, if the target is not soft
     weight: Any  # pointer, (C,)
-    row_scale: Any  # line
+    row_scale: Any  # scale
     loss: Any  # pointer, (A·B,)
     lse: Any  # pointer, (A·B,)
     grad: Any  # view
@@ -68,7 +68,7 @@ def job_of(logits, target, weight, row_scale, loss, lse, grad, hess, law, plan):
         labels_of(target),
         soft_of(target, weight),
         pointer(weight),
-        line(row_scale) if row_scale.size > 1 else Line(pointer(row_scale), 0),
+        scale_of(row_scale[0], row_scale[1]),
         pointer(loss),
         pointer(lse),
         view(grad),
@@ -76,6 +76,18 @@ def job_of(logits, target, weight, row_scale, loss, lse, grad, hess, law, plan):
         law,
         plan,
     )
+
+
+class Scale(NamedTuple):
+    """What rows are multiplied by: numbers of theirs, and a factor."""
+
+    rows: Any  # line
+    factor: float
+
+
+@device
+def scale_of(rows, factor):
+    return Scale(line(rows) if rows.size > 1 else Line(pointer(rows), 0), factor)
 
 
 @device

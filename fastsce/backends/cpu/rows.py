@@ -81,8 +81,8 @@ from fastsce.backends.cpu.vectors import lane_numbers, narrow, splat, widen
 def rows(logits, target, weight, row_scale, loss, lse, grad, hess, law, softcap, plan, memory):
     """Each part takes an equal share of the rows.
 
-    logits, grad, hess, soft target: (A, B, C); loss, lse, labels: (A·B,); row_scale likewise, or (1,) for all rows;
-    softcap may be None; memory as `threads.run` makes it.
+    logits, grad, hess, soft target: (A, B, C); loss, lse, labels: (A·B,); row_scale: of the same shape,
+    or (1,) for all rows, and a factor; softcap may be None; memory as `threads.run` makes it.
     """
     job = job_of(logits, target, weight, row_scale, loss, lse, grad, hess, law, plan)
     return hand_out(share, plan.parts, memory, (job, softness(target), softcap))

@@ -16,14 +16,14 @@ from fastsce.backends.cpu.jit import device, kernel
 from fastsce.backends.cpu.labels import Labels, add_up, scan_piece, weights_of
 from fastsce.backends.cpu.memory import View, address_of, adjoin, load, moved, pointer, store, workspace
 from fastsce.backends.cpu.parts import JOB_BYTES, leave, work_off
-from fastsce.backends.cpu.plan import Job, Line
+from fastsce.backends.cpu.plan import Job, Line, Scale
 from fastsce.backends.cpu.tuning import PIECE
 from fastsce.backends.cpu.vectors import narrow
 
 
 def small_bytes(rows, own):
-    """Of memory: what a part has to know, what threads have to themselves, factors of rows, and their losses."""
-    return JOB_BYTES + own + 64 + 16 * rows
+    """Of memory: what a part has to know, what threads have to themselves, rows' losses, and a 1."""
+    return JOB_BYTES + own + 64 + 8 * (rows + 1)
 
 
 @kernel
@@ -36,8 +36,7 @@ def small(law, softcap, plan, weight, address, divisor, logits, labels, counts, 
     address: of what does a part; own: bytes of memory that threads have to themselves.
     """
     rows, _ = logits.shape
-    x, scales = view_of(logits), workspace(pointer(memory), JOB_BYTES + own, lse)
-    each = moved(scales, rows)
+    x, each = view_of(logits), workspace(pointer(memory), JOB_BYTES + own, lse)
     if not done:
         g, y = view_of(grad), pointer(labels)
         plain, total = looked_through(x, g, labels, plan.ignore_index, factors_of(counts))
@@ -45,11 +44,9 @@ def small(law, softcap, plan, weight, address, divisor, logits, labels, counts, 
             return None
         if divisor == 0.0:
             divisor = total
-        scale = Line(scales, 0)
-        store(scales, 0, 1.0 / divisor)
-        if counts is not None:
-            scale = Line(scales, 1)
-            scale_rows(scales, rows, 1.0 / divisor, factors_of(counts))
+        one = moved(each, rows)
+        store(one, 0, 1.0)
+        scale = Scale(own_or(one, factors_of(counts)), 1.0 / divisor)
         job = Job(x, Line(y, 1), x, pointer(weight), scale, each, pointer(lse), g, g, law, plan)
         leave(memory, (job, None, softcap))  # few.py asks for numbers in place of the softcap, and reads none of them
         if plan.parts > 1:
@@ -77,10 +74,11 @@ def factors_of(counts):
 
 
 @device
-def scale_rows(scales, rows, quotient, factors):
-    _, own, step = factors
-    for i in range(rows):
-        store(scales, i, quotient * own[i * step])
+def own_or(one, factors):
+    """What rows count by themselves."""
+    if factors is None:
+        return Line(one, 0)
+    return Line(factors[1], factors[2])
 
 
 @device
