@@ -300,7 +300,7 @@ def small_call(spec, dtype, shape, gradient):
         kernel, plan, scratch = planned(1, weights)
         form, chosen = choice(kernel, dtype, classes, write, spec)
         rest = (plain, chosen, plan._replace(parts=2), memory)
-        args = (wide, NO_LABELS, alike, numbers, numbers, numbers, wide, wide, *rest)
+        args = (wide, NO_LABELS, alike, (numbers, 1.0), numbers, numbers, wide, wide, *rest)
         return plan, scratch, kernel.entry(form, args)(*args)
 
     @cache

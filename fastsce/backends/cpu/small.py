@@ -78,7 +78,8 @@ def own_or(one, factors):
     """What rows count by themselves."""
     if factors is None:
         return Line(one, 0)
-    return Line(factors[1], factors[2])
+    _, own, step = factors
+    return Line(own, step)
 
 
 @device
