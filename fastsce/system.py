@@ -105,8 +105,9 @@ def warmup(
 ) -> None:
     """Compile the kernels into the cache, by small calls of the public functions, so that no later call waits for them.
 
-    Of few classes (up to 16, 8 of float64, and half as many without AVX-512) plain calls have a kernel for each number
-    of them, and for each of loss, gradient and Hessian, which takes a second: of these only those named are compiled.
+    Of few classes (up to 16, 8 of float64, and half as many without AVX-512) calls with labels have a kernel for each
+    number of them, without options and with any but a softcap, and for each of loss, gradient and Hessian, which takes
+    a second: of these only those named are compiled.
 
     Parameters
     ----------
@@ -175,16 +176,20 @@ def calls(dtype: np.dtype, classes: Iterable[int], backend: str | None) -> Itera
         yield f"{layout}, softmax", partial(softmax, x, **on)
         yield f"{layout}, log_softmax", partial(log_softmax, x, **on)
         yield f"{layout}, softmax_vjp", partial(softmax_vjp, x, x, **on)
-    yield "weights", partial(loss_and_gradient, x, labels, weight=np.ones(shape[axis]), **on)
+    weights = {"weight": np.ones(shape[axis]), "sample_weight": np.ones(labels.size)}
+    for name, value in weights.items():
+        yield name, partial(loss_and_gradient, x, labels, **{name: value}, **on)
     for count in classes:
-        some = np.zeros((64, count), dtype)
-        yield f"classes: {count}", partial(loss_and_gradient, some, labels[:64], backend=backend)
-        yield f"classes: {count}, Hessian", partial(cross_entropy_grad_and_hess, some, labels[:64], backend=backend)
-    few = partial(
+        few = np.zeros((64, count), dtype), labels[:64]
+        for name, options in {"": {}, ", options": {"label_smoothing": 0.1}}.items():
+            yield f"classes: {count}{name}", partial(loss_and_gradient, *few, backend=backend, **options)
+            hessian = partial(cross_entropy_grad_and_hess, *few, backend=backend, **options)
+            yield f"classes: {count}{name}, Hessian", hessian
+    short = partial(
         loss_and_gradient, np.zeros((4, 17), dtype), labels[:4], backend=None if backend == "cpu" else backend
     )
     for options in ({}, {"weight": np.ones(17)}, {"softcap": 30.0}, {"weight": np.ones(17), "softcap": 30.0}):
-        yield ", ".join(["few rows", *options]), partial(few, **options)  # which go the short way if none is named
+        yield ", ".join(["few rows", *options]), partial(short, **options)  # which go the short way if none is named
     flat = np.zeros(4096, dtype)
     yield "binary", partial(binary_cross_entropy_value_and_grad, flat, flat, backend=backend)
     yield "binary, Hessian", partial(binary_cross_entropy_grad_and_hess, flat, flat, backend=backend)

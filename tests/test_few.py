@@ -182,31 +182,84 @@ def test_no_losses_that_are_summed_are_written(monkeypatch):
     np.testing.assert_allclose(total, losses.sum(), rtol=1e-14)
 
 
-PLAIN = {
+OPTIONS = {
     "labels": {},
     "weights of samples": {"sample_weight": np.linspace(0, 1, 40)},
     "a label to leave out": {"ignore_index": 1},
     "a sum": {"reduction": "sum"},
-}
-NOT_PLAIN = {
     "weights": {"weight": np.ones(5)},
     "smoothing": {"label_smoothing": 0.1},
     "smoothing that leaves 1 − ε at 1": {"label_smoothing": 1e-17},
     "z-loss": {"z_loss": 1e-4},
-    "softcap": {"softcap": 30.0},
     "scale": {"logit_scale": 0.5},
+    "softcap": {"softcap": 30.0},
 }
 
 
 @pytest.mark.parametrize("backend", ["cpu", None])
-@pytest.mark.parametrize("name", PLAIN | NOT_PLAIN)
+@pytest.mark.parametrize("name", OPTIONS)
 def test_which_options(name, backend, chosen):
     x, y = logits((40, 5)), labels(40, 5)
-    fastsce.cross_entropy_value_and_grad(x, y, backend=backend, **(PLAIN | NOT_PLAIN)[name])
-    if name in PLAIN:
-        assert kernels(chosen) == {few.few}
-    else:
-        assert kernels(chosen) == {cpu.columns.columns}
+    fastsce.cross_entropy_value_and_grad(x, y, backend=backend, **OPTIONS[name])
+    assert kernels(chosen) == {cpu.columns.columns if name == "softcap" else few.few}
+
+
+def weights_of(c, last=0.4):
+    return np.append(np.linspace(0.5, 2, c - 1), last)
+
+
+SOME = {
+    "weights": lambda n, c: {"weight": weights_of(c)},
+    "a weight of 0": lambda n, c: {"weight": weights_of(c, 0.0)},
+    "an infinite weight": lambda n, c: {"weight": weights_of(c, np.inf), "label_smoothing": 0.1, "reduction": "none"},
+    "smoothing": lambda n, c: {"label_smoothing": 0.3},
+    "scale": lambda n, c: {"logit_scale": 1.7},
+    "a huge scale": lambda n, c: {"logit_scale": 1e30, "reduction": "none"},
+    "z-loss": lambda n, c: {"z_loss": 0.02, "reduction": "none"},
+    "all": lambda n, c: {
+        "weight": weights_of(c),
+        "sample_weight": np.linspace(0, 2, n),
+        "label_smoothing": 0.1,
+        "z_loss": 1e-3,
+        "logit_scale": 0.7,
+    },
+}
+
+
+@pytest.mark.parametrize("name", SOME)
+@pytest.mark.parametrize("n", [SHEET + 1, 3 * TALL_SHEET + 7])
+@pytest.mark.parametrize(
+    ("dtype", "c"), [("float32", 2), ("float32", 5), ("float32", 10), ("float64", 3), ("float16", 3)]
+)
+def test_options(dtype, c, n, name, by_columns, chosen):
+    """As by columns, to what the order of their sums allows; NaN and infinity in the same places."""
+    if c * max(4, DTYPES[dtype].itemsize) > FEW_BYTES:
+        pytest.skip("too many classes for the registers there are")
+    x, y = batch(n, c, dtype)
+    options = SOME[name](n, c)
+    expected = by_columns(fastsce.cross_entropy_value_and_grad, x, y, backend="cpu", **options)
+    chosen.clear()
+    out, memory = between_canaries(np.zeros_like(x), 3)
+    found = fastsce.cross_entropy_value_and_grad(x, y, out=out, backend="cpu", **options)
+    close(found, expected, dtype)
+    short = fastsce.cross_entropy_value_and_grad(x, y, **options)
+    assert all(map(alike, short[1:], found[1:]))
+    if name != "z-loss" and name != "all":
+        other, others_memory = between_canaries(x, 3)
+        curved = by_columns(fastsce.cross_entropy_grad_and_hess, x, y, backend="cpu", **options)
+        close(fastsce.cross_entropy_grad_and_hess(x, y, out=(out, other), backend="cpu", **options), curved, dtype)
+        other.view(np.uint8)[...] = CANARY
+        assert (others_memory == CANARY).all()
+    assert few.few in kernels(chosen)
+    out.view(np.uint8)[...] = CANARY
+    assert (memory == CANARY).all()
+
+
+def close(found, expected, dtype):
+    eps = {"float64": 1e-14, "float32": 4e-6, "float16": 2e-3}[dtype]
+    for one, other in zip(found, expected):
+        one, other = np.asarray(one, np.float64), np.asarray(other, np.float64)
+        np.testing.assert_allclose(one, other, rtol=eps, atol=eps * 1e-2)
 
 
 def test_which_arrays(chosen):

@@ -117,7 +117,7 @@ def run(spec, logits, target, weight, row_scale, loss, lse, grad, hess, *, write
     law = law_of(spec, classes, target is None, dtype)
     if weight is not None:
         law, w = weighted(law, weight, dtype)
-    elif soft or law.off > 0.0:
+    elif soft or not optionless(law, False):
         w = ones(classes, dtype)
     else:  # nobody reads it
         w = nothing(dtype, 1)
@@ -135,8 +135,8 @@ def run(spec, logits, target, weight, row_scale, loss, lse, grad, hess, *, write
         stream = large and aligned
         if side_by_side and write == GRADIENT:
             stream = stream and classes * x.itemsize >= STREAM_ROW_BYTES
-        plain = optionless(spec, law, soft, saved, weight is not None, target is None)
-        plain = plain and side_by_side and all(map(adjoins, given))
+        simple = not (soft or saved or spec.softcap is not None or target is None)
+        simple = simple and side_by_side and all(map(adjoins, given))
         kernel, plan, scratch = plan_of(
             x.shape,
             dtype.itemsize,
@@ -145,7 +145,7 @@ def run(spec, logits, target, weight, row_scale, loss, lse, grad, hess, *, write
             side_by_side or all(contiguous(a) or a.strides[1] == a.itemsize for a in given),
             thread_count(),
             parts_of(x.nbytes, sums.size),
-            plain,
+            simple,
             summed and sums.size == lse.size,
             soft or spec.softcap is not None,
             line_shared(g),
@@ -159,7 +159,8 @@ def run(spec, logits, target, weight, row_scale, loss, lse, grad, hess, *, write
         )
         if plan.summed:
             losses = np.empty(-(-sums.size // PIECE))
-        form, chosen = choice(kernel, x.dtype, classes, write, spec, q.dtype.char if soft else "")
+        plain = optionless(law, weight is not None)
+        form, chosen = choice(kernel, x.dtype, classes, write, spec, plain, q.dtype.char if soft else "")
         args = (
             x,
             NO_LABELS if target is None else q if soft else labels,
@@ -186,7 +187,7 @@ def plan_of(
     either,
     workers,
     parts,
-    plain,
+    simple,
     summed,
     apart,
     line,
@@ -202,7 +203,7 @@ def plan_of(
     """The kernel for a block of rows, its plan, and the bytes of memory that each thread needs to itself."""
     a, b, classes = shape
     given = (saved, stream, weighted, untargeted, ignored)
-    if plain and a == 1 and 2 <= classes <= FEW_BYTES // itemsize:
+    if simple and a == 1 and 2 <= classes <= FEW_BYTES // itemsize:
         pieces = -(-b // PIECE)
         summed = summed and pieces >= 4 * workers  # a part has whole pieces
         parts = min(parts, pieces) if summed else parts
@@ -235,16 +236,16 @@ def plan_of(
     return rows.rows, plan, room.scratch_bytes(classes, plan)
 
 
-def choice(kernel, dtype, classes, write, spec, soft=""):
+def choice(kernel, dtype, classes, write, spec, plain, soft=""):
     """From which the types of arguments follow, and what chooses code: `known` of few.py, or the softcap."""
     if kernel is few.few:
-        return (dtype.char, classes, write), ((0,) * classes, (0,) * write)
+        return (dtype.char, classes, write, plain), ((0,) * classes, (0,) * write, None if plain else True)
     return (dtype.char, soft, spec.softcap is None), spec.softcap
 
 
-def optionless(spec, law, soft, saved=False, weighted=False, untargeted=False):
-    """Whether there are labels, and no option is on that changes what a row is."""
-    return not soft and spec.softcap is None and is_plain(law, Plan(1, NOTHING, saved, False, weighted, untargeted, 0))
+def optionless(law, weighted):
+    """Whether nothing but a softcap may be on that changes what a row with a label is."""
+    return is_plain(law, Plan(1, NOTHING, False, False, weighted, False, 0))
 
 
 def line_shared(grad):
@@ -284,11 +285,11 @@ def small_call(spec, dtype, shape, gradient):
     if size >= STREAM_BYTES or rows > ALONE:  # from so many on, threads look through labels
         return None
     plain, write = law_of(spec, classes, False, dtype), GRADIENT if gradient else NOTHING
-    alike = ones(classes, dtype) if plain.off > 0.0 else nothing(dtype, 1)
+    alike = nothing(dtype, 1) if optionless(plain, False) else ones(classes, dtype)
 
     def planned(parts, weights):
         given = (write, False, False, False, False, weights, False, spec.ignore_index)
-        how = (parts, parts, optionless(spec, plain, False, False, weights), False, spec.softcap is not None, 0)
+        how = (parts, parts, spec.softcap is None, False, spec.softcap is not None, 0)
         return plan_of((1, rows, classes), dtype.itemsize, True, True, True, *how, *given)
 
     numbers, wide, memory = np.empty(1), np.empty((1, 1, 1), dtype), np.empty(JOB_BYTES, np.uint8)
@@ -298,7 +299,7 @@ def small_call(spec, dtype, shape, gradient):
     def alone(weights):
         """The plan, the memory that a thread needs, and where the code is, which the kernel says."""
         kernel, plan, scratch = planned(1, weights)
-        form, chosen = choice(kernel, dtype, classes, write, spec)
+        form, chosen = choice(kernel, dtype, classes, write, spec, optionless(plain, weights))
         rest = (plain, chosen, plan._replace(parts=2), memory)
         args = (wide, NO_LABELS, alike, (numbers, 1.0), numbers, numbers, wide, wide, *rest)
         return plan, scratch, kernel.entry(form, args)(*args)

@@ -59,13 +59,15 @@ def values(line, i, n, fill, lanes):
 
 
 @device
-def scales(row_scale, i, n, like):
-    """What rows are multiplied by, in the precision of `like` too, and the power of two for their terms."""
+def scales(row_scale, i, n, like, law):
+    """What rows' gradients are multiplied by, logit_scale included, in the precision of `like` too, and the power of
+    two for their terms.
+    """
     if row_scale.rows.step == 0:
-        scale = load(row_scale.rows.data, 0, 0) * row_scale.factor
+        scale = load(row_scale.rows.data, 0, 0) * row_scale.factor * law.scale
         down = narrow(scale, like)
         return splat(scale, like), splat(down, like), splat(narrow(maths.carried(down), like), like)
-    scale = values(row_scale.rows, i, n, 0.0, like) * row_scale.factor
+    scale = values(row_scale.rows, i, n, 0.0, like) * row_scale.factor * law.scale
     down = narrow(scale, like)
     return scale, down, maths.carried(down)
 
@@ -96,7 +98,7 @@ def labels_at(labels, i, n, classes, plan, lanes):
 
 @device
 def row_scales(i, n, job):
-    """The same, logit_scale included."""
+    """The same, in float64 only."""
     return values(job.row_scale.rows, i, n, 0.0, lane_numbers(LANES)) * job.row_scale.factor * job.law.scale
 
 

@@ -1,4 +1,4 @@
-"""Rows of few classes that adjoin, with labels and no options: a sheet of them at a time, from logits to gradient.
+"""Rows of few classes that adjoin, with labels: a sheet of them at a time, from logits to gradient.
 
 How many classes there are is known when this is compiled, for each number of them anew: no loop goes over them, and
 what is worked out stays in registers.
@@ -32,6 +32,7 @@ from fastsce.backends.cpu.sheets import (
     sheet_rows,
     spread,
     sum_of_others,
+    weights_at,
 )
 from fastsce.backends.cpu.terms import term_of
 from fastsce.backends.cpu.tuning import LANES, PIECE, ROWS_AHEAD, TALL_SHEET
@@ -53,8 +54,8 @@ def desk_bytes(numbers, itemsize):
 def few(logits, target, weight, row_scale, loss, lse, grad, hess, law, known, plan, memory):
     """Each part takes an equal share of the sheets; arguments as for `rows.rows`, but `known`: a tuple of as many
     numbers as there are classes, and one of as many as there are results for each class, of which nothing but the
-    lengths counts. There is one block. If the losses are to be summed, `loss` gets the sum of each PIECE of them,
-    multiplied by what `row_scale` has for each row.
+    lengths counts; and None where there are no options. There is one block. If the losses are to be summed, `loss`
+    gets the sum of each PIECE of them, multiplied by what `row_scale` has for each row.
     """
     job = job_of(logits, target, weight, row_scale, loss, lse, grad, hess, law, plan)
     return hand_out(share, plan.parts, memory, (job, None, known))
@@ -63,38 +64,38 @@ def few(logits, target, weight, row_scale, loss, lse, grad, hess, law, known, pl
 @device
 def share(part, scratch, job, soft, known):
     """Whole sheets, or whole pieces of losses that are to be summed."""
-    job, rows, unit = plain(job), job.logits.shape[1], PIECE if job.plan.summed else sheet_rows(known[0])
+    classes, results, options = known
+    rows, unit = job.logits.shape[1], PIECE if job.plan.summed else sheet_rows(classes)
     units = -(-rows // unit)
     start, stop = part * units // job.plan.parts * unit, min((part + 1) * units // job.plan.parts * unit, rows)
     for i in range(start, stop, PIECE):
-        total = work_through(i, min(i + PIECE, stop), scratch, job, known)
+        total = work_through(i, min(i + PIECE, stop), scratch, job, classes, results, options)
         if job.plan.summed:
             store(job.loss, i // PIECE, total)
 
 
 @device
-def work_through(start, stop, scratch, job, known):
+def work_through(start, stop, scratch, job, classes, results, options):
     """Rows, and the sum of their losses, as `labels.add_up` has it."""
-    classes, results = known
     count, tall, losses = len(classes), sheet_rows(classes), splat(0.0, LANES)
     for i in range(start, stop, tall):
         there = moved(job.logits.data, i * count), moved(job.grad.data, i * count), moved(job.hess.data, i * count)
         if i + tall <= stop:
             ask_ahead(there, i, job, classes, results)
-            losses = added(losses, work_on(i, tall, there, job, classes, results))
+            losses = added(losses, work_on(i, tall, there, job, classes, results, options))
         else:
-            losses = added(losses, work_on_last(i, stop - i, there, scratch, job, classes, results))
+            losses = added(losses, work_on_last(i, stop - i, there, scratch, job, classes, results, options))
     return sum_of(losses)
 
 
 @device
-def work_on_last(i, n, there, scratch, job, classes, results):
+def work_on_last(i, n, there, scratch, job, classes, results, options):
     """Rows that fill no sheet, at a desk."""
     size, desk = n * len(classes), desk_bytes(sheet_rows(classes) * len(classes), job.logits.item)
     x, g, h = there
     here = spare(scratch, 0, x), spare(scratch, desk, x), spare(scratch, 2 * desk, x)
     copy(x, here[0], size)
-    losses = work_on(i, n, here, job, classes, results)
+    losses = work_on(i, n, here, job, classes, results, options)
     if len(results) > 0:
         copy(here[1], g, size)
     if len(results) > 1:
@@ -120,14 +121,14 @@ def ask_ahead(there, i, job, classes, results):
 
 
 @device
-def work_on(i, n, there, job, classes, results):
+def work_on(i, n, there, job, classes, results, options):
     """A sheet, of which n rows are there, from row i on; the others are as if ignored. Returns their losses.
 
     Nothing branches from logits to results but where rows are ignored, or they would not stay in registers.
     """
-    (x_at, g_at, h_at), law, rows = there, job.law, row_numbers(classes)
+    (x_at, g_at, h_at), law, rows = there, law_of(job, options), row_numbers(classes)
     y = labels_at(job.labels, i, n, len(classes), job.plan, rows)
-    scale, down, power = scales(job.row_scale, i, n, narrow(rows, load(x_at, 0, 0)))
+    scale, down, power = scales(job.row_scale, i, n, narrow(rows, load(x_at, 0, 0)), law)
     ignored = y == IGNORED
     scale, down = maths.where(ignored, 0.0, scale), maths.where(ignored, 0.0, down)
     x = maths.where(spread(ignored, classes), 0.0, sheet_at(x_at, classes))  # nobody is to see what is there
@@ -139,19 +140,67 @@ def work_on(i, n, there, job, classes, results):
     is_top = x == spread(x_top, classes)
     rest, ties = sum_of_others(maths.where(is_top, 0.0, e), classes), widen(how_many(is_top, m, classes))
 
-    lse, loss, p_top, p_top_minus_1, to_p = plain_row(x_top, x_y, m, at, power, rest, ties, law)
-    push, (a, b) = plain_factors(scale, down, x_top, x_y, p_top_minus_1, to_p)
+    row = x_top, x_y, m, at, rest, ties, scale
+    if options is None:
+        lse, loss, factors, (to_p, curve, bend) = plain_results(row, power, down, law)
+    else:
+        lse, loss, factors, (to_p, curve, bend) = results_with_options(x, is_label, row, job.weight, law, classes)
     if first(ignored) < sheet_rows(classes):
         lse, loss = maths.where(ignored, 0.0, lse), maths.where(ignored, 0.0, loss)
     store_part(job.lse, i, n, lse)
     if len(results) > 0:
-        here = spread(a, classes), spread(b, classes)
-        leave_sheet(g_at, gradient(e, is_label, here, spread(push, classes)), classes)
+        if options is None:
+            push, a, b = factors
+            g = gradient(e, is_label, (spread(a, classes), spread(b, classes)), spread(push, classes))
+        else:
+            push, pull, special = factors
+            w = weights_at(job.weight, x, classes)
+            g = maths.class_gradient(e, spread(push, classes), w, spread(pull, classes))
+            g = maths.where(spread(ignored, classes), 0.0, g)  # a weight may be ∞
+            g = maths.where(is_label, spread(special, classes), g)
+        leave_sheet(g_at, g, classes)
     if len(results) > 1:
-        bend = narrow(scale * maths.top_curvature(p_top, p_top_minus_1), m)
-        curved = maths.curvature(e * spread(narrow(to_p, m), classes)) * spread(down, classes)
+        curved = maths.curvature(e * spread(to_p, classes)) * spread(curve, classes)
         leave_sheet(h_at, maths.where(is_top, spread(bend, classes), curved), classes)
     if job.plan.summed:
         return maths.where(ignored, 0.0, loss * values(job.row_scale.rows, i, n, 0.0, rows))
     store_part(job.loss, i, n, loss)
     return loss
+
+
+@device
+def law_of(job, options):
+    if options is None:
+        job = plain(job)
+    return job.law
+
+
+@device
+def plain_results(row, power, down, law):
+    """lse, loss, what makes terms the gradient, and what makes them the Hessian."""
+    x_top, x_y, m, at, rest, ties, scale = row
+    lse, loss, p_top, p_top_minus_1, to_p = plain_row(x_top, x_y, m, at, power, rest, ties, law)
+    push, (a, b) = plain_factors(scale, down, x_top, x_y, p_top_minus_1, to_p)
+    bend = narrow(scale * maths.top_curvature(p_top, p_top_minus_1), m)
+    return lse, loss, (push, a, b), (narrow(to_p, m), down, bend)
+
+
+@device
+def results_with_options(x, is_label, row, weight, law, classes):
+    """The same for any law but one with a softcap."""
+    x_top, x_y, m, at, rest, ties, scale = row
+    w, total, off = weights_at(weight, x, classes), splat(law.total, m), splat(law.off, m)
+    below = frame.exponent(x, spread(at.rate, classes), spread(at.rate * m, classes), law.inner, None)
+    distance = frame.distance_to(m, at, -sum_of_others(maths.share(w, below), classes), total, law)
+    distance = maths.where(off == 0.0, 0.0, distance)  # of a row of −∞, or of what is not asked for
+    unit, z_top, z_y = frame.inverse(widen(x_top), at, law), maths.logit(x_top, law, None), maths.logit(x_y, law, None)
+    log_s, p_top, p_top_minus_1, to_p = maths.row_sums(unit, rest, ties, m)
+    p, p_minus_1 = maths.label_chance(z_top - z_y, p_top, p_top_minus_1, m)
+    w_y, lse = widen(chosen(w, is_label, classes)), z_top + log_s
+    q, mass, others, distance = maths.label_terms(law, w_y, z_top - z_y, distance)
+    push, pull = maths.row_factor(scale, mass, lse, law.z_loss, to_p), scale * off
+    special = scale * maths.place_gradient(mass, q, others, lse, law.z_loss, p, p_minus_1)
+    curve = scale * mass * law.scale
+    bend = narrow(curve * maths.top_curvature(p_top, p_top_minus_1), m)
+    loss = maths.row_loss(mass, log_s, distance, lse, law.z_loss)
+    return lse, loss, (narrow(push, m), narrow(pull, m), narrow(special, m)), (narrow(to_p, m), narrow(curve, m), bend)

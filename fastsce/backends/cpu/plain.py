@@ -48,7 +48,7 @@ def plain_strip(i, n, lane, x, e, moving, job):
     ignored = y == IGNORED
     x_top, x_y = largest_and_label(x, lane, width, classes, y)
     m = maths.where(x_top == -np.inf, 0.0, x_top)  # −∞ − (−∞) would be NaN
-    scale, down, power = scales(job.row_scale, i, n, m)
+    scale, down, power = scales(job.row_scale, i, n, m, law)
     scale, down = maths.where(ignored, 0.0, scale), maths.where(ignored, 0.0, down)
     about = frame.about(m, power, law)
     rest, ties, moving = terms(x, e, lane, width, classes, x_top, about, moving, job, None)

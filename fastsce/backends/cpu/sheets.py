@@ -25,7 +25,7 @@ from fastsce.backends.cpu.transpose import (
     rows_of_lines,
 )
 from fastsce.backends.cpu.tuning import SHEET, TALL, TALL_SHEET
-from fastsce.backends.cpu.vectors import I8, I32, I64, INTEGER, Vector, call, cast_value, shuffle
+from fastsce.backends.cpu.vectors import I8, I32, I64, INTEGER, Vector, call, cast_value, shuffle, splat_value
 
 
 def rows_of(classes):
@@ -128,6 +128,20 @@ def spread(typing, v, classes):
         return shuffle(b, args[0], args[0], list(range(v.lanes)) * (result.lanes // v.lanes))
 
     return result(v, classes), build
+
+
+@intrinsic
+def weights_at(typing, p, sheet, classes):
+    """p[class], for every row."""
+
+    def build(context, b, signature, args):
+        lines = []
+        for i in range(classes.count):
+            number = b.load(moved_by(b, args[0], I64(i * size_of(p))))
+            lines.append(splat_value(b, Vector(sheet.dtype, rows_of(classes)), number))
+        return end_to_end(b, lines)
+
+    return sheet(p, sheet, classes), build
 
 
 @intrinsic
