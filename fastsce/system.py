@@ -181,14 +181,15 @@ def calls(dtype: np.dtype, classes: Iterable[int], backend: str | None) -> Itera
         yield name, partial(loss_and_gradient, x, labels, **{name: value}, **on)
     for count in classes:
         few = np.zeros((64, count), dtype), labels[:64]
-        for name, options in {"": {}, ", options": {"label_smoothing": 0.1}}.items():
-            yield f"classes: {count}{name}", partial(loss_and_gradient, *few, backend=backend, **options)
-            hessian = partial(cross_entropy_grad_and_hess, *few, backend=backend, **options)
-            yield f"classes: {count}{name}, Hessian", hessian
+        for name, smoothing in {"": 0.0, ", options": 0.1}.items():
+            how: dict[str, Any] = {"label_smoothing": smoothing, "backend": backend}
+            yield f"classes: {count}{name}", partial(loss_and_gradient, *few, **how)
+            yield f"classes: {count}{name}, Hessian", partial(cross_entropy_grad_and_hess, *few, **how)
     short = partial(
         loss_and_gradient, np.zeros((4, 17), dtype), labels[:4], backend=None if backend == "cpu" else backend
     )
-    for options in ({}, {"weight": np.ones(17)}, {"softcap": 30.0}, {"weight": np.ones(17), "softcap": 30.0}):
+    several: tuple[dict[str, Any], ...] = {}, {"weight": np.ones(17)}, {"softcap": 30.0}
+    for options in (*several, several[1] | several[2]):
         yield ", ".join(["few rows", *options]), partial(short, **options)  # which go the short way if none is named
     flat = np.zeros(4096, dtype)
     yield "binary", partial(binary_cross_entropy_value_and_grad, flat, flat, backend=backend)
