@@ -65,11 +65,9 @@ def scales(row_scale, i, n, like, law):
     """
     if row_scale.rows.step == 0:
         scale = load(row_scale.rows.data, 0, 0) * row_scale.factor * law.scale
-        down = narrow(scale, like)
-        return splat(scale, like), splat(down, like), splat(narrow(maths.carried(down), like), like)
+        return splat(scale, like), splat(narrow(scale, like), like), splat(narrow(maths.carried(scale), like), like)
     scale = values(row_scale.rows, i, n, 0.0, like) * row_scale.factor * law.scale
-    down = narrow(scale, like)
-    return scale, down, maths.carried(down)
+    return scale, narrow(scale, like), narrow(maths.carried(scale), like)
 
 
 @device

@@ -31,6 +31,7 @@ from fastsce.backends.cpu.sheets import (
     sheet_at,
     sheet_rows,
     spread,
+    sum_in_turns,
     sum_of_others,
     weights_at,
 )
@@ -191,7 +192,7 @@ def results_with_options(x, is_label, row, weight, law, classes):
     x_top, x_y, m, at, rest, ties, scale = row
     w, total, off = weights_at(weight, x, classes), splat(law.total, m), splat(law.off, m)
     below = frame.exponent(x, spread(at.rate, classes), spread(at.rate * m, classes), law.inner, None)
-    distance = frame.distance_to(m, at, -sum_of_others(maths.share(w, below), classes), total, law)
+    distance = frame.distance_to(m, at, -widen(sum_in_turns(maths.share(w, below), classes)), total, law)
     distance = maths.where(off == 0.0, 0.0, distance)  # of a row of −∞, or of what is not asked for
     unit, z_top, z_y = frame.inverse(widen(x_top), at, law), maths.logit(x_top, law, None), maths.logit(x_y, law, None)
     log_s, p_top, p_top_minus_1, to_p = maths.row_sums(unit, rest, ties, m)
