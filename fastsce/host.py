@@ -93,7 +93,9 @@ def scale(upstream, normaliser, sample_weight):
 
 def scaled(factors):
     """Of a Scale, both in one: a number, or an array."""
-    return factors.factor if factors.each is None else factors.factor * factors.each
+    if factors.each is None:
+        return factors.factor
+    return factors.each if factors.factor == 1.0 else factors.factor * factors.each
 
 
 def weigh(losses, sample_weight, labels, ignore_index):

@@ -130,14 +130,16 @@ def test_streamed_results_are_those_of_the_caches(dtype, shape, gap, offset, mon
     memory = np.full(n * (c + gap) + 192, 7, x.dtype)
     start = -memory.ctypes.data % 64 // x.itemsize + 64 + offset
     out = memory[start : start + n * (c + gap)].reshape(n, c + gap)[:, :c]
-    given = {"weight": rng("weight").uniform(0.1, 2, c)}  # so that each row is a run of its own
-    kept = memory.copy()
+    given = {"weight": rng("weight").uniform(0.1, 2, c), "backend": "cpu"}  # so that each row is a run of its own
+    kept, hess = memory.copy(), np.empty_like(x)
     found = {}
     for limit in (1 << 40, 0):
         monkeypatch.setattr("fastsce.backends.cpu.STREAM_BYTES", limit)
         memory[...] = kept
-        loss = fastsce.binary_cross_entropy_value_and_grad(x, target, out=out, backend="cpu", **given).loss
-        found[limit] = out.tobytes(), float(loss)
+        loss = fastsce.binary_cross_entropy_value_and_grad(x, target, out=out, reduction="none", **given).loss
+        found[limit] = [out.tobytes(), loss.tobytes()]
+        fastsce.binary_cross_entropy_grad_and_hess(x, target, out=(out, hess), **given)
+        found[limit] += [out.tobytes(), hess.tobytes()]
         out[...] = 7
         assert memory.tobytes() == kept.tobytes()
     assert found[0] == found[1 << 40]

@@ -256,6 +256,26 @@ def test_the_bits_of_columns_with_options(dtype, c, n, name, by_columns, chosen)
     assert (memory == CANARY).all()
 
 
+@pytest.mark.parametrize("backend", ["cpu", None])
+@pytest.mark.parametrize("kind", ["weight", "sample_weight", "both"])
+def test_weights_and_a_label_to_leave_out(kind, backend):
+    """What the mean divides by; and of a row to leave out nothing is left, whatever its class or itself counts."""
+    x, y = logits((300, 5)), labels(300, 5)
+    given = {"weight": weights_of(5), "sample_weight": np.where(y == 1, np.inf, np.linspace(1, 2, 300))}
+    given = given if kind == "both" else {kind: given[kind]}
+    found = fastsce.cross_entropy_value_and_grad(x, y, ignore_index=1, backend=backend, **given)
+    true = fastsce.cross_entropy_value_and_grad(x, y, ignore_index=1, backend="reference", **given)
+    np.testing.assert_allclose(found.loss, true.loss, rtol=1e-6)
+    np.testing.assert_allclose(found.grad, true.grad, rtol=1e-4, atol=1e-8)
+
+
+@pytest.mark.parametrize("c", [3, 40, 300])
+def test_the_hessian_of_a_row_to_leave_out_is_0(c):
+    x, y = logits((40, c)), labels(40, c, ignored=True)
+    curved = fastsce.cross_entropy_grad_and_hess(x, y, weight=weights_of(c, np.inf), reduction="sum", backend="cpu")
+    assert not curved.hess[y == -100].any() and not curved.grad[y == -100].any()
+
+
 def test_which_arrays(chosen):
     x, y = logits((40, 5)), labels(40, 5)
     wide = np.zeros((40, 9), np.float32)

@@ -66,7 +66,7 @@ def scales(row_scale, i, n, like, law):
     if row_scale.rows.step == 0:
         scale = load(row_scale.rows.data, 0, 0) * row_scale.factor * law.scale
         return splat(scale, like), splat(narrow(scale, like), like), splat(narrow(maths.carried(scale), like), like)
-    scale = values(row_scale.rows, i, n, 0.0, like) * row_scale.factor * law.scale
+    scale = row_scales(row_scale, i, n, like, law)
     return scale, narrow(scale, like), narrow(maths.carried(scale), like)
 
 
@@ -77,7 +77,7 @@ def begin(i, n, lane, facts, job):
     Labels are read once and checked again, for the caller's memory may have changed since the scan.
     """
     y = labels_at(job.labels, i, n, job.logits.shape[2], job.plan, lane_numbers(LANES))
-    power = maths.carried(row_scales(i, n, job))
+    power = maths.carried(row_scales(job.row_scale, i, n, lane_numbers(LANES), job.law))
     store(facts.places, PLACE + lane, y)
     store(facts.numbers, POWER + lane, narrow(power, load(facts.numbers, 0, 0)))
     return y
@@ -95,9 +95,9 @@ def labels_at(labels, i, n, classes, plan, lanes):
 
 
 @device
-def row_scales(i, n, job):
+def row_scales(row_scale, i, n, like, law):
     """The same, in float64 only."""
-    return values(job.row_scale.rows, i, n, 0.0, lane_numbers(LANES)) * job.row_scale.factor * job.law.scale
+    return values(row_scale.rows, i, n, 0.0, like) * row_scale.factor * law.scale
 
 
 @device
@@ -169,7 +169,7 @@ def settle_lanes(i, n, lane, facts, job, soft, softcap):
     if soft is not None or law.off > 0.0:
         mass, distance = load(facts.sums, MASS + lane, LANES), load(facts.sums, DISTANCE + lane, LANES)
     ignored = place == IGNORED
-    scale = maths.where(ignored, 0.0, row_scales(i, n, job))
+    scale = maths.where(ignored, 0.0, row_scales(job.row_scale, i, n, place, law))
     w_k = splat(narrow(1.0, load(facts.numbers, 0, 0)), LANES)
     if plan.weighted or soft is not None:
         w_k = gather(job.weight, maths.where(place < 0, 0, place))
@@ -215,7 +215,14 @@ def settle_lanes(i, n, lane, facts, job, soft, softcap):
     store(facts.numbers, PULL + lane, narrow(pull, m))
     store(facts.numbers, SPECIAL + lane, special)
     if plan.write == HESSIAN:
-        curve = scale * mass * law.scale
+        curve, bend = curves(scale, mass, ignored, p_top, p_top_minus_1, law)
         store(facts.numbers, TO_P + lane, narrow(to_p, m))
         store(facts.numbers, CURVE + lane, narrow(curve, m))
-        store(facts.numbers, BEND + lane, narrow(curve * maths.top_curvature(p_top, p_top_minus_1), m))
+        store(facts.numbers, BEND + lane, narrow(bend, m))
+
+
+@device
+def curves(scale, mass, ignored, p_top, p_top_minus_1, law):
+    """What p·(1 − p) is multiplied by, and its product where p is that of the largest logit."""
+    curve = maths.where(ignored, 0.0, scale * mass * law.scale)  # a weight may be ∞
+    return curve, curve * maths.top_curvature(p_top, p_top_minus_1)

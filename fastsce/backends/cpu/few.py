@@ -10,7 +10,7 @@ import numpy as np
 
 from fastsce import frame, maths
 from fastsce.backends.cpu.ahead import ask_for_group
-from fastsce.backends.cpu.coefficients import labels_at, plain, scales, values
+from fastsce.backends.cpu.coefficients import curves, labels_at, plain, scales, values
 from fastsce.backends.cpu.jit import device, kernel
 from fastsce.backends.cpu.memory import load, moved, spare, store
 from fastsce.backends.cpu.partial import store_part
@@ -141,7 +141,7 @@ def work_on(i, n, there, job, classes, results, options):
     is_top = x == spread(x_top, classes)
     rest, ties = sum_of_others(maths.where(is_top, 0.0, e), classes), widen(how_many(is_top, m, classes))
 
-    row = x_top, x_y, m, at, rest, ties, scale
+    row = x_top, x_y, m, at, rest, ties, scale, ignored
     if options is None:
         lse, loss, factors, (to_p, curve, bend) = plain_results(row, power, down, law)
     else:
@@ -179,7 +179,7 @@ def law_of(job, options):
 @device
 def plain_results(row, power, down, law):
     """lse, loss, what makes terms the gradient, and what makes them the Hessian."""
-    x_top, x_y, m, at, rest, ties, scale = row
+    x_top, x_y, m, at, rest, ties, scale, _ = row
     lse, loss, p_top, p_top_minus_1, to_p = plain_row(x_top, x_y, m, at, power, rest, ties, law)
     push, (a, b) = plain_factors(scale, down, x_top, x_y, p_top_minus_1, to_p)
     bend = narrow(scale * maths.top_curvature(p_top, p_top_minus_1), m)
@@ -189,7 +189,7 @@ def plain_results(row, power, down, law):
 @device
 def results_with_options(x, is_label, row, weight, law, classes):
     """The same for any law but one with a softcap."""
-    x_top, x_y, m, at, rest, ties, scale = row
+    x_top, x_y, m, at, rest, ties, scale, ignored = row
     w, total, off = weights_at(weight, x, classes), splat(law.total, m), splat(law.off, m)
     below = frame.exponent(x, spread(at.rate, classes), spread(at.rate * m, classes), law.inner, None)
     distance = frame.distance_to(m, at, -widen(sum_in_turns(maths.share(w, below), classes)), total, law)
@@ -201,7 +201,12 @@ def results_with_options(x, is_label, row, weight, law, classes):
     q, mass, others, distance = maths.label_terms(law, w_y, z_top - z_y, distance)
     push, pull = maths.row_factor(scale, mass, lse, law.z_loss, to_p), scale * off
     special = scale * maths.place_gradient(mass, q, others, lse, law.z_loss, p, p_minus_1)
-    curve = scale * mass * law.scale
-    bend = narrow(curve * maths.top_curvature(p_top, p_top_minus_1), m)
+    curve, bend = curves(scale, mass, ignored, p_top, p_top_minus_1, law)
     loss = maths.row_loss(mass, log_s, distance, lse, law.z_loss)
-    return lse, loss, (narrow(push, m), narrow(pull, m), narrow(special, m)), (narrow(to_p, m), narrow(curve, m), bend)
+    factors, curved = (push, pull, special), (to_p, curve, bend)
+    return lse, loss, narrowed(factors, m), narrowed(curved, m)
+
+
+@device
+def narrowed(three, like):
+    return narrow(three[0], like), narrow(three[1], like), narrow(three[2], like)

@@ -46,7 +46,9 @@ def scan_few(labels, classes, ignore_index):
 
 @kernel
 def scan(labels, classes, ignore_index, weight, sample_weight, found, parts, memory):
-    """`found` gets the first bad row and the sum of each piece; weight may be None, or both."""
+    """`found` gets the first bad row and the sum of each piece; each of weight and sample_weight may be None, but
+    for sample_weight beside a weight.
+    """
     job = Labels(pointer(labels), labels.shape[0], classes, ignore_index)
     return hand_out(scan_share, parts, memory, (job, weights_of(weight, sample_weight), pointer(found), parts))
 

@@ -1,4 +1,4 @@
-"""What the kernels are told about a call besides its law; shared by rows.py and columns.py."""
+"""What the kernels are told about a call besides its law; shared by all but those of elementwise.py."""
 
 from __future__ import annotations
 
