@@ -163,9 +163,10 @@ def work_on(i, n, there, job, classes, results, options):
     if len(results) > 1:
         curved = maths.curvature(e * spread(to_p, classes)) * spread(curve, classes)
         leave_sheet(h_at, maths.where(is_top, spread(bend, classes), curved), classes)
-    if job.plan.summed:
-        return maths.where(ignored, 0.0, loss * values(job.row_scale.rows, i, n, 0.0, rows))
-    store_part(job.loss, i, n, loss)
+    if not job.plan.summed:
+        store_part(job.loss, i, n, loss)
+    elif job.row_scale.rows.step != 0:
+        loss = maths.where(ignored, 0.0, loss * values(job.row_scale.rows, i, n, 0.0, rows))
     return loss
 
 
