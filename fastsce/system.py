@@ -105,9 +105,9 @@ def warmup(
 ) -> None:
     """Compile the kernels into the cache, by small calls of the public functions, so that no later call waits for them.
 
-    Of few classes (up to 16, 8 of float64, and half as many without AVX-512) calls with labels have a kernel for each
-    number of them, without options and with any but a softcap, and for each of loss, gradient and Hessian, which takes
-    a second: of these only those named are compiled.
+    Of few classes (up to 16, 8 of float64, and half as many without AVX-512) calls with labels have kernels for each
+    number of them: of loss, gradient and Hessian without options, and of the gradient with any but a softcap, each of
+    which takes a second. Of these only those named are compiled.
 
     Parameters
     ----------
@@ -181,10 +181,9 @@ def calls(dtype: np.dtype, classes: Iterable[int], backend: str | None) -> Itera
         yield name, partial(loss_and_gradient, x, labels, **{name: value}, **on)
     for count in classes:
         few = np.zeros((64, count), dtype), labels[:64]
-        for name, smoothing in {"": 0.0, ", options": 0.1}.items():
-            how: dict[str, Any] = {"label_smoothing": smoothing, "backend": backend}
-            yield f"classes: {count}{name}", partial(loss_and_gradient, *few, **how)
-            yield f"classes: {count}{name}, Hessian", partial(cross_entropy_grad_and_hess, *few, **how)
+        yield f"classes: {count}", partial(loss_and_gradient, *few, backend=backend)
+        yield f"classes: {count}, options", partial(loss_and_gradient, *few, label_smoothing=0.1, backend=backend)
+        yield f"classes: {count}, Hessian", partial(cross_entropy_grad_and_hess, *few, backend=backend)
     short = partial(
         loss_and_gradient, np.zeros((4, 17), dtype), labels[:4], backend=None if backend == "cpu" else backend
     )

@@ -135,7 +135,8 @@ def run(spec, logits, target, weight, row_scale, loss, lse, grad, hess, *, write
         stream = large and aligned
         if side_by_side and write == GRADIENT:
             stream = stream and classes * x.itemsize >= STREAM_ROW_BYTES
-        simple = not (soft or saved or spec.softcap is not None or target is None)
+        plain = optionless(law, weight is not None)
+        simple = not (soft or saved or spec.softcap is not None or target is None) and (plain or write == GRADIENT)
         simple = simple and side_by_side and all(map(adjoins, given))
         kernel, plan, scratch = plan_of(
             x.shape,
@@ -159,7 +160,6 @@ def run(spec, logits, target, weight, row_scale, loss, lse, grad, hess, *, write
         )
         if plan.summed:
             losses = np.empty(-(-sums.size // PIECE))
-        plain = optionless(law, weight is not None)
         form, chosen = choice(kernel, x.dtype, classes, write, spec, plain, q.dtype.char if soft else "")
         args = (
             x,
@@ -289,7 +289,8 @@ def small_call(spec, dtype, shape, gradient):
 
     def planned(parts, weights):
         given = (write, False, False, False, False, weights, False, spec.ignore_index)
-        how = (parts, parts, spec.softcap is None, False, spec.softcap is not None, 0)
+        simple = spec.softcap is None and (gradient or optionless(plain, weights))
+        how = (parts, parts, simple, False, spec.softcap is not None, 0)
         return plan_of((1, rows, classes), dtype.itemsize, True, True, True, *how, *given)
 
     numbers, wide, memory = np.empty(1), np.empty((1, 1, 1), dtype), np.empty(JOB_BYTES, np.uint8)

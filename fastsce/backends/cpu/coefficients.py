@@ -215,14 +215,7 @@ def settle_lanes(i, n, lane, facts, job, soft, softcap):
     store(facts.numbers, PULL + lane, narrow(pull, m))
     store(facts.numbers, SPECIAL + lane, special)
     if plan.write == HESSIAN:
-        curve, bend = curves(scale, mass, ignored, p_top, p_top_minus_1, law)
+        curve = maths.where(ignored, 0.0, scale * mass * law.scale)  # a weight may be ∞
         store(facts.numbers, TO_P + lane, narrow(to_p, m))
         store(facts.numbers, CURVE + lane, narrow(curve, m))
-        store(facts.numbers, BEND + lane, narrow(bend, m))
-
-
-@device
-def curves(scale, mass, ignored, p_top, p_top_minus_1, law):
-    """What p·(1 − p) is multiplied by, and its product where p is that of the largest logit."""
-    curve = maths.where(ignored, 0.0, scale * mass * law.scale)  # a weight may be ∞
-    return curve, curve * maths.top_curvature(p_top, p_top_minus_1)
+        store(facts.numbers, BEND + lane, narrow(curve * maths.top_curvature(p_top, p_top_minus_1), m))

@@ -10,7 +10,7 @@ import numpy as np
 
 from fastsce import frame, maths
 from fastsce.backends.cpu.ahead import ask_for_group
-from fastsce.backends.cpu.coefficients import curves, labels_at, plain, scales, values
+from fastsce.backends.cpu.coefficients import labels_at, plain, scales, values
 from fastsce.backends.cpu.jit import device, kernel
 from fastsce.backends.cpu.memory import load, moved, spare, store
 from fastsce.backends.cpu.partial import store_part
@@ -55,8 +55,8 @@ def desk_bytes(numbers, itemsize):
 def few(logits, target, weight, row_scale, loss, lse, grad, hess, law, known, plan, memory):
     """Each part takes an equal share of the sheets; arguments as for `rows.rows`, but `known`: a tuple of as many
     numbers as there are classes, and one of as many as there are results for each class, of which nothing but the
-    lengths counts; and None where there are no options. There is one block. If the losses are to be summed, `loss`
-    gets the sum of each PIECE of them, multiplied by what `row_scale` has for each row.
+    lengths counts; and None where there are no options: with them there is but a gradient. There is one block. If the
+    losses are to be summed, `loss` gets the sum of each PIECE of them, multiplied by what `row_scale` has for each row.
     """
     job = job_of(logits, target, weight, row_scale, loss, lse, grad, hess, law, plan)
     return hand_out(share, plan.parts, memory, (job, None, known))
@@ -127,7 +127,7 @@ def work_on(i, n, there, job, classes, results, options):
 
     Nothing branches from logits to results but where rows are ignored, or they would not stay in registers.
     """
-    (x_at, g_at, h_at), law, rows = there, law_of(job, options), row_numbers(classes)
+    (x_at, g_at, h_at), law, rows = there, law_for(job, options), row_numbers(classes)
     y = labels_at(job.labels, i, n, len(classes), job.plan, rows)
     scale, down, power = scales(job.row_scale, i, n, narrow(rows, load(x_at, 0, 0)), law)
     ignored = y == IGNORED
@@ -141,28 +141,28 @@ def work_on(i, n, there, job, classes, results, options):
     is_top = x == spread(x_top, classes)
     rest, ties = sum_of_others(maths.where(is_top, 0.0, e), classes), widen(how_many(is_top, m, classes))
 
-    row = x_top, x_y, m, at, rest, ties, scale, ignored
+    row = x_top, x_y, m, at, rest, ties, scale
     if options is None:
-        lse, loss, factors, (to_p, curve, bend) = plain_results(row, power, down, law)
+        lse, loss, p_top, p_top_minus_1, to_p = plain_row(x_top, x_y, m, at, power, rest, ties, law)
+        push, (a, b) = plain_factors(scale, down, x_top, x_y, p_top_minus_1, to_p)
     else:
-        lse, loss, factors, (to_p, curve, bend) = results_with_options(x, is_label, row, job.weight, law, classes)
+        lse, loss, push, pull, special = with_options(x, is_label, row, job.weight, law, classes)
     if first(ignored) < sheet_rows(classes):
         lse, loss = maths.where(ignored, 0.0, lse), maths.where(ignored, 0.0, loss)
     store_part(job.lse, i, n, lse)
-    if len(results) > 0:
-        if options is None:
-            push, a, b = factors
-            g = gradient(e, is_label, (spread(a, classes), spread(b, classes)), spread(push, classes))
-        else:
-            push, pull, special = factors
-            w = weights_at(job.weight, x, classes)
-            g = maths.class_gradient(e, spread(push, classes), w, spread(pull, classes))
-            g = maths.where(spread(ignored, classes), 0.0, g)  # a weight may be ∞
-            g = maths.where(is_label, spread(special, classes), g)
-        leave_sheet(g_at, g, classes)
-    if len(results) > 1:
-        curved = maths.curvature(e * spread(to_p, classes)) * spread(curve, classes)
-        leave_sheet(h_at, maths.where(is_top, spread(bend, classes), curved), classes)
+    if options is None:
+        if len(results) > 0:
+            here = spread(a, classes), spread(b, classes)
+            leave_sheet(g_at, gradient(e, is_label, here, spread(push, classes)), classes)
+        if len(results) > 1:
+            bend = narrow(scale * maths.top_curvature(p_top, p_top_minus_1), m)
+            curved = maths.curvature(e * spread(narrow(to_p, m), classes)) * spread(down, classes)
+            leave_sheet(h_at, maths.where(is_top, spread(bend, classes), curved), classes)
+    else:
+        w = weights_at(job.weight, x, classes)
+        g = maths.class_gradient(e, spread(push, classes), w, spread(pull, classes))
+        g = maths.where(spread(ignored, classes), 0.0, g)  # a weight may be ∞
+        leave_sheet(g_at, maths.where(is_label, spread(special, classes), g), classes)
     if not job.plan.summed:
         store_part(job.loss, i, n, loss)
     elif job.row_scale.rows.step != 0:
@@ -171,26 +171,18 @@ def work_on(i, n, there, job, classes, results, options):
 
 
 @device
-def law_of(job, options):
+def law_for(job, options):
     if options is None:
         job = plain(job)
     return job.law
 
 
 @device
-def plain_results(row, power, down, law):
-    """lse, loss, what makes terms the gradient, and what makes them the Hessian."""
-    x_top, x_y, m, at, rest, ties, scale, _ = row
-    lse, loss, p_top, p_top_minus_1, to_p = plain_row(x_top, x_y, m, at, power, rest, ties, law)
-    push, (a, b) = plain_factors(scale, down, x_top, x_y, p_top_minus_1, to_p)
-    bend = narrow(scale * maths.top_curvature(p_top, p_top_minus_1), m)
-    return lse, loss, (push, a, b), (narrow(to_p, m), down, bend)
-
-
-@device
-def results_with_options(x, is_label, row, weight, law, classes):
-    """The same for any law but one with a softcap."""
-    x_top, x_y, m, at, rest, ties, scale, ignored = row
+def with_options(x, is_label, row, weight, law, classes):
+    """lse and loss under any law but one with a softcap, and what makes terms the gradient: push·term − pull·w, and
+    `special` at the label.
+    """
+    x_top, x_y, m, at, rest, ties, scale = row
     w, total, off = weights_at(weight, x, classes), splat(law.total, m), splat(law.off, m)
     below = frame.exponent(x, spread(at.rate, classes), spread(at.rate * m, classes), law.inner, None)
     distance = frame.distance_to(m, at, -widen(sum_in_turns(maths.share(w, below), classes)), total, law)
@@ -200,14 +192,7 @@ def results_with_options(x, is_label, row, weight, law, classes):
     p, p_minus_1 = maths.label_chance(z_top - z_y, p_top, p_top_minus_1, m)
     w_y, lse = widen(chosen(w, is_label, classes)), z_top + log_s
     q, mass, others, distance = maths.label_terms(law, w_y, z_top - z_y, distance)
-    push, pull = maths.row_factor(scale, mass, lse, law.z_loss, to_p), scale * off
+    push = maths.row_factor(scale, mass, lse, law.z_loss, to_p)
     special = scale * maths.place_gradient(mass, q, others, lse, law.z_loss, p, p_minus_1)
-    curve, bend = curves(scale, mass, ignored, p_top, p_top_minus_1, law)
     loss = maths.row_loss(mass, log_s, distance, lse, law.z_loss)
-    factors, curved = (push, pull, special), (to_p, curve, bend)
-    return lse, loss, narrowed(factors, m), narrowed(curved, m)
-
-
-@device
-def narrowed(three, like):
-    return narrow(three[0], like), narrow(three[1], like), narrow(three[2], like)
+    return lse, loss, narrow(push, m), narrow(scale * off, m), narrow(special, m)
