@@ -64,7 +64,7 @@ def scales(row_scale, i, n, like, law):
     two for their terms.
     """
     if row_scale.rows.step == 0:
-        scale = load(row_scale.rows.data, 0, 0) * row_scale.factor * law.scale
+        scale = row_scale.factor * law.scale
         return splat(scale, like), splat(narrow(scale, like), like), splat(narrow(maths.carried(scale), like), like)
     scale = row_scales(row_scale, i, n, like, law)
     return scale, narrow(scale, like), narrow(maths.carried(scale), like)
@@ -97,6 +97,8 @@ def labels_at(labels, i, n, classes, plan, lanes):
 @device
 def row_scales(row_scale, i, n, like, law):
     """The same, in float64 only."""
+    if row_scale.rows.step == 0:
+        return splat(row_scale.factor * law.scale, like)
     return values(row_scale.rows, i, n, 0.0, like) * row_scale.factor * law.scale
 
 

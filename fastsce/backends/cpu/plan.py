@@ -79,15 +79,17 @@ def job_of(logits, target, weight, row_scale, loss, lse, grad, hess, law, plan):
 
 
 class Scale(NamedTuple):
-    """What rows are multiplied by: numbers of theirs, and a factor."""
+    """What rows are multiplied by: numbers of theirs, and a factor, in which a number is that all share."""
 
-    rows: Any  # line
+    rows: Any  # line, not read if its step is 0
     factor: float
 
 
 @device
 def scale_of(rows, factor):
-    return Scale(line(rows) if rows.size > 1 else Line(pointer(rows), 0), factor)
+    if rows.size > 1:
+        return Scale(line(rows), factor)
+    return Scale(Line(pointer(rows), 0), factor * rows[0])
 
 
 @device

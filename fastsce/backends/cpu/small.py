@@ -14,7 +14,7 @@ import numpy as np
 
 from fastsce.backends.cpu.jit import device, kernel
 from fastsce.backends.cpu.labels import Labels, add_up, scan_piece, weights_of
-from fastsce.backends.cpu.memory import View, address_of, adjoin, load, moved, pointer, store, workspace
+from fastsce.backends.cpu.memory import View, address_of, adjoin, load, pointer, store, workspace
 from fastsce.backends.cpu.parts import JOB_BYTES, leave, work_off
 from fastsce.backends.cpu.plan import Job, Line, Scale
 from fastsce.backends.cpu.tuning import PIECE
@@ -22,8 +22,8 @@ from fastsce.backends.cpu.vectors import narrow
 
 
 def small_bytes(rows, own):
-    """Of memory: what a part has to know, what threads have to themselves, rows' losses, and a 1."""
-    return JOB_BYTES + own + 64 + 8 * (rows + 1)
+    """Of memory: what a part has to know, what threads have to themselves, and rows' losses."""
+    return JOB_BYTES + own + 64 + 8 * rows
 
 
 @kernel
@@ -44,9 +44,7 @@ def small(law, softcap, plan, weight, address, divisor, logits, labels, counts, 
             return None
         if divisor == 0.0:
             divisor = total
-        one = moved(each, rows)
-        store(one, 0, 1.0)
-        scale = Scale(own_or(one, factors_of(counts)), 1.0 / divisor)
+        scale = scale_of(each, factors_of(counts), 1.0 / divisor)
         job = Job(x, Line(y, 1), x, pointer(weight), scale, each, pointer(lse), g, g, law, plan)
         leave(memory, (job, None, softcap))  # few.py asks for numbers in place of the softcap, and reads none of them
         if plan.parts > 1:
@@ -74,12 +72,12 @@ def factors_of(counts):
 
 
 @device
-def own_or(one, factors):
-    """What rows count by themselves."""
+def scale_of(like, factors, quotient):
+    """What rows count by themselves, times the quotient."""
     if factors is None:
-        return Line(one, 0)
+        return Scale(Line(like, 0), quotient)
     _, own, step = factors
-    return Line(own, step)
+    return Scale(Line(own, step), quotient if step else quotient * own[0])
 
 
 @device
