@@ -19,7 +19,7 @@ from fastsce.backends.cpu.memory import (
 from fastsce.backends.cpu.partial import fetch, store_part
 from fastsce.backends.cpu.passes import block_factor, clear, steps_of, whole_steps, write_gradients
 from fastsce.backends.cpu.plan import IGNORED
-from fastsce.backends.cpu.room import maxima_of, place_of, seams_at, terms_of
+from fastsce.backends.cpu.room import blocks_of, place_of, seams_at, terms_of
 from fastsce.backends.cpu.terms import Middle, Rows, marked, row
 from fastsce.backends.cpu.tuning import BLOCK, CLEAR_BYTES, LANES
 from fastsce.backends.cpu.vectors import narrow, splat
@@ -40,11 +40,11 @@ def middle_of(group, r, start, job, soft, t, x):
     facts, classes = facts_at(group.scratch, job), job.logits.shape[2]
     if r >= group.n or facts.places[PLACE + r] == IGNORED:
         return nothing_of(t, job)
-    f, maxima = moved(facts.numbers, r), maxima_of(r, job, group.scratch)
+    f, blocks = moved(facts.numbers, r), blocks_of(r, job, group.scratch)
     a, b = place_of(group.i + r, job.logits)
     g, m = at(job.grad, a, b, 0), load(f, M, 0)
     j, whole = whole_steps(g, start, min(start + BLOCK, classes), classes, True)
-    factor = narrow(load(f, PUSH, 0) * block_factor(maxima, classes, start, m, True, job.law), m)
+    factor = narrow(load(f, PUSH, 0) * block_factor(blocks, classes, start, True), m)
     t, place, special = terms_of(r, job, group.scratch).data, facts.places[PLACE + r], load(f, SPECIAL, 0)
     lag, pull = lag_of(g, j, whole, x), pull_of(f, job.law, soft)
     i = j - lag
@@ -149,8 +149,8 @@ def write_behind(group, r, n, start, stop, edges, job, soft, softcap):
     """Classes start … stop of n rows from row r on, or only the edges of their block, where its middle was written."""
     facts, law, classes = facts_at(group.scratch, job), job.law, job.logits.shape[2]
     f, places = moved(facts.numbers, r), moved(facts.places, r)
-    t, maxima = terms_of(r, job, group.scratch), maxima_of(r, job, group.scratch)
+    t, blocks = terms_of(r, job, group.scratch), blocks_of(r, job, group.scratch)
     a, b = place_of(group.i + r, job.logits)
     x, q = Rows(at(job.logits, a, b, 0), job.logits.strides[1]), Rows(at(job.soft, a, b, 0), job.soft.strides[1])
     g, how = Rows(at(job.grad, a, b, 0), job.grad.strides[1]), (law, soft, softcap, True, True)
-    write_gradients(x, q, job.weight, t, maxima, g, n, start, stop, edges, classes, f, places, *how)
+    write_gradients(x, q, job.weight, t, blocks, g, n, start, stop, edges, classes, f, places, *how)

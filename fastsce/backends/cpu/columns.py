@@ -27,7 +27,7 @@ from fastsce.backends.cpu.coefficients import (
 )
 from fastsce.backends.cpu.jit import apart, device, kernel
 from fastsce.backends.cpu.memory import fence, gather, load, moved, past_boundary, spare, store
-from fastsce.backends.cpu.parts import hand_out
+from fastsce.backends.cpu.parts import hand_out, next_part
 from fastsce.backends.cpu.plain import plain_tile
 from fastsce.backends.cpu.plan import (
     HESSIAN,
@@ -91,29 +91,32 @@ def columns(logits, target, weight, row_scale, loss, lse, grad, hess, law, softc
 
 
 @device
-def share(part, scratch, job, soft, softcap):
+def share(parts, scratch, job, soft, softcap):
     lanes, shared = job.plan.lanes, job.plan.shared
     missing = before_boundary(job.grad, lanes)
     tiles = -(-(job.logits.shape[1] + missing) // lanes)
     count = job.logits.shape[0] * tiles
-    start, stop = part * count // job.plan.parts, (part + 1) * count // job.plan.parts
     side_by_side = job.logits.strides[1] == job.logits.item
-    x, other = tile_at(scratch, 0, job), tile_at(scratch, 1, job)
-    nothing = unshared(x, 0, 0, 0)
-    going = gone(nothing, job.grad)
-    for i in range(start, stop):
-        follows, followed = shared and i > start and i % tiles > 0, shared and i + 1 < stop and (i + 1) % tiles > 0
-        here = samples_of(i, tiles, lanes, missing, x, job.logits, follows, followed)
-        after = samples_of(i + 1, tiles, lanes, missing, other, job.logits, False, False)
-        if i == start or not side_by_side:
-            bring(job.logits, here, job.plan.width)
-        if i + 1 == stop or not side_by_side:
-            after = nothing
-        going = tile(here, after, going, job, soft, softcap, scratch)
-        if followed:
-            leave_over(here, other, job.grad, job.plan.width)
-        x, other = other, x
-    send_rest(job.grad, going, job.plan)
+    part = next_part(parts)
+    while part >= 0:
+        start, stop = part * count // job.plan.parts, (part + 1) * count // job.plan.parts
+        x, other = tile_at(scratch, 0, job), tile_at(scratch, 1, job)
+        nothing = unshared(x, 0, 0, 0)
+        going = gone(nothing, job.grad)
+        for i in range(start, stop):
+            follows, followed = shared and i > start and i % tiles > 0, shared and i + 1 < stop and (i + 1) % tiles > 0
+            here = samples_of(i, tiles, lanes, missing, x, job.logits, follows, followed)
+            after = samples_of(i + 1, tiles, lanes, missing, other, job.logits, False, False)
+            if i == start or not side_by_side:
+                bring(job.logits, here, job.plan.width)
+            if i + 1 == stop or not side_by_side:
+                after = nothing
+            going = tile(here, after, going, job, soft, softcap, scratch)
+            if followed:
+                leave_over(here, other, job.grad, job.plan.width)
+            x, other = other, x
+        send_rest(job.grad, going, job.plan)
+        part = next_part(parts)
     fence()
 
 

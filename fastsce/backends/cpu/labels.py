@@ -11,7 +11,7 @@ import numpy as np
 from fastsce.backends.cpu.jit import device, kernel
 from fastsce.backends.cpu.memory import gather, pointer, store
 from fastsce.backends.cpu.partial import load_part
-from fastsce.backends.cpu.parts import hand_out
+from fastsce.backends.cpu.parts import hand_out, next_part
 from fastsce.backends.cpu.reductions import total as sum_of
 from fastsce.backends.cpu.threads import parts_of, run
 from fastsce.backends.cpu.tuning import LANES, PIECE
@@ -68,12 +68,15 @@ def weights_of(weight, sample_weight):
 
 
 @device
-def scan_share(part, scratch, labels, weights, found, parts):
+def scan_share(parts, scratch, labels, weights, found, cut):
     pieces = -(-labels.size // PIECE)
-    for piece in range(part * pieces // parts, (part + 1) * pieces // parts):
-        bad, total = scan_piece(labels, weights, piece * PIECE)
-        store(found, 2 * piece, np.float64(bad))
-        store(found, 2 * piece + 1, total)
+    part = next_part(parts)
+    while part >= 0:
+        for piece in range(part * pieces // cut, (part + 1) * pieces // cut):
+            bad, total = scan_piece(labels, weights, piece * PIECE)
+            store(found, 2 * piece, np.float64(bad))
+            store(found, 2 * piece + 1, total)
+        part = next_part(parts)
 
 
 @device
@@ -120,10 +123,13 @@ def sum_pieces(values, found, parts, memory):
 
 
 @device
-def sum_share(part, scratch, p, n, found, parts):
+def sum_share(parts, scratch, p, n, found, cut):
     pieces = -(-n // PIECE)
-    for piece in range(part * pieces // parts, (part + 1) * pieces // parts):
-        store(found, piece, add_up(p, piece * PIECE, min((piece + 1) * PIECE, n)))
+    part = next_part(parts)
+    while part >= 0:
+        for piece in range(part * pieces // cut, (part + 1) * pieces // cut):
+            store(found, piece, add_up(p, piece * PIECE, min((piece + 1) * PIECE, n)))
+        part = next_part(parts)
 
 
 @device

@@ -19,8 +19,10 @@ PARTS = (types.voidptr, types.voidptr)  # what they have to know, and the memory
 
 @intrinsic
 def hand_out(typing, work, parts, memory, args):
-    """work(part, scratch, *args) for the only part; for several, the address with which threads are to be called."""
-    job = (types.int64, types.CPointer(types.uint8), *args.types)
+    """work(parts, scratch, *args), which takes parts until there is none left, for the only part; for several, the
+    address with which threads are to be called.
+    """
+    job = (types.CPointer(types.uint8), types.CPointer(types.uint8), *args.types)
     work_signature = work.get_call_type(typing, job, {})
 
     def build(context, builder, signature, values):
@@ -31,16 +33,7 @@ def hand_out(typing, work, parts, memory, args):
         job, scratch = function.args[2:]
         known = inner.load(inner.bitcast(job, values[3].type.as_pointer()), align=8)
         members = [inner.extract_value(known, i) for i in range(len(args.types))]
-        taken, count = (number_at(inner, job, NEXT_PART + i * 8) for i in range(2))
-        take, do, done = (function.append_basic_block(name) for name in ("take", "do", "done"))
-        inner.branch(take)
-        inner.position_at_end(take)
-        part = inner.atomic_rmw("add", taken, I64(1), "monotonic")
-        inner.cbranch(inner.icmp_signed("<", part, inner.load(count)), do, done)
-        inner.position_at_end(do)
-        context.get_function(work, work_signature)(inner, [part, scratch, *members])
-        inner.branch(take)
-        inner.position_at_end(done)
+        context.get_function(work, work_signature)(inner, [job, scratch, *members])
         inner.ret(ir.Constant(I32, 0))
 
         data = left(context, builder, context.make_array(memory)(context, builder, values[2]).data, values[3])
@@ -49,6 +42,18 @@ def hand_out(typing, work, parts, memory, args):
         return builder.ptrtoint(function, I64)
 
     return types.int64(work, parts, memory, args), build
+
+
+@intrinsic
+def next_part(typing, parts):
+    """The number of a part that nobody has taken; −1 if there is none."""
+
+    def build(context, builder, signature, values):
+        taken, count = (number_at(builder, values[0], NEXT_PART + i * 8) for i in range(2))
+        part = builder.atomic_rmw("add", taken, I64(1), "monotonic")
+        return builder.select(builder.icmp_signed("<", part, builder.load(count)), part, I64(-1))
+
+    return types.int64(parts), build
 
 
 def left(context, builder, data, job):

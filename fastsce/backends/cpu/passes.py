@@ -124,7 +124,7 @@ def target_share(w, q, j, n, like, law, soft):
 
 
 @apart
-def scale_terms(t, maxima, g, n, classes, f, places, law, streaming):
+def scale_terms(t, blocks, g, n, classes, f, places, law, streaming):
     """(mass + 2ζ·lse)·p, times scale and the slope of the softcap, and the label's gradient, of rows whose terms were
     kept. Streamed rows have one block.
     """
@@ -136,7 +136,7 @@ def scale_terms(t, maxima, g, n, classes, f, places, law, streaming):
         special = load(f, SPECIAL + r, 0)
         for start in range(0, classes, BLOCK):
             e, to, size = moved(row(t, r), start), moved(there, start), min(BLOCK, classes - start)
-            factor = narrow(push * block_factor(maxima, classes, start, m, True, law), m)
+            factor = narrow(push * block_factor(blocks, classes, start, True), m)
             j, whole = whole_steps(to, 0, size, size, streaming)
             if streaming:  # such lines are not to be touched again
                 for i in range(j, whole, LANES):
@@ -154,7 +154,7 @@ def scale_terms(t, maxima, g, n, classes, f, places, law, streaming):
 
 @apart
 def write_gradients(
-    x, q, w, t, maxima, g, n, begin, end, edges, classes, f, places, law, soft, softcap, kept, streaming
+    x, q, w, t, blocks, g, n, begin, end, edges, classes, f, places, law, soft, softcap, kept, streaming
 ):
     """(mass + 2ζ·lse)·p − q, times scale and the slope of the softcap, of the blocks between two classes, or of their
     edges. Terms were kept, or are worked out again.
@@ -169,13 +169,13 @@ def write_gradients(
             continue
         if begin == 0:
             head, _ = whole_steps(there, 0, 0, classes, streaming)
-            factor = narrow(push * block_factor(maxima, classes, 0, m, kept, law), m)
+            factor = narrow(push * block_factor(blocks, classes, 0, kept), m)
             for i in range(0, head, LANES):
                 v = gradient(given, i, head - i, at, factor, pull, law, soft, softcap)
                 store_part(there, i, head - i, marked(v, i, place, special))
         for start in range(begin, end, BLOCK):
             stop = min(start + BLOCK, classes)
-            factor = narrow(push * block_factor(maxima, classes, start, m, kept, law), m)
+            factor = narrow(push * block_factor(blocks, classes, start, kept), m)
             j, whole = whole_steps(there, start, stop, classes, streaming)
             for i in range(whole if edges else j, whole, LANES):
                 v = gradient(given, i, LANES, at, factor, pull, law, soft, softcap)
@@ -185,7 +185,7 @@ def write_gradients(
                     store(there, i, v)
             following = factor
             if stop < classes:
-                following = narrow(push * block_factor(maxima, classes, stop, m, kept, law), m)
+                following = narrow(push * block_factor(blocks, classes, stop, kept), m)
             after, _ = whole_steps(there, stop, stop, classes, streaming)
             for i in range(whole, min(after, classes), LANES):
                 left = min(LANES, classes - i)
@@ -235,11 +235,11 @@ def gradient(given, j, n, at, push, pull, law, soft, softcap):
 
 
 @device
-def write_hessian(t, maxima, h, classes, m, to_p, curve, law):
+def write_hessian(t, blocks, h, classes, m, to_p, curve, law):
     """curve·p·(1 − p)."""
     for start in range(0, classes, BLOCK):
         stop = min(start + BLOCK, classes)
-        to_p_block = narrow(to_p * block_factor(maxima, classes, start, m, True, law), m)
+        to_p_block = narrow(to_p * block_factor(blocks, classes, start, True), m)
         for j in range(start, stop, LANES):
             p = load(t, j, LANES) * to_p_block
             store_part(h, j, stop - j, maths.curvature(p) * curve)
@@ -270,22 +270,27 @@ def term(x, t, j, n, kept, at, like, law, softcap):
 
 
 @device
-def rebase(t, maxima, classes, m, law):
-    """Make terms of blocks far below the row's largest its own, lest what multiplies them be no normal number."""
+def rebase(t, blocks, classes, m, law):
+    """Put in the place of each block's m what makes its terms the row's. Those far below the row's largest are made so
+    at once, lest what multiplies them be no normal number.
+    """
+    before, factor = narrow(np.nan, m), 1.0
     for start in range(0, classes, BLOCK):
-        factor = rebased(load(maxima, start // BLOCK, 0), m, law)
+        here = narrow(load(blocks, start // BLOCK, 0), m)
+        if here != before:  # few blocks have a largest logit beyond all before
+            before, factor = here, rebased(here, m, law)
         if factor < FAR:
             for j in range(start, min(start + BLOCK, classes), LANES):
                 store(t, j, load(t, j, LANES) * narrow(factor, m))
-            store(maxima, start // BLOCK, m)
+        store(blocks, start // BLOCK, 1.0 if factor < FAR else factor)
 
 
 @device
-def block_factor(maxima, classes, start, m, kept, law):
+def block_factor(blocks, classes, start, kept):
     """From a block's terms to the row's."""
     if classes <= BLOCK or not kept:
         return 1.0
-    return rebased(load(maxima, start // BLOCK, 0), m, law)
+    return load(blocks, start // BLOCK, 0)
 
 
 @apart

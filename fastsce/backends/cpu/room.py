@@ -108,11 +108,11 @@ def terms_of(r, job, scratch):
 
 
 @device
-def maxima_of(r, job, scratch):
-    """The m of the blocks of row r."""
+def blocks_of(r, job, scratch):
+    """The m of the blocks of row r, and when all are read what multiplies their terms."""
     plan, classes = job.plan, job.logits.shape[2]
     start = ROWS_START + (r if plan.keep else 0) * row_bytes(classes, plan.keep)
-    return workspace(scratch, start + slot_bytes(classes if plan.keep else BLOCK), job.logits.data)
+    return workspace(scratch, start + slot_bytes(classes if plan.keep else BLOCK), job.lse)
 
 
 @device

@@ -45,7 +45,7 @@ from fastsce.backends.cpu.coefficients import (
 from fastsce.backends.cpu.jit import device, kernel
 from fastsce.backends.cpu.memory import at, fence, gather, load, moved, spare, store
 from fastsce.backends.cpu.partial import load_part
-from fastsce.backends.cpu.parts import hand_out
+from fastsce.backends.cpu.parts import hand_out, next_part
 from fastsce.backends.cpu.passes import (
     add_shares,
     clear,
@@ -66,7 +66,7 @@ from fastsce.backends.cpu.room import (
     folds_at,
     group_bytes,
     input_rows,
-    maxima_of,
+    blocks_of,
     notes_at,
     place_of,
     send_rows,
@@ -97,11 +97,11 @@ class Group(NamedTuple):
 
 
 @device
-def share(part, scratch, job, soft, softcap):
-    blocks, length, plan = job.logits.shape[0], job.logits.shape[1], job.plan
-    i, stop = part * blocks * length // plan.parts, (part + 1) * blocks * length // plan.parts
-    before = Group(i, 0, moved(scratch, group_bytes(job.logits.shape[2], plan) if plan.behind else 0))
-    while i < stop or before.n > 0:  # rows that are written behind the last are read behind none
+def share(parts, scratch, job, soft, softcap):
+    plan, length = job.plan, job.logits.shape[1]
+    before = Group(0, 0, moved(scratch, group_bytes(job.logits.shape[2], plan) if plan.behind else 0))
+    i, stop = next_rows(parts, job)
+    while i < stop or before.n > 0:  # the last of a part are written behind the next part's first, the very last alone
         n = min(plan.group, stop - i, length - place_of(i, job.logits)[1])  # of one block
         here = Group(i, n, scratch)
         read_group(here, before, job, soft, softcap)
@@ -110,7 +110,16 @@ def share(part, scratch, job, soft, softcap):
         elif plan.write != NOTHING:
             write_group(here, job, soft, softcap)
         i += n
+        if i == stop:
+            i, stop = next_rows(parts, job)
     fence()
+
+
+@device
+def next_rows(parts, job):
+    """The first row of a part, and its end; the same, where there is none left."""
+    part, count = next_part(parts), job.logits.shape[0] * job.logits.shape[1]
+    return max(part, 0) * count // job.plan.parts, (part + 1) * count // job.plan.parts
 
 
 @device
@@ -134,7 +143,7 @@ def read_group(here, before, job, soft, softcap):
         for r in range(n):
             if facts.places[PLACE + r] != IGNORED:
                 m = load(facts.numbers, M + r, 0)
-                rebase(terms_of(r, job, scratch).data, maxima_of(r, job, scratch), classes, m, job.law)
+                rebase(terms_of(r, job, scratch).data, blocks_of(r, job, scratch), classes, m, job.law)
 
 
 # --- the pass that reads ----------------------------------------------------------------------------------------------
@@ -246,11 +255,11 @@ def note_largest(x, q, classes, x_top, r, facts, soft):
 @device
 def statistics(r, x, q, soon, facts, before, job, soft, softcap, scratch):
     """Of a row: the largest logit, and the sums of `Facts`. The terms are left where `terms_of` says, relative to the
-    largest u so far, which is noted in `maxima` for each block.
+    largest u so far, which is noted in `blocks` for each.
     """
     law, plan, classes, f = job.law, job.plan, job.logits.shape[2], moved(facts.numbers, r)
     (numbers, sums, more), place, notes = folds_at(scratch, job), moved(facts.places, r), notes_at(scratch, job)
-    t, maxima, power = terms_of(r, job, scratch).data, maxima_of(r, job, scratch), load(f, POWER, 0)
+    t, blocks, power = terms_of(r, job, scratch).data, blocks_of(r, job, scratch), load(f, POWER, 0)
     x_top = narrow(-np.inf, load(x, 0, 0))
     m, rest = x_top, splat(0.0, LANES)
     ties, mass, distance = rest, rest, rest
@@ -272,7 +281,7 @@ def statistics(r, x, q, soon, facts, before, job, soft, softcap, scratch):
             x_top, ties = edge, ties * 0.0
         else:
             edge = narrow(np.inf, x_top)  # no term of this block is kept out of its sum
-        store(maxima, start // BLOCK, m)
+        store(blocks, start // BLOCK, widen(m))
         store(f, X_TOP, edge)
         note_frame(f, m, power, law)
         here, later = moved(t, start if plan.keep else 0), moved(soon.data, start)
@@ -317,7 +326,7 @@ def write_rows(group, r, n, job, soft, softcap):
     scratch, facts = group.scratch, facts_at(group.scratch, job)
     law, plan, classes, f = job.law, job.plan, job.logits.shape[2], moved(facts.numbers, r)
     a, b = place_of(group.i + r, job.logits)
-    places, t, maxima = moved(facts.places, r), terms_of(r, job, scratch), maxima_of(r, job, scratch)
+    places, t, blocks = moved(facts.places, r), terms_of(r, job, scratch), blocks_of(r, job, scratch)
     x, q = Rows(at(job.logits, a, b, 0), job.logits.strides[1]), Rows(at(job.soft, a, b, 0), job.soft.strides[1])
     g, h = Rows(at(job.grad, a, b, 0), job.grad.strides[1]), at(job.hess, a, b, 0)
     if plan.desk > 0:
@@ -331,16 +340,16 @@ def write_rows(group, r, n, job, soft, softcap):
             clear(h, classes, m)
         else:
             to_p, curve = load(f, TO_P, 0), load(f, CURVE, 0)
-            write_hessian(t.data, maxima, h, classes, m, to_p, curve, law)
+            write_hessian(t.data, blocks, h, classes, m, to_p, curve, law)
             store(h, places[TOP_PLACE], load(f, BEND, 0))
         finish_row(job.hess, a, b, h, plan)
     if plan.write == LOG_SOFTMAX:
         write_log_softmax(x.data, g.data, classes, m, load(f, LOG_S, 0))
     elif soft is None and law.off == 0.0 and plan.keep and (classes <= BLOCK or not plan.stream):
-        scale_terms(t, maxima, g, n, classes, f, places, law, plan.stream)
+        scale_terms(t, blocks, g, n, classes, f, places, law, plan.stream)
     else:
         how = (law, soft, softcap, plan.keep, plan.stream)
-        write_gradients(x, q, job.weight, t, maxima, g, n, 0, classes, False, classes, f, places, *how)
+        write_gradients(x, q, job.weight, t, blocks, g, n, 0, classes, False, classes, f, places, *how)
     finish_row(job.grad, a, b, g.data, plan)
     if plan.desk > 0:
         send_rows(group.i + r, n, job, scratch)
