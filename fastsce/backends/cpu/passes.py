@@ -24,7 +24,7 @@ from fastsce.backends.cpu.memory import (
 )
 from fastsce.backends.cpu.partial import fetch, store_part
 from fastsce.backends.cpu.plan import IGNORED
-from fastsce.backends.cpu.reductions import first
+from fastsce.backends.cpu.reductions import first, largest
 from fastsce.backends.cpu.terms import STRETCH, at_row, marked, row, term_of
 from fastsce.backends.cpu.tuning import AHEAD, BLOCK, LANES
 from fastsce.backends.cpu.vectors import lane_numbers, narrow, splat, widen
@@ -40,24 +40,38 @@ def find_largest(x, n, classes, places, tails, found):
     """The largest number of every lane, −∞ where there is none; of a row to leave out, anything. Its last classes are
     noted where they fill no vector.
     """
+    for r in range(n):
+        if places[PLACE + r] != IGNORED:
+            store(found, r * LANES, largest_lanes(row(x, r), classes, moved(tails, r * LANES)))
+
+
+@apart
+def find_tops(x, classes, tail, tops):
+    """The largest number of each stretch of a row, and of all."""
+    edge = narrow(-np.inf, load(x, 0, 0))
+    for start in range(0, classes, STRETCH):
+        top = largest(largest_lanes(moved(x, start), min(STRETCH, classes - start), tail))
+        store(tops, start // STRETCH * LANES, top)
+        edge = max(edge, top)
+    return edge
+
+
+@device
+def largest_lanes(x, classes, tail):
     whole = classes // LANES * LANES
     pairs = whole // (2 * LANES) * (2 * LANES)
-    for r in range(n):
-        if places[PLACE + r] == IGNORED:
-            continue
-        p = row(x, r)
-        v = splat(narrow(-np.inf, load(p, 0, 0)), LANES)
-        u = v  # a maximum waits for the one before, so two of them take turns
-        for j in range(0, pairs, 2 * LANES):
-            v, u = maths.maximum(load(p, j, LANES), v), maths.maximum(load(p, j + LANES, LANES), u)
-        v = maths.maximum(u, v)
-        for j in range(pairs, whole, LANES):
-            v = maths.maximum(load(p, j, LANES), v)
-        if whole < classes:
-            tail = fetch(p, whole, classes - whole, -np.inf, v)
-            store(tails, r * LANES, tail)
-            v = maths.maximum(tail, v)
-        store(found, r * LANES, v)
+    v = splat(narrow(-np.inf, load(x, 0, 0)), LANES)
+    u = v  # a maximum waits for the one before, so two of them take turns
+    for j in range(0, pairs, 2 * LANES):
+        v, u = maths.maximum(load(x, j, LANES), v), maths.maximum(load(x, j + LANES, LANES), u)
+    v = maths.maximum(u, v)
+    for j in range(pairs, whole, LANES):
+        v = maths.maximum(load(x, j, LANES), v)
+    if whole < classes:
+        last = fetch(x, whole, classes - whole, -np.inf, v)
+        store(tail, 0, last)
+        v = maths.maximum(last, v)
+    return v
 
 
 @device

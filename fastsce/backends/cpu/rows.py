@@ -51,6 +51,7 @@ from fastsce.backends.cpu.passes import (
     clear,
     find,
     find_largest,
+    find_tops,
     rebase,
     scale_terms,
     write_gradients,
@@ -258,7 +259,7 @@ def statistics(r, x, q, soon, facts, before, job, soft, softcap, scratch):
     largest u so far, which is noted in `blocks` for each.
     """
     law, plan, classes, f = job.law, job.plan, job.logits.shape[2], moved(facts.numbers, r)
-    (numbers, sums, more), place, notes = folds_at(scratch, job), moved(facts.places, r), notes_at(scratch, job)
+    (_, sums, more), notes = folds_at(scratch, job), notes_at(scratch, job)
     t, blocks, power = terms_of(r, job, scratch).data, blocks_of(r, job, scratch), load(f, POWER, 0)
     x_top = narrow(-np.inf, load(x, 0, 0))
     m, rest = x_top, splat(0.0, LANES)
@@ -266,12 +267,7 @@ def statistics(r, x, q, soon, facts, before, job, soft, softcap, scratch):
     for start in range(0, classes, BLOCK):
         n = min(BLOCK, classes - start)
         block, shares = Rows(moved(x, start), 0), Rows(moved(q, start), 0)
-        edge = narrow(-np.inf, x_top)
-        for j in range(0, n, STRETCH):
-            find_largest(Rows(moved(block.data, j), 0), 1, min(STRETCH, n - j), place, notes.tail, numbers)
-            top = largest(load(numbers, 0, LANES))
-            store(notes.tops, j // STRETCH * LANES, top)
-            edge = max(edge, top)
+        edge = find_tops(block.data, n, notes.tail, notes.tops)
         if edge > x_top:
             old, m = m, one_unit(edge, law, softcap)
             if x_top > -np.inf:
