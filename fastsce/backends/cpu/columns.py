@@ -92,32 +92,42 @@ def columns(logits, target, weight, row_scale, loss, lse, grad, hess, law, softc
 
 @device
 def share(parts, scratch, job, soft, softcap):
+    """The first tile of a part is brought while the last of the part before is worked on."""
     lanes, shared = job.plan.lanes, job.plan.shared
     missing = before_boundary(job.grad, lanes)
     tiles = -(-(job.logits.shape[1] + missing) // lanes)
     count = job.logits.shape[0] * tiles
     side_by_side = job.logits.strides[1] == job.logits.item
-    part = next_part(parts)
-    while part >= 0:
-        start, stop = part * count // job.plan.parts, (part + 1) * count // job.plan.parts
-        x, other = tile_at(scratch, 0, job), tile_at(scratch, 1, job)
-        nothing = unshared(x, 0, 0, 0)
-        going = gone(nothing, job.grad)
-        for i in range(start, stop):
-            follows, followed = shared and i > start and i % tiles > 0, shared and i + 1 < stop and (i + 1) % tiles > 0
-            here = samples_of(i, tiles, lanes, missing, x, job.logits, follows, followed)
-            after = samples_of(i + 1, tiles, lanes, missing, other, job.logits, False, False)
-            if i == start or not side_by_side:
-                bring(job.logits, here, job.plan.width)
-            if i + 1 == stop or not side_by_side:
-                after = nothing
-            going = tile(here, after, going, job, soft, softcap, scratch)
-            if followed:
-                leave_over(here, other, job.grad, job.plan.width)
-            x, other = other, x
-        send_rest(job.grad, going, job.plan)
-        part = next_part(parts)
+    x, other = tile_at(scratch, 0, job), tile_at(scratch, 1, job)
+    nothing = unshared(x, 0, 0, 0)
+    going = gone(nothing, job.grad)
+    brought = follows = False
+    i, stop = next_tiles(parts, count, job)
+    while i < stop:
+        j, end = i + 1, stop
+        if j == stop:
+            j, end = next_tiles(parts, count, job)
+        followed = shared and i + 1 == j < end and j % tiles > 0
+        here = samples_of(i, tiles, lanes, missing, x, job.logits, follows, followed)
+        after = samples_of(j, tiles, lanes, missing, other, job.logits, False, False)
+        if not brought:
+            bring(job.logits, here, job.plan.width)
+        brought = side_by_side and j < end
+        if not brought:
+            after = nothing
+        going = tile(here, after, going, job, soft, softcap, scratch)
+        if followed:
+            leave_over(here, other, job.grad, job.plan.width)
+        x, other, i, stop, follows = other, x, j, end, followed
+    send_rest(job.grad, going, job.plan)
     fence()
+
+
+@device
+def next_tiles(parts, count, job):
+    """The first tile of a part, and its end; the same, where there is none left."""
+    part = next_part(parts)
+    return max(part, 0) * count // job.plan.parts, (part + 1) * count // job.plan.parts
 
 
 @device
