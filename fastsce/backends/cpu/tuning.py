@@ -37,7 +37,7 @@ TOGETHER_SAVED = 512
 # 0.87, 256 0.75; with AVX2 float32 333 0.93, 512 1.02, 601 0.88, 700 0.81 (64 MB, two cores, Granite Rapids), on Zen 3
 # 512 1.08, 700 1.06 before edges were put together. On Zen 4, where they shared no lines, float32 384 1.07, 512 1.0,
 # 640 0.89, float64 256 1.07, 512 0.96, bfloat16 1024 1.28, 2048 1.0.
-BEHIND_BYTES = 1000 if WIDE else 2560
+BEHIND_BYTES = 1000 if WIDE else 1200 if wide_registers() else 2560
 # Of what is streamed: bytes ahead of what is read, in any page, that it must not lie within: 1023 classes, × copy, 64
 # 1.96, 192 1.5, 320 1.4, from 576 on 1.3 (64 MB, two cores, Zen 4).
 CLEAR_BYTES = 256
@@ -81,7 +81,7 @@ ROW_BYTES = 8 << 10  # of a tile of rows: what is asked for ahead needs L1 too; 
 COLUMN_BYTES = (512 if WIDE else 256) << 10
 # Of a tile of no more than GROUP samples, which are sent together: 4000 classes take 0.81 of the time, 8192 0.79, 12001
 # 0.65 with twice as much; beyond that, tiles of LANES samples, for a thread has room for two to four (the same Xeon).
-GROUP_COLUMN_BYTES = (2048 if WIDE else 512) << 10
+GROUP_COLUMN_BYTES = (2048 if wide_registers() else 512) << 10
 # Tiles in a part, if they share lines and each thread has so many: a line is whole if one thread has both. Of the time
 # with 8, 333 and 1001 classes take 0.97 with 16, 1.05 with 4, 1001 1.2 with 1. If they share none, 500 and 1000 classes
 # take 1.1 of the time that they take with 1 (256 MB, the same Xeon).
