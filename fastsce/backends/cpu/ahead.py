@@ -17,7 +17,7 @@ from fastsce.backends.cpu.jit import device
 from fastsce.backends.cpu.memory import adjoin, at, moved, place, size_of
 from fastsce.backends.cpu.plan import NOTHING, Line
 from fastsce.backends.cpu.tuning import GROUP, LANES
-from fastsce.backends.cpu.vectors import I8, I32, I64, call, from_amd
+from fastsce.backends.cpu.vectors import I8, I32, I64, call
 
 FOUR = 4 * LANES
 
@@ -38,9 +38,9 @@ def define_prefetch(doc, level):
 
 
 prefetch = define_prefetch("Ask for the cache lines of p[index : index + lanes]; any address will do.", 1)
-# On Intel a line on its way to L1 holds one of the few buffers that loads and streamed lines need, on its way to L2 it
-# does not. Zen 4 is the first AMD to tell one from the other, and not measured.
-prefetch_far = define_prefetch("The same, of lines that come from main memory.", 1 if from_amd() else 2)
+# A line on its way to L1 holds one of the few buffers that loads and streamed lines need, on its way to L2 it does not
+# (Granite Rapids, Zen 4).
+prefetch_far = define_prefetch("The same, of lines that come from main memory.", 2)
 
 
 class Lines(NamedTuple):

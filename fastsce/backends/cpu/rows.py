@@ -43,7 +43,7 @@ from fastsce.backends.cpu.coefficients import (
     settle,
 )
 from fastsce.backends.cpu.jit import device, kernel
-from fastsce.backends.cpu.memory import at, fence, gather, load, moved, spare, store
+from fastsce.backends.cpu.memory import address_of, at, fence, gather, load, moved, spare, store
 from fastsce.backends.cpu.partial import load_part
 from fastsce.backends.cpu.parts import hand_out, next_part
 from fastsce.backends.cpu.passes import (
@@ -61,13 +61,13 @@ from fastsce.backends.cpu.passes import (
 from fastsce.backends.cpu.plan import GRADIENT, HESSIAN, IGNORED, LOG_SOFTMAX, NOTHING, job_of, softness
 from fastsce.backends.cpu.reductions import largest, rows_largest, rows_sum, total
 from fastsce.backends.cpu.room import (
+    blocks_of,
     copies_start,
     copy,
     finish_row,
     folds_at,
     group_bytes,
     input_rows,
-    blocks_of,
     notes_at,
     place_of,
     send_rows,
@@ -99,20 +99,23 @@ class Group(NamedTuple):
 
 @device
 def share(parts, scratch, job, soft, softcap):
+    """The last rows of a part are written behind the first of the next, the very last behind none."""
     plan, length = job.plan, job.logits.shape[1]
     before = Group(0, 0, moved(scratch, group_bytes(job.logits.shape[2], plan) if plan.behind else 0))
     i, stop = next_rows(parts, job)
-    while i < stop or before.n > 0:  # the last of a part are written behind the next part's first, the very last alone
+    while i < stop or before.n > 0:
         n = min(plan.group, stop - i, length - place_of(i, job.logits)[1])  # of one block
-        here = Group(i, n, scratch)
-        read_group(here, before, job, soft, softcap)
+        here, after, end, ahead = Group(i, n, scratch), i + n, stop, AHEAD
+        if after == end:
+            after, end = next_rows(parts, job)
+        if after < end:
+            ahead = (address_of(row_at(after, job)) - address_of(row_at(i, job))) // job.logits.item
+        read_group(here, before, ahead, job, soft, softcap)
         if plan.behind:
             scratch, before = before.scratch, here
         elif plan.write != NOTHING:
             write_group(here, job, soft, softcap)
-        i += n
-        if i == stop:
-            i, stop = next_rows(parts, job)
+        i, stop = after, end
     fence()
 
 
@@ -124,15 +127,21 @@ def next_rows(parts, job):
 
 
 @device
-def read_group(here, before, job, soft, softcap):
+def row_at(i, job):
+    a, b = place_of(i, job.logits)
+    return at(job.logits, a, b, 0)
+
+
+@device
+def read_group(here, before, ahead, job, soft, softcap):
     """Read all rows and work out their coefficients; meanwhile write those read before: a row's middle beside each
-    row, a block after each block, and edges at the end.
+    row, a block after each block, and edges at the end. The group after this one begins `ahead` numbers further on.
     """
     i, n, scratch = here
     facts, plan, classes = facts_at(scratch, job), job.plan, job.logits.shape[2]
     y = begin(i, n, 0, facts, job)
     if plan.together and n > 0:
-        read_together(i, n, y, facts, before, job, soft, softcap, scratch)
+        read_together(i, n, y, facts, before, ahead, job, soft, softcap, scratch)
     else:
         for r in range(max(n, before.n)):
             if r < n and facts.places[PLACE + r] != IGNORED:
@@ -151,7 +160,7 @@ def read_group(here, before, job, soft, softcap):
 
 
 @device
-def read_together(i, n, y, facts, before, job, soft, softcap, scratch):
+def read_together(i, n, y, facts, before, ahead, job, soft, softcap, scratch):
     """Up to LANES rows: what there is once a row is worked out for all of them at once."""
     law, f, classes = job.law, facts.numbers, job.logits.shape[2]
     x, q, soon = input_rows(i, job, soft, scratch)
@@ -177,9 +186,9 @@ def read_together(i, n, y, facts, before, job, soft, softcap, scratch):
         store(f, X_TOP, x_top)
         note_frame(f, maths.unit(x_top, law.inner, softcap), load(f, POWER, LANES), law)
         if job.plan.behind:
-            add_behind(x, soon, n, facts, notes, before, job, soft, softcap, scratch)
+            add_behind(x, soon, n, facts, notes, before, ahead, job, soft, softcap, scratch)
         else:
-            t, ahead = terms_of(0, job, scratch), max(AHEAD, n * classes)
+            t = terms_of(0, job, scratch)
             add_rows(x, t, soon, n, classes, ahead, f, facts.places, notes, job, job.labels, soft, softcap)
         store(facts.sums, REST, rows_sum(notes.sums))
         store(facts.sums, TIES, widen(rows_sum(notes.counts)))
@@ -196,10 +205,10 @@ def read_together(i, n, y, facts, before, job, soft, softcap, scratch):
 
 
 @device
-def add_behind(x, soon, n, facts, notes, before, job, soft, softcap, scratch):
+def add_behind(x, soon, n, facts, notes, before, ahead, job, soft, softcap, scratch):
     """The terms of rows, and meanwhile those read before, one after the other."""
     f, places, classes = facts.numbers, facts.places, job.logits.shape[2]
-    t, ahead, written = terms_of(0, job, scratch), max(AHEAD, n * classes), 0
+    t, written = terms_of(0, job, scratch), 0
     for r in range(n):
         if places[PLACE + r] == IGNORED:
             continue

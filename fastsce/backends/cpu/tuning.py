@@ -4,7 +4,8 @@ or another CPU, are named. bench/diary/ tells the whole story.
 
 from fastsce.backends.cpu.vectors import from_amd, wide_registers
 
-WIDE = wide_registers() and not from_amd()  # AVX-512 as Intel has it; not measured on Zen 4 and 5
+# AVX-512 as Intel has it, and 2 MB of L2, for what Zen 4 (32 KB of L1, 1 MB of L2) would rather have otherwise.
+WIDE = wide_registers() and not from_amd()
 
 # Classes in a step of a row, rows whose coefficients go side by side, samples in a strip. 32 in a strip: 10 classes
 # −8 %, 100 classes +20 %; 64 in a step: 64 classes twice as long, long rows as long (Zen 4).
@@ -13,12 +14,13 @@ LANES = 16
 LINE = 32
 GROUP = 64  # samples worked on together in columns.py; not compared. Facts have places for so many
 
-# few.py, where registers of AVX-512 on AMD are taken for those on Intel, and were not measured
+# few.py
 # Bytes of a row in the working precision: 20 MB of 16 float32 classes take 0.86 of the time, 10 0.88, with 256-bit
-# registers 5 0.86, 8 0.96, 10 1.15; float64 5 0.90, 10 1.01 (two cores, Granite Rapids).
+# registers 5 0.86, 8 0.96, 10 1.15; float64 5 0.90, 10 1.01 (two cores, Granite Rapids). On Zen 4 16 0.85, 10 0.79.
 FEW_BYTES = 64 if wide_registers() else 32
 # Rows in a sheet, and in one of up to TALL classes: 2 and 3 take 0.91 and 0.85 of the time that they take with 16, 5
-# 0.96 to 1.02; 64 rows of 2 take 0.95 to 1.0. With 256-bit registers 3 take 1.08 with 32 (20 and 128 MB, same Xeon).
+# 0.96 to 1.02; 64 rows of 2 take 0.95 to 1.0. With 256-bit registers 3 take 1.08 with 32 (20 and 128 MB, same Xeon). On
+# Zen 4 2 and 3 take 0.97 with 32, 5 1.05, 8 1.23.
 SHEET, TALL_SHEET, TALL = 16, 32 if wide_registers() else 16, 4
 ROWS_AHEAD = 96  # memory is asked for so far ahead: 8 and 10 classes of 128 MB take 1.06 of the time with 256
 
@@ -36,7 +38,8 @@ TOGETHER_SAVED = 512
 # together. With AVX-512 float32 200 classes take 1.0 of the time, 255 0.94, 301 0.87, 512 0.85; float64 100 1.1, 150
 # 0.87, 256 0.75; with AVX2 float32 333 0.93, 512 1.02, 601 0.88, 700 0.81 (64 MB, two cores, Granite Rapids), on Zen 3
 # 512 1.08, 700 1.06 before edges were put together. On Zen 4, where they shared no lines, float32 384 1.07, 512 1.0,
-# 640 0.89, float64 256 1.07, 512 0.96, bfloat16 1024 1.28, 2048 1.0.
+# 640 0.89, float64 256 1.07, 512 0.96, bfloat16 1024 1.28, 2048 1.0; since then 257 0.95 to 1.02, 300 0.91, 333 0.9,
+# 512 0.85, 601 0.78, float64 150 1.08, 200 1.04, 256 0.95, bfloat16 1024 1.03 (64 and 256 MB).
 BEHIND_BYTES = 1000 if WIDE else 1200 if wide_registers() else 2560
 # Of what is streamed: bytes ahead of what is read, in any page, that it must not lie within: 1023 classes, × copy, 64
 # 1.96, 192 1.5, 320 1.4, from 576 on 1.3 (64 MB, two cores, Zen 4).
@@ -55,7 +58,7 @@ GROUP_CLASSES = 16384  # classes of all rows in a group, of which there are up t
 # loss that fewer settle at once: the loss alone of 512 to 2000 classes takes 0.92 of the time (with 3072 up to 1.2 if
 # pages have 4 KB), float16 1024 0.9, smoothing 0.97, soft targets 1.04; written to the caches up to 1.1. If they are
 # written behind others, of which there is then as much: 333 to 1024 0.92 to 0.96, with 4096 0.01 to 0.04 more (64 and
-# 256 MB, two cores, Granite Rapids). Where registers are not wide 1024 take 1.15 (Zen 3).
+# 256 MB, two cores, Granite Rapids). Where registers are not wide 1024 take 1.15 (Zen 3), and 1.06 on Zen 4.
 GROUP_CLASSES_FAR = 4096 if WIDE else GROUP_CLASSES
 GROUP_CLASSES_BEHIND = 3072 if WIDE else GROUP_CLASSES
 # Of logits from which on results are written past the caches, which could not hold both anyway: at 16 to 31 MB 0.93 to
@@ -77,10 +80,12 @@ SHORT_APART = 320  # the same where the classes of a row do not lie side by side
 LONGEST_COLUMN = 16384  # classes: a tile of 16 samples has 1 MB there; longer columns are copied, row by row
 ROW_BYTES = 8 << 10  # of a tile of rows: what is asked for ahead needs L1 too; 4 and 16 KB: within the noise
 # Of a tile of columns, in L2: at 1000 classes 6.8 ms, with 128 KB 8.9 (two cores). With 512 KB, not 256, 250 MB of 1000
-# classes take 0.90 of the time, 4000 0.66, float64 1000 0.83, 500 1.0 (two cores, Granite Rapids: 2 MB L2).
+# classes take 0.90 of the time, 4000 0.66, float64 1000 0.83, 500 1.0 (two cores, Granite Rapids: 2 MB L2), on Zen 4
+# 1000 1.04 to 1.09.
 COLUMN_BYTES = (512 if WIDE else 256) << 10
 # Of a tile of no more than GROUP samples, which are sent together: 4000 classes take 0.81 of the time, 8192 0.79, 12001
 # 0.65 with twice as much; beyond that, tiles of LANES samples, for a thread has room for two to four (the same Xeon).
+# On Zen 4 3000 take 0.7 with 2 MB, not 512 KB, 4000 0.64, 8192 0.8.
 GROUP_COLUMN_BYTES = (2048 if wide_registers() else 512) << 10
 # Tiles in a part, if they share lines and each thread has so many: a line is whole if one thread has both. Of the time
 # with 8, 333 and 1001 classes take 0.97 with 16, 1.05 with 4, 1001 1.2 with 1. If they share none, 500 and 1000 classes
