@@ -58,6 +58,13 @@ WORKING = {
     "1 thread": {f"{THREADS}.thread_count": lambda: 1, f"{THREADS}.ALONE": 0},
     "3 threads": {f"{THREADS}.thread_count": lambda: 3, f"{THREADS}.ALONE": 0},
     "many parts": {f"{THREADS}.thread_count": lambda: 2, f"{THREADS}.ALONE": 0, f"{THREADS}.PART": 3000},
+    "many parts past the caches": {  # rows of a part are written behind those of another
+        f"{THREADS}.thread_count": lambda: 2,
+        f"{THREADS}.ALONE": 0,
+        f"{THREADS}.PART": 3000,
+        "fastsce.backends.cpu.STREAM_BYTES": 0,
+        "fastsce.backends.cpu.STREAM_ROW_BYTES": 0,
+    },
     "many rounds": {
         f"{THREADS}.thread_count": lambda: 2,
         f"{THREADS}.ALONE": 0,

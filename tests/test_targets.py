@@ -74,7 +74,7 @@ def part(request, target, tmp_path_factory):
     """What one thread runs: what it begins with, and what this calls: functions compiled apart, and of partial.py."""
     code = (targets.made(tmp_path_factory.getbasetemp())[target] / f"{request.param}.s").read_text()
     apart = re.findall(rf"^({APART}):", code, re.MULTILINE)
-    assert len(apart) == (15 + 2 * has_two_steps("rows", target) if request.param == "rows" else 4)
+    assert len(apart) == (16 + 2 * has_two_steps("rows", target) if request.param == "rows" else 4)
     partial = re.findall(rf"^({PARTIAL}):", code, re.MULTILINE)
     return "\n".join([work(code, ".parts"), *(work(code, name) for name in [*apart, *partial])])
 
