@@ -183,7 +183,7 @@ def test_extremes_with_soft_targets(backend, name, dtype):
 @pytest.mark.parametrize("kind", ["index", "soft"])
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize(
-    "shape", [(17, 1), (33, 2), (33, 3), (17, 7), (17, 33), (100, 16), (17, 1003), (1, 50257)], ids=str
+    "shape", [(17, 1), (33, 2), (33, 3), (17, 5), (17, 33), (100, 16), (17, 1003), (1, 50257)], ids=str
 )
 def test_hessian(backend, shape, dtype, kind):
     target = labels(*shape, ignored=True) if kind == "index" else soft(shape, dtype)

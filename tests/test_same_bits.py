@@ -18,7 +18,7 @@ from fastsce.backends import cpu
 # Rows in registers (side by side with options), side by side, together, in groups, one by one with their terms kept and
 # not kept; (rows, classes).
 SHAPES = {
-    "few": (301, 7),
+    "few": (301, 5),
     "columns": (70, 61),
     "together": (150, 330),
     "groups": (70, 600),

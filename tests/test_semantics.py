@@ -207,10 +207,10 @@ def test_bfloat16_subtracts_1_before_rounding(backend):
 @pytest.mark.parametrize("name", ["plain", "weight", "sample_weight", "everything"])
 def test_mean_is_the_sum_over_its_denominator(backend, name):
     """Σ w_y·sample_weight of the rows that count; the number of rows for soft targets."""
-    x, target, soft = logits((20, 7), "float64"), labels(20, 7, ignored=True), probabilities((20, 7))
-    given = options(name, 20, 7)
+    x, target, soft = logits((20, 5), "float64"), labels(20, 5, ignored=True), probabilities((20, 5))
+    given = options(name, 20, 5)
     valid = target >= 0
-    share = given.get("weight", np.ones(7))[target[valid]] * given.get("sample_weight", np.ones(20))[valid]
+    share = given.get("weight", np.ones(5))[target[valid]] * given.get("sample_weight", np.ones(20))[valid]
     for t, count in ((target, share.sum()), (soft, 20)):
         mean = both(x, t, backend=backend, **given)
         total = both(x, t, reduction="sum", backend=backend, **given)
@@ -223,7 +223,7 @@ def test_mean_is_the_sum_over_its_denominator(backend, name):
 
 def test_gradient_accumulation(backend):
     """Pieces with the whole batch's denominator add up to the whole batch; a mean of means does not."""
-    x, target = logits((20, 7), "float64"), labels(20, 7, ignored=True)
+    x, target = logits((20, 5), "float64"), labels(20, 5, ignored=True)
     whole = both(x, target, backend=backend)
     count = int((target >= 0).sum())
     pieces = [both(x[a:b], target[a:b], denominator=count, backend=backend) for a, b in ((0, 3), (3, 4), (4, 20))]
@@ -234,8 +234,8 @@ def test_gradient_accumulation(backend):
 @pytest.mark.parametrize("kind", ["index", "soft"])
 def test_grad_output_per_row(backend, kind):
     """Every row has its own upstream gradient, not the first row's; the loss is not touched."""
-    x = logits((20, 7), "float64")
-    target = labels(20, 7, ignored=True) if kind == "index" else probabilities((20, 7))
+    x = logits((20, 5), "float64")
+    target = labels(20, 5, ignored=True) if kind == "index" else probabilities((20, 5))
     up = rng("up").standard_normal(20)
     plain = both(x, target, reduction="none", backend=backend)
     loss, grad, _ = both(x, target, reduction="none", grad_output=up, backend=backend)
@@ -251,9 +251,9 @@ def test_grad_output_per_row(backend, kind):
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_backward_from_the_saved_lse(backend, name, kind, dtype):
     """lse is all that the backward pass needs."""
-    x = logits((20, 7), dtype)
-    target = labels(20, 7, ignored=True) if kind == "index" else probabilities((20, 7))
-    given = {**options(name, 20, 7), "grad_output": 0.37}
+    x = logits((20, 5), dtype)
+    target = labels(20, 5, ignored=True) if kind == "index" else probabilities((20, 5))
+    given = {**options(name, 20, 5), "grad_output": 0.37}
     _, grad, lse = both(x, target, backend=backend, **given)
     again = fastsce.cross_entropy_backward(x, target, lse, backend=backend, **given)
     eps = np.finfo(dtype).eps
@@ -360,7 +360,7 @@ def test_weights_that_lie_in_the_overwritten_logits(backend):
 
 def test_hessian_in_place(backend):
     """Either of the two results may take the logits' place."""
-    x, target = logits((9, 7)), labels(9, 7)
+    x, target = logits((9, 5)), labels(9, 5)
     grad, hess = fastsce.cross_entropy_grad_and_hess(x, target, backend=backend)
     for place in range(2):
         pair = [x.copy(), np.empty_like(x)]
@@ -372,7 +372,7 @@ def test_hessian_in_place(backend):
 
 def test_no_argument_keeps_the_answer(backend):
     """Results are the caller's: a later call does not change them."""
-    x, target = logits((9, 7)), labels(9, 7)
+    x, target = logits((9, 5)), labels(9, 5)
     first = both(x, target, reduction="none", backend=backend)
     kept = [np.copy(a) for a in first]
     both(-x, target, reduction="none", backend=backend)
@@ -381,7 +381,7 @@ def test_no_argument_keeps_the_answer(backend):
 
 def test_gradient_has_the_logits_layout(backend):
     """F-ordered logits get an F-ordered gradient, which is what boosting libraries ravel."""
-    x, target = np.asfortranarray(logits((9, 7))), labels(9, 7)
+    x, target = np.asfortranarray(logits((9, 5))), labels(9, 5)
     grad, hess = fastsce.cross_entropy_grad_and_hess(x, target, reduction="sum", backend=backend)
     assert grad.flags.f_contiguous and hess.flags.f_contiguous
     plain = fastsce.cross_entropy_grad_and_hess(np.ascontiguousarray(x), target, reduction="sum", backend=backend)
