@@ -38,8 +38,7 @@ def define_prefetch(doc, level):
 
 
 prefetch = define_prefetch("Ask for the cache lines of p[index : index + lanes]; any address will do.", 1)
-# A line on its way to L1 holds one of the few buffers that loads and streamed lines need, on its way to L2 it does not
-# (Granite Rapids, Zen 4).
+# A line on its way to L1 holds one of the few buffers that loads and streamed lines need, on its way to L2 it does not.
 prefetch_far = define_prefetch("The same, of lines that come from main memory.", 2)
 
 

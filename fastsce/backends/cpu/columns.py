@@ -27,7 +27,7 @@ from fastsce.backends.cpu.coefficients import (
 )
 from fastsce.backends.cpu.jit import apart, device, kernel
 from fastsce.backends.cpu.memory import fence, gather, load, moved, past_boundary, spare, store
-from fastsce.backends.cpu.parts import hand_out, next_part
+from fastsce.backends.cpu.parts import hand_out, next_share
 from fastsce.backends.cpu.plain import plain_tile
 from fastsce.backends.cpu.plan import (
     HESSIAN,
@@ -92,7 +92,9 @@ def columns(logits, target, weight, row_scale, loss, lse, grad, hess, law, softc
 
 @device
 def share(parts, scratch, job, soft, softcap):
-    """The first tile of a part is brought while the last of the part before is worked on."""
+    """Where samples lie side by side, a tile comes while the one that this thread had before it, of whatever part, is
+    worked on.
+    """
     lanes, shared = job.plan.lanes, job.plan.shared
     missing = before_boundary(job.grad, lanes)
     tiles = -(-(job.logits.shape[1] + missing) // lanes)
@@ -102,11 +104,11 @@ def share(parts, scratch, job, soft, softcap):
     nothing = unshared(x, 0, 0, 0)
     going = gone(nothing, job.grad)
     brought = follows = False
-    i, stop = next_tiles(parts, count, job)
+    i, stop = next_share(parts, count, job.plan.parts)
     while i < stop:
         j, end = i + 1, stop
         if j == stop:
-            j, end = next_tiles(parts, count, job)
+            j, end = next_share(parts, count, job.plan.parts)
         followed = shared and i + 1 == j < end and j % tiles > 0
         here = samples_of(i, tiles, lanes, missing, x, job.logits, follows, followed)
         after = samples_of(j, tiles, lanes, missing, other, job.logits, False, False)
@@ -121,13 +123,6 @@ def share(parts, scratch, job, soft, softcap):
         x, other, i, stop, follows = other, x, j, end, followed
     send_rest(job.grad, going, job.plan)
     fence()
-
-
-@device
-def next_tiles(parts, count, job):
-    """The first tile of a part, and its end; the same, where there is none left."""
-    part = next_part(parts)
-    return max(part, 0) * count // job.plan.parts, (part + 1) * count // job.plan.parts
 
 
 @device

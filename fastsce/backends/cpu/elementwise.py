@@ -30,7 +30,7 @@ from fastsce.backends.cpu.memory import (
     workspace,
 )
 from fastsce.backends.cpu.partial import load_part, store_part
-from fastsce.backends.cpu.parts import hand_out, next_part
+from fastsce.backends.cpu.parts import hand_out, next_share
 from fastsce.backends.cpu.reductions import total
 from fastsce.backends.cpu.tuning import ELEMENTS_AHEAD, RUN
 from fastsce.backends.cpu.tuning import LINE as LANES
@@ -70,16 +70,16 @@ def binary_share(parts, scratch, inputs, outputs, sums, streams, cut):
     grad, length = outputs[1], inputs[0].shape[1:]
     runs = -(-length[1] // RUN)
     count = inputs[0].shape[0] * length[0] * runs
-    part = next_part(parts)
-    while part >= 0:
+    first, stop = next_share(parts, count, cut)
+    while first < stop:
         leaving = Leaving(slot(scratch, 7, grad), at(grad, 0, 0, 0), 0)
-        for r in range(part * count // cut, (part + 1) * count // cut):
+        for r in range(first, stop):
             i, start, desk = r // runs, r % runs * RUN, 7 + r % 2
             run = i // length[0], i % length[0], start, min(RUN, length[1] - start)
             sums[r], leaving = binary_run(run, inputs, outputs, scratch, streams, desk, leaving)
         send_lines(leaving, 0)
         send_end(leaving)
-        part = next_part(parts)
+        first, stop = next_share(parts, count, cut)
     fence()
 
 
@@ -187,11 +187,11 @@ def softmax_vjp(p, v, out, streams, parts, memory):
 @device
 def vjp_share(parts, scratch, p, v, out, streams, cut):
     count = p.shape[0] * p.shape[1]
-    part = next_part(parts)
-    while part >= 0:
-        for i in range(part * count // cut, (part + 1) * count // cut):
+    first, stop = next_share(parts, count, cut)
+    while first < stop:
+        for i in range(first, stop):
             vjp_row(i // p.shape[1], i % p.shape[1], p, v, out, scratch, streams)
-        part = next_part(parts)
+        first, stop = next_share(parts, count, cut)
     fence()
 
 

@@ -14,7 +14,7 @@ from fastsce.backends.cpu.coefficients import labels_at, plain, scales, values
 from fastsce.backends.cpu.jit import device, kernel
 from fastsce.backends.cpu.memory import load, moved, spare, store
 from fastsce.backends.cpu.partial import store_part
-from fastsce.backends.cpu.parts import hand_out, next_part
+from fastsce.backends.cpu.parts import hand_out, next_share
 from fastsce.backends.cpu.plain import gradient, plain_factors, plain_row
 from fastsce.backends.cpu.plan import IGNORED, job_of
 from fastsce.backends.cpu.reductions import first
@@ -68,14 +68,14 @@ def share(parts, scratch, job, soft, known):
     classes, results, options = known
     rows, unit = job.logits.shape[1], PIECE if job.plan.summed else sheet_rows(classes)
     units = -(-rows // unit)
-    part = next_part(parts)
-    while part >= 0:
-        start, stop = part * units // job.plan.parts * unit, min((part + 1) * units // job.plan.parts * unit, rows)
-        for i in range(start, stop, PIECE):
-            total = work_through(i, min(i + PIECE, stop), scratch, job, classes, results, options)
+    start, stop = next_share(parts, units, job.plan.parts)
+    while start < stop:
+        end = min(stop * unit, rows)
+        for i in range(start * unit, end, PIECE):
+            total = work_through(i, min(i + PIECE, end), scratch, job, classes, results, options)
             if job.plan.summed:
                 store(job.loss, i // PIECE, total)
-        part = next_part(parts)
+        start, stop = next_share(parts, units, job.plan.parts)
 
 
 @device

@@ -11,7 +11,7 @@ import numpy as np
 from fastsce.backends.cpu.jit import device, kernel
 from fastsce.backends.cpu.memory import gather, pointer, store
 from fastsce.backends.cpu.partial import load_part
-from fastsce.backends.cpu.parts import hand_out, next_part
+from fastsce.backends.cpu.parts import hand_out, next_share
 from fastsce.backends.cpu.reductions import total as sum_of
 from fastsce.backends.cpu.threads import parts_of, run
 from fastsce.backends.cpu.tuning import LANES, PIECE
@@ -70,13 +70,13 @@ def weights_of(weight, sample_weight):
 @device
 def scan_share(parts, scratch, labels, weights, found, cut):
     pieces = -(-labels.size // PIECE)
-    part = next_part(parts)
-    while part >= 0:
-        for piece in range(part * pieces // cut, (part + 1) * pieces // cut):
+    start, stop = next_share(parts, pieces, cut)
+    while start < stop:
+        for piece in range(start, stop):
             bad, total = scan_piece(labels, weights, piece * PIECE)
             store(found, 2 * piece, np.float64(bad))
             store(found, 2 * piece + 1, total)
-        part = next_part(parts)
+        start, stop = next_share(parts, pieces, cut)
 
 
 @device
@@ -125,11 +125,11 @@ def sum_pieces(values, found, parts, memory):
 @device
 def sum_share(parts, scratch, p, n, found, cut):
     pieces = -(-n // PIECE)
-    part = next_part(parts)
-    while part >= 0:
-        for piece in range(part * pieces // cut, (part + 1) * pieces // cut):
+    start, stop = next_share(parts, pieces, cut)
+    while start < stop:
+        for piece in range(start, stop):
             store(found, piece, add_up(p, piece * PIECE, min((piece + 1) * PIECE, n)))
-        part = next_part(parts)
+        start, stop = next_share(parts, pieces, cut)
 
 
 @device

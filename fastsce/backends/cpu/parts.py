@@ -10,6 +10,8 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
+from fastsce.backends.cpu.jit import device
+
 JOB_BYTES = 1024  # of memory, for what a part has to know
 NEXT_PART = JOB_BYTES - 64  # where the number of the next part is, and then the end of the round
 DESK = 4  # numbers: address, job and memory, and then the thread
@@ -54,6 +56,17 @@ def next_part(typing, parts):
         return builder.select(builder.icmp_signed("<", part, builder.load(count)), part, I64(-1))
 
     return types.int64(parts), build
+
+
+@device
+def next_share(parts, count, cut):
+    """Where the next part begins and ends, of so many things that are cut in so many parts; twice the same if there is
+    none.
+    """
+    part = next_part(parts)
+    while part >= 0 and part * count // cut == (part + 1) * count // cut:
+        part = next_part(parts)
+    return max(part, 0) * count // cut, (part + 1) * count // cut
 
 
 def left(context, builder, data, job):

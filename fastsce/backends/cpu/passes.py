@@ -37,9 +37,7 @@ FAR = 2.0**-20  # of the largest term: what multiplies smaller blocks is not kep
 
 @apart
 def find_largest(x, n, classes, places, tails, found):
-    """The largest number of every lane, −∞ where there is none; of a row to leave out, anything. Its last classes are
-    noted where they fill no vector.
-    """
+    """`largest_lanes` of each row; of a row to leave out, anything."""
     for r in range(n):
         if places[PLACE + r] != IGNORED:
             store(found, r * LANES, largest_lanes(row(x, r), classes, moved(tails, r * LANES)))
@@ -47,7 +45,7 @@ def find_largest(x, n, classes, places, tails, found):
 
 @apart
 def find_tops(x, classes, tail, tops):
-    """The largest number of each stretch of a row, and of all."""
+    """The largest number of each stretch of a row, and of all; its last classes as `largest_lanes` notes them."""
     edge = narrow(-np.inf, load(x, 0, 0))
     for start in range(0, classes, STRETCH):
         top = largest(largest_lanes(moved(x, start), min(STRETCH, classes - start), tail))
@@ -58,6 +56,7 @@ def find_tops(x, classes, tail, tops):
 
 @device
 def largest_lanes(x, classes, tail):
+    """Of every lane, −∞ where there is none; `tail` gets the last classes if they fill no vector, and then −∞."""
     whole = classes // LANES * LANES
     pairs = whole // (2 * LANES) * (2 * LANES)
     v = splat(narrow(-np.inf, load(x, 0, 0)), LANES)
@@ -276,7 +275,7 @@ def clear(p, classes, like):
 
 @device
 def term(x, t, j, n, kept, at, like, law, softcap):
-    """A term times the slope of the softcap: m of the block where terms were kept, else of the row."""
+    """A term times the slope of the softcap: one that was kept, for `block_factor`, or one that is the row's."""
     if kept:
         return load(t, j, LANES)
     v = fetch(x, j, n, 0.0, like)

@@ -1,7 +1,7 @@
 """Where the numbers of rows are: where the caller has them, in copies, or in what a thread has to itself.
 
-A thread's scratch has room for a group of rows: facts, folds, notes, terms and the m of their blocks, then copies of a
-row or rows at the desk; for two groups where one is written while the other is read.
+A thread's scratch has room for a group of rows: facts, folds, notes, terms and what is known of their blocks, then
+copies of a row or rows at the desk; for two groups where one is written while the other is read.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ def scratch_bytes(classes, plan):
 
 @device
 def group_bytes(classes, plan):
-    """Facts of a group, folds, notes, terms and the m of their blocks; copies of rows, or rows at the desk."""
+    """Facts of a group, folds, notes, terms and what is known of their blocks; copies of rows, or rows at the desk."""
     copies = 4 * slot_bytes(classes) if plan.copies else slot_bytes(plan.desk * classes)
     return (copies_start(classes, plan) + copies + 63) // 64 * 64
 
@@ -57,7 +57,7 @@ def kept_rows(group, keep):
 
 @device
 def row_bytes(classes, keep):
-    """Of one row's terms and the m of its blocks: whole cache lines, so that all rows begin with one."""
+    """Of one row's terms and what is known of its blocks: whole cache lines, so that all rows begin with one."""
     return (slot_bytes(classes if keep else BLOCK) + 8 * (classes // BLOCK + 1) + 127) // 64 * 64
 
 

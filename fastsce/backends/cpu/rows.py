@@ -45,7 +45,7 @@ from fastsce.backends.cpu.coefficients import (
 from fastsce.backends.cpu.jit import device, kernel
 from fastsce.backends.cpu.memory import address_of, at, fence, gather, load, moved, spare, store
 from fastsce.backends.cpu.partial import load_part
-from fastsce.backends.cpu.parts import hand_out, next_part
+from fastsce.backends.cpu.parts import hand_out, next_share
 from fastsce.backends.cpu.passes import (
     add_shares,
     clear,
@@ -99,15 +99,16 @@ class Group(NamedTuple):
 
 @device
 def share(parts, scratch, job, soft, softcap):
-    """The last rows of a part are written behind the first of the next, the very last behind none."""
+    """Rows that are written behind others are so behind the next that this thread reads, of whatever part."""
     plan, length = job.plan, job.logits.shape[1]
+    count = job.logits.shape[0] * length
     before = Group(0, 0, moved(scratch, group_bytes(job.logits.shape[2], plan) if plan.behind else 0))
-    i, stop = next_rows(parts, job)
+    i, stop = next_share(parts, count, plan.parts)
     while i < stop or before.n > 0:
         n = min(plan.group, stop - i, length - place_of(i, job.logits)[1])  # of one block
         here, after, end, ahead = Group(i, n, scratch), i + n, stop, AHEAD
         if after == end:
-            after, end = next_rows(parts, job)
+            after, end = next_share(parts, count, plan.parts)
         if after < end:
             ahead = (address_of(row_at(after, job)) - address_of(row_at(i, job))) // job.logits.item
         read_group(here, before, ahead, job, soft, softcap)
@@ -120,13 +121,6 @@ def share(parts, scratch, job, soft, softcap):
 
 
 @device
-def next_rows(parts, job):
-    """The first row of a part, and its end; the same, where there is none left."""
-    part, count = next_part(parts), job.logits.shape[0] * job.logits.shape[1]
-    return max(part, 0) * count // job.plan.parts, (part + 1) * count // job.plan.parts
-
-
-@device
 def row_at(i, job):
     a, b = place_of(i, job.logits)
     return at(job.logits, a, b, 0)
@@ -135,7 +129,7 @@ def row_at(i, job):
 @device
 def read_group(here, before, ahead, job, soft, softcap):
     """Read all rows and work out their coefficients; meanwhile write those read before: a row's middle beside each
-    row, a block after each block, and edges at the end. The group after this one begins `ahead` numbers further on.
+    row, a block after each block, and edges at the end. Of rows that go together, what comes `ahead` is asked for.
     """
     i, n, scratch = here
     facts, plan, classes = facts_at(scratch, job), job.plan, job.logits.shape[2]

@@ -4,7 +4,7 @@ or another CPU, are named. bench/diary/ tells the whole story.
 
 from fastsce.backends.cpu.vectors import from_amd, wide_registers
 
-# AVX-512 as Intel has it, and 2 MB of L2, for what Zen 4 (32 KB of L1, 1 MB of L2) would rather have otherwise.
+# AVX-512, and L1 and L2 of 48 KB and 2 MB, as Intel has them. Zen 4 has 32 KB and 1 MB.
 WIDE = wide_registers() and not from_amd()
 
 # Classes in a step of a row, rows whose coefficients go side by side, samples in a strip. 32 in a strip: 10 classes
