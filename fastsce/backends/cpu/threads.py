@@ -58,7 +58,7 @@ def run(function, form, args, parts, scratch, size):
     args += (memory,)
     address = function.entry(form, args)(*args)
     if parts > 1:
-        some = max(threads, parts * threads * ROUND // size)
+        some = max(1, parts * ROUND // size) * threads  # as many for each
         for first in range(0, parts, some):
             drive(address, memory, scratch, first, min(parts, first + some), threads)
     give_back(memory)
