@@ -14,7 +14,7 @@ from fastsce.backends.cpu import few, threads
 from fastsce.backends.cpu.tuning import FEW_BYTES, PIECE, SHEET, TALL_SHEET
 
 MOST = FEW_BYTES // 4
-CLASSES = {"float32": (2, 3, 4, 5, 8, 10, 16), "float64": (2, 3, 8), "float16": (2, 5), "bfloat16": (3, 10)}
+CLASSES = {"float32": (2, 3, 4, 5, 7, 8, 10, 15, 16), "float64": (2, 3, 8), "float16": (2, 5), "bfloat16": (3, 10)}
 ROWS = [1, SHEET - 1, SHEET + 1, 3 * TALL_SHEET, 3 * TALL_SHEET + 7, 10 * TALL_SHEET + SHEET]
 CANARY = 0xA5
 

@@ -3,6 +3,8 @@
 And where another kernel serves another layout, results that differ by no more than rounding allows.
 """
 
+from contextlib import contextmanager
+
 import ml_dtypes
 import numba
 import numpy as np
@@ -92,6 +94,17 @@ def started():
     cpu.plan_of.cache_clear()
 
 
+@contextmanager
+def working(settings):
+    """Some of them changed, also for calls of a kind that has gone the short way, which remembers what it was told."""
+    with pytest.MonkeyPatch.context() as patch:
+        for setting, value in settings.items():
+            patch.setattr(setting, value)
+        small.small_call.cache_clear()
+        yield
+    small.small_call.cache_clear()
+
+
 def at_offset(a, offset):
     """The same numbers, so many bytes past a boundary."""
     memory = np.empty(a.nbytes + 64 + offset, np.uint8)
@@ -108,28 +121,20 @@ def all_the_same(found, expected):
 @pytest.mark.parametrize("function", FUNCTIONS)
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("shape", SHAPES)
-def test_grid(shape, dtype, function, monkeypatch):
+def test_grid(shape, dtype, function):
     call, (n, c) = FUNCTIONS[function], SHAPES[shape]
     x, y, t = logits((n, c), dtype), labels(n, c), probabilities((n, c), dtype)
     expected = call(x, y, t, np.empty_like(x))
 
     for name, settings in WORKING.items():
-        with monkeypatch.context() as patch:
-            for setting, value in settings.items():
-                patch.setattr(setting, value)
-            small.small_call.cache_clear()  # it remembers which calls are small by what is not changed here
+        with working(settings):
             assert all_the_same(call(x, y, t, np.full_like(x, 7)), expected), name
-    small.small_call.cache_clear()
 
     for offset in (x.itemsize, 5 * x.itemsize, 32, 1):
         assert all_the_same(call(at_offset(x, offset), y, at_offset(t, offset), np.empty_like(x)), expected), offset
         assert all_the_same(call(x, y, t, at_offset(x, offset)), expected), f"out at {offset}"
-        with monkeypatch.context() as patch:
-            patch.setattr(cpu, "STREAM_BYTES", 0)
-            patch.setattr(cpu, "STREAM_ROW_BYTES", 0)
-            small.small_call.cache_clear()
+        with working(WORKING["past the caches"]):
             assert all_the_same(call(x, y, t, at_offset(x, offset)), expected), f"streamed to {offset}"
-    small.small_call.cache_clear()
     copy = x.copy()
     assert all_the_same(call(copy, y, t, copy), expected), "in place"
 
@@ -143,15 +148,13 @@ def test_grid(shape, dtype, function, monkeypatch):
 
 @pytest.mark.parametrize("reduction", ["mean", "sum"])
 @pytest.mark.parametrize("shape", SHAPES)
-def test_reduced_losses(shape, reduction, monkeypatch):
+def test_reduced_losses(shape, reduction):
     n, c = SHAPES[shape]
     x, y = logits((n, c)), labels(n, c, ignored=True)
     chosen = options("everything", n, c) | {"reduction": reduction}
     expected = fastsce.cross_entropy_value_and_grad(x, y, **chosen)
     for name, settings in WORKING.items():
-        with monkeypatch.context() as patch:
-            for setting, value in settings.items():
-                patch.setattr(setting, value)
+        with working(settings):
             assert all_the_same(fastsce.cross_entropy_value_and_grad(x, y, **chosen), expected), name
 
 
