@@ -176,6 +176,9 @@ def calls(dtype: np.dtype, classes: Iterable[int], backend: str | None) -> Itera
         yield f"{layout}, softmax", partial(softmax, x, **on)
         yield f"{layout}, log_softmax", partial(log_softmax, x, **on)
         yield f"{layout}, softmax_vjp", partial(softmax_vjp, x, x, **on)
+    for name, smoothing in (("", 0.0), (", smoothing", 0.1)):
+        first = partial(loss_and_gradient, np.zeros((512, 64), dtype), labels[:64], label_smoothing=smoothing)
+        yield f"many classes first, labels{name}", partial(first, **on)
     weights = {"weight": np.ones(shape[axis]), "sample_weight": np.ones(labels.size)}
     for name, value in weights.items():
         yield name, partial(loss_and_gradient, x, labels, **{name: value}, **on)

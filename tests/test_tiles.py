@@ -19,7 +19,7 @@ SIZES = [  # blocks, classes, samples
     (2, 21, 700),
     (2, 21, 1001),
     (2, 130, 500),
-    (2, 400, 330),
+    (2, 384, 330),
     (2, 9000, 40),
     (1, 9000, 150),
 ]
@@ -117,7 +117,7 @@ def test_wherever_classes_begin(blocks, classes, samples, way, dtype, streamed, 
     for alone, tiles in ((1 << 40, 16), (0, 1), (0, 3)):
         monkeypatch.setattr(threads, "ALONE", alone)
         monkeypatch.setattr(threads, "PART", 1000)
-        monkeypatch.setattr(cpu, "TILES", tiles)
+        monkeypatch.setattr(columns, "TILES", tiles)
         cpu.plan_of.cache_clear()
         for gap, offset in ((0, 0), (0, 4), (1, 0), (5, 3), (8, 1), (-samples % 32, 0), (-samples % 32, 7)):
             placed = [between_canaries(x, gap, offset + i) for i in range(len(expected))]

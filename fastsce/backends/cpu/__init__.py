@@ -11,14 +11,13 @@ from functools import cache, lru_cache
 import numpy as np
 
 from fastsce import host as chores
-from fastsce.backends.cpu import columns, elementwise, few, room, rows, threads
+from fastsce.backends.cpu import bands, columns, elementwise, few, room, rows, threads
 from fastsce.backends.cpu.coefficients import is_plain
 from fastsce.backends.cpu.labels import in_order, scan_labels, sum_losses
 from fastsce.backends.cpu.parts import JOB_BYTES
 from fastsce.backends.cpu.plan import GRADIENT, HESSIAN, LOG_SOFTMAX, NOTHING, Plan
 from fastsce.backends.cpu.small import small, small_bytes
 from fastsce.backends.cpu.threads import cache_directory, parts_of, thread_count, threading_layer
-from fastsce.backends.cpu.tiles import tile_width
 from fastsce.backends.cpu.tuning import (
     ALONE,
     BEHIND_BYTES,
@@ -26,7 +25,6 @@ from fastsce.backends.cpu.tuning import (
     DESK_BYTES,
     DESK_CLASSES,
     FEW_BYTES,
-    GROUP,
     GROUP_CLASSES,
     GROUP_CLASSES_BEHIND,
     GROUP_CLASSES_FAR,
@@ -37,7 +35,6 @@ from fastsce.backends.cpu.tuning import (
     SHORT_APART,
     STREAM_BYTES,
     STREAM_ROW_BYTES,
-    TILES,
     TOGETHER,
     TOGETHER_SAVED,
 )
@@ -138,6 +135,8 @@ def run(spec, logits, target, weight, row_scale, loss, lse, grad, hess, *, write
         plain = optionless(law, weight is not None)
         simple = not (soft or saved or spec.softcap is not None or target is None) and (plain or write == GRADIENT)
         simple = simple and side_by_side and all(map(adjoins, given))
+        banded = not (side_by_side or soft or saved or spec.softcap is not None)
+        banded = banded and write in (NOTHING, GRADIENT)
         kernel, plan, scratch = plan_of(
             x.shape,
             dtype.itemsize,
@@ -147,6 +146,7 @@ def run(spec, logits, target, weight, row_scale, loss, lse, grad, hess, *, write
             thread_count(),
             parts_of(x.nbytes, sums.size),
             simple,
+            banded and all(a.strides[1] == a.itemsize for a in given),
             summed and sums.size == lse.size,
             soft or spec.softcap is not None,
             line_shared(g),
@@ -188,6 +188,7 @@ def plan_of(
     workers,
     parts,
     simple,
+    banded,
     summed,
     apart,
     line,
@@ -211,13 +212,11 @@ def plan_of(
     if classes * itemsize < 4 * (SHORT if side_by_side else SHORT_APART) or (
         either and not side_by_side and classes <= LONGEST_COLUMN
     ):
-        lanes = columns.tile_lanes(classes, b, itemsize, side_by_side)
-        tiles, shared = a * -(-b // lanes), line > 0 and b > lanes >= GROUP
-        if shared:
-            parts = min(parts, -(-tiles // (TILES * workers)) * workers)  # as many for each
-        plan = Plan(min(parts, tiles), write, *given, lanes=lanes, width=tile_width(lanes, line), shared=shared)
-        own = 4 if apart or write in (HESSIAN, LOG_SOFTMAX) else 2
-        return columns.columns, plan, columns.scratch_bytes(classes, plan.width, itemsize, own)
+        if banded and bands.suits(classes, itemsize):
+            return bands.bands, *bands.planned(shape, itemsize, workers, parts, line if stream else 0, write, given)
+        return columns.columns, *columns.planned(
+            shape, itemsize, side_by_side, workers, parts, apart, line, write, given
+        )
     keep = write == GRADIENT and not saved and classes * itemsize <= KEEP_BYTES
     keep = keep or write == HESSIAN  # gradient and Hessian are both written, one may be on the logits
     copies = not side_by_side or not aligned
@@ -237,9 +236,11 @@ def plan_of(
 
 
 def choice(kernel, dtype, classes, write, spec, plain, soft=""):
-    """From which the types of arguments follow, and what chooses code: `known` of few.py, or the softcap."""
+    """From which the types of arguments follow, and what chooses code: `known`, `smooth` or the softcap."""
     if kernel is few.few:
         return (dtype.char, classes, write, plain), ((0,) * classes, (0,) * write, None if plain else True)
+    if kernel is bands.bands:
+        return (dtype.char, spec.label_smoothing > 0.0), True if spec.label_smoothing > 0.0 else None
     return (dtype.char, soft, spec.softcap is None), spec.softcap
 
 
@@ -290,7 +291,7 @@ def small_call(spec, dtype, shape, gradient):
     def planned(parts, weights):
         given = (write, False, False, False, False, weights, False, spec.ignore_index)
         simple = spec.softcap is None and (gradient or optionless(plain, weights))
-        how = (parts, parts, simple, False, spec.softcap is not None, 0)
+        how = (parts, parts, simple, False, False, spec.softcap is not None, 0)
         return plan_of((1, rows, classes), dtype.itemsize, True, True, True, *how, *given)
 
     numbers, wide, memory = np.empty(1), np.empty((1, 1, 1), dtype), np.empty(JOB_BYTES, np.uint8)

@@ -1,8 +1,9 @@
 """Rows side by side: lanes run over samples, one class after the other.
 
-For short rows, but those that few.py takes, and for rows whose classes do not lie side by side in memory. A tile of
-samples is brought into the cache as (classes, samples) numbers of the working precision, is worked on there in strips
-of LANES samples (by plain.py where there are labels and no options), and what comes out of it goes back the same way.
+For short rows and for rows whose classes do not lie side by side in memory, but what few.py and bands.py take. A tile
+of samples is brought into the cache as (classes, samples) numbers of the working precision, is worked on there in
+strips of LANES samples (by plain.py where there are labels and no options), and what comes out of it goes back the same
+way.
 """
 
 from __future__ import annotations
@@ -33,6 +34,7 @@ from fastsce.backends.cpu.plan import (
     HESSIAN,
     LOG_SOFTMAX,
     NOTHING,
+    Plan,
     job_of,
     softness,
 )
@@ -61,9 +63,19 @@ from fastsce.backends.cpu.tiles import (
     take,
     tile_at,
     tile_bytes,
+    tile_width,
     unshared,
 )
-from fastsce.backends.cpu.tuning import COLUMN_BYTES, GROUP, GROUP_COLUMN_BYTES, LANES, LINE, ROW_BYTES, TILE_LANES
+from fastsce.backends.cpu.tuning import (
+    COLUMN_BYTES,
+    GROUP,
+    GROUP_COLUMN_BYTES,
+    LANES,
+    LINE,
+    ROW_BYTES,
+    TILE_LANES,
+    TILES,
+)
 from fastsce.backends.cpu.vectors import lane_numbers
 
 
@@ -76,6 +88,19 @@ def tile_lanes(classes, samples, itemsize, side_by_side):
         wished = min(max(GROUP, COLUMN_BYTES // column // GROUP * GROUP), TILE_LANES)
         wished = wished if wished * column <= GROUP_COLUMN_BYTES else LANES
     return min(wished, samples + LANES - 1) // LANES * LANES
+
+
+def planned(shape, itemsize, side_by_side, workers, parts, apart, line, write, given):
+    """The plan, and the bytes of memory that each thread needs to itself."""
+    a, b, classes = shape
+    lanes = tile_lanes(classes, b, itemsize, side_by_side)
+    tiles, shared = a * -(-b // lanes), line > 0 and b > lanes >= GROUP
+    if shared:
+        parts = min(parts, -(-tiles // (TILES * workers)) * workers)  # as many for each
+    how = {"lanes": lanes, "width": tile_width(lanes, line), "shared": shared}
+    plan = Plan(min(parts, tiles), write, *given, **how)
+    own = 4 if apart or write in (HESSIAN, LOG_SOFTMAX) else 2
+    return plan, scratch_bytes(classes, plan.width, itemsize, own)
 
 
 def scratch_bytes(classes, width, itemsize, own):

@@ -31,9 +31,10 @@ class Plan(NamedTuple):
     group: int = 1  # rows.py: rows that are worked on together
     desk: int = 0  # rows.py: rows that are put together before they are streamed; 0: each is written where it belongs
     summed: bool = False  # few.py: losses are added up, not written
-    lanes: int = 0  # columns.py: samples in a tile
-    width: int = 0  # columns.py: from a class to the next in a tile
-    shared: bool = False  # columns.py: tiles share cache lines, and leave those that they end in to the next
+    lanes: int = 0  # columns.py, bands.py: samples in a tile, or in a band
+    width: int = 0  # from a class to the next in there
+    block: int = 0  # bands.py: classes of a block
+    shared: bool = False  # tiles or bands share cache lines, and leave those that they end in to the next
 
 
 class Job(NamedTuple):

@@ -95,6 +95,18 @@ TILE_LANES = 256  # samples in a tile at most: lines of 1 KB are read and writte
 STEP = 32  # classes whose terms are added up before they come to those before: a sum of few float64; not compared
 CLASSES_AHEAD = 4  # in a column: a bare copy through tiles of 21 classes takes 5.7 ms, with 1 ahead 6.5 (two cores)
 
+# bands.py
+# Of a sample's classes, in the working precision: with more, and with no more. Classes first of 200 take 0.9 of the
+# time that tiles take, 333 1.0, with smoothing 1.13, 500 0.85, 4000 0.75 to 1.0, 5001 0.85, 8000 1.0, 8001 1.2 to 1.4
+# (250 MB, two cores, Zen 4).
+BANDED_BYTES, LONGEST_BAND_BYTES = 1536, 24 << 10
+# Samples in a band, and what it takes up at most, if it is no single group: with 4 KB pages 1000 classes take 1.2 of
+# the time with 128, 1.05 with 512; 4000 1.3 with 128, 1.5 with 256. Where bands share lines, two groups at least: 3000
+# classes take 0.6 to 0.7 of the time with 128, not 64.
+BAND_LANES, BAND_BYTES = 256, 1 << 20
+BLOCK_CLASSES = 32  # with 8 500 and 1000 classes take 1.25 of the time, with 16 1.07, with 24 and 48 1.0
+BANDS = 16  # in a part: 1000 classes take 1.0 with 64, 0.95 with 128, 1.0 to 1.2 with 1
+
 # elementwise.py
 RUN = 1024  # elements read, worked out and written while they are in L1; 512 and 2048 differ by less than the noise
 ELEMENTS_AHEAD = 2048  # so far ahead memory is asked for; from 256 to 4096 within the noise

@@ -150,6 +150,12 @@ for _op, _sign in ((operator.lt, "<"), (operator.gt, ">"), (operator.eq, "==")):
         lambda b, x, y, sign=_sign: b.icmp_signed(sign, x, y),
         gives_mask=True,
     )
+define_operator(  # true of NaN
+    operator.ne,
+    lambda b, x, y: b.fcmp_unordered("!=", x, y),
+    lambda b, x, y: b.icmp_signed("!=", x, y),
+    gives_mask=True,
+)
 
 
 define(
@@ -353,7 +359,7 @@ def splat(typing, x, lanes):
 @intrinsic(prefer_literal=True)
 def lane_numbers(typing, lanes):
     """0, 1, 2, …"""
-    vector = Vector(types.int64, lanes.literal_value)
+    vector = Vector(types.int64, count_of(lanes))
     return vector(lanes), lambda context, b, signature, args: ir.Constant(vector.llvm, list(range(vector.lanes)))
 
 
