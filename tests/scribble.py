@@ -37,6 +37,7 @@ SHAPES = {  # of the logits, and the axis of the classes; both kinds of kernel, 
     "columns": ((21, 2000), 0),
     "columns, several threads": ((4, 33, 2500), 1),
     "long columns": ((300, 400), 0),
+    "bands": ((400, 300), 0),
 }
 # dtypes of logits and labels; int64 labels are read where they lie, others from a copy
 LABELS = (("float32", "int64"), ("float64", "int64"), ("float16", "int16"), ("bfloat16", "uint64"))

@@ -40,6 +40,9 @@ def batches() -> dict:
     """(logits, labels, axis) by name."""
     found = {f"{n} x {c}": (logits((n, c)), labels(n, c, ignored=True), -1) for n, c in SHAPES}
     found["class axis first"] = np.ascontiguousarray(logits((301, 40)).T), labels(301, 40), 0
+    found["many classes first"] = np.ascontiguousarray(logits((301, 500)).T), labels(301, 500, ignored=True), 0
+    rising = logits((301, 500)) + np.arange(500) // 32 * 9  # block by block
+    found["many rising classes first"] = np.ascontiguousarray(rising.T, np.float32), labels(301, 500), 0
     confident = logits((40, 300)) * 20
     found["confident"] = confident, confident.argmax(-1), -1
     masked = logits((40, 2500))
@@ -112,10 +115,10 @@ def made(folder) -> dict:
 
 
 def main(place) -> None:
-    from fastsce.backends.cpu import columns, few, rows
+    from fastsce.backends.cpu import bands, columns, few, rows
 
     np.savez(place / "values.npz", **values(), **halves())
-    for kernel in (rows.rows, columns.columns, few.few):
+    for kernel in (rows.rows, columns.columns, bands.bands, few.few):
         (place / f"{kernel.function.__name__}.s").write_text(assembly(kernel))
 
 

@@ -64,17 +64,18 @@ def target(request):
 
 APART = (  # functions compiled apart
     r"_ZN7fastsce8backends3cpu"
-    r"(?:5terms|6passes|6behind|5plain10plain_tile|7columns10noted_tile|5tiles12send_classes|5tiles10send_edges)\w+"
+    r"(?:5terms|6passes|6behind|5plain10plain_tile|7columns10noted_tile|5tiles12send_classes|5tiles10send_edges"
+    r"|5bands(?!5bands)|8exchange)\w+"
 )
 PARTIAL = r"fastsce_(?:load|store)_v\d+[fi]\d+"  # a function of partial.py
 
 
-@pytest.fixture(scope="module", params=["rows", "columns"])
+@pytest.fixture(scope="module", params=["rows", "columns", "bands"])
 def part(request, target, tmp_path_factory):
     """What one thread runs: what it begins with, and what this calls: functions compiled apart, and of partial.py."""
     code = (targets.made(tmp_path_factory.getbasetemp())[target] / f"{request.param}.s").read_text()
     apart = re.findall(rf"^({APART}):", code, re.MULTILINE)
-    assert len(apart) == (16 + 2 * has_two_steps("rows", target) if request.param == "rows" else 4)
+    assert len(apart) == {"rows": 16 + 2 * has_two_steps("rows", target), "columns": 4, "bands": 8}[request.param]
     partial = re.findall(rf"^({PARTIAL}):", code, re.MULTILINE)
     return "\n".join([work(code, ".parts"), *(work(code, name) for name in [*apart, *partial])])
 
@@ -124,10 +125,12 @@ DIVIDE = r"\bv?div[ps][sd]\s"
 
 def hot_loops(code):
     """Of the inner loops, those that raise: an exponent is shifted into its place. Strips bring and send some between.
-    One that divides too settles samples, once each.
+    One that divides too settles samples, once each; of bands, one that raises less begins a strip.
     """
-    others = 3 if "send_classes" in code else 2
-    return [b for b in inner_loops(code, others) if re.search(SHIFT, b) and not re.search(DIVIDE, b)]
+    strips, bands = "send_classes" in code, "send_edges_of" in code
+    found = [b for b in inner_loops(code, 3 if strips or bands else 2) if re.search(SHIFT, b)]
+    most = max((len(re.findall(SHIFT, b)) for b in found), default=0) if bands else 0
+    return [b for b in found if not re.search(DIVIDE, b) and len(re.findall(SHIFT, b)) >= most]
 
 
 @pytest.fixture
