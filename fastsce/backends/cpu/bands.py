@@ -76,8 +76,8 @@ from fastsce.backends.cpu.tuning import (
 from fastsce.backends.cpu.vectors import lane_numbers, narrow, splat, widen
 from fastsce.frame import At
 
-RISE = 6.0  # of z: a logit that is further above m is what terms are relative to from then on
-RISEN = 9.0  # octaves: what terms may be above 1, less than 2^RISEN, is taken off their power
+RISE = 6.0  # of z: where a logit is further above m, terms are relative to it from then on
+RISEN = 9.0  # octaves, off the power of two of terms: they may be 2^RISEN above what it is made for
 
 
 # --- room -------------------------------------------------------------------------------------------------------------
@@ -325,11 +325,8 @@ def note_gradient(lane, j, start, memory, facts, job):
     unseen = first(seen < 1.0) < LANES
     for k in range(-(-classes // plan.block)):
         place = place_at(memory, start + k, places_of(classes, plan), plan)
-        some, before, factor = (
-            min(plan.block, classes - k * plan.block),
-            load(place, FACTORS * width + lane, LANES),
-            push,
-        )
+        some = min(plan.block, classes - k * plan.block)
+        before, factor = load(place, FACTORS * width + lane, LANES), push
         if first(before != m) < LANES:
             factor = rebase(place, before, m, push, lane, some, job)
         if unseen:
