@@ -57,7 +57,6 @@ from fastsce.backends.cpu.exchange import (
 from fastsce.backends.cpu.jit import apart, device, kernel
 from fastsce.backends.cpu.memory import at, fence, load, moved, store
 from fastsce.backends.cpu.parts import hand_out, next_share
-from fastsce.backends.cpu.passes import FAR
 from fastsce.backends.cpu.plan import IGNORED, NOTHING, Plan, job_of
 from fastsce.backends.cpu.reductions import first
 from fastsce.backends.cpu.strips import weighed
@@ -337,13 +336,16 @@ def note_gradient(lane, j, start, memory, facts, job):
 
 @apart
 def rebase(place, before, m, push, lane, classes, job):
-    """From m of a block to the last. Terms far below the largest are made so at once, lest what multiplies them be no
-    normal number.
+    """What multiplies a block's terms, from its m to the last. Where that is too small for a normal number, but what
+    comes of it might be none, terms are made the sample's at once.
     """
     factor = maths.where(before == m, 1.0, frame.rebased(before, m, job.law))
-    if first(factor < FAR) < LANES:
-        scale_terms(place, maths.where(factor < FAR, factor, 1.0), lane, classes, job.plan)
-    return narrow(widen(push) * maths.where(factor < FAR, 1.0, factor), push)
+    gain, smallest = widen(push) * factor, 2.0**-120 if job.logits.item < 8 else 2.0**-1010
+    size = maths.maximum(gain, -gain)
+    small = maths.where(size < smallest * 2.0**-70, 0.0, maths.where(size < smallest, 1.0, size * 0.0)) > 0.0
+    if first(small) < LANES:
+        scale_terms(place, maths.where(small, factor, 1.0), lane, classes, job.plan)
+    return maths.where(small, push, narrow(gain, push))
 
 
 @apart
