@@ -1,6 +1,5 @@
 """Bands of bands.py: many classes first, a block of them after the other, and what comes and goes meanwhile."""
 
-import ml_dtypes
 import numpy as np
 import pytest
 from cases import DTYPES, EXTREME_CASES, EXTREMES, OPTIONS, POISON, labels, logits, options
@@ -93,7 +92,7 @@ def test_blocks_far_from_each_other(name, step, dtype, banded):
 @pytest.mark.parametrize("scale", [1e-36, 1e-33, 1e-30, 2e-9, 1e-8, 1e30])
 @pytest.mark.parametrize("step", [0.0, 5.5, 6.5, 19.9])
 def test_scales_of_any_size(step, scale, dtype, banded):
-    """Of samples whose first block is far below the next, but not so far that it is another m."""
+    """Of samples whose first block is below the next, by less and by more than makes another m."""
     x = np.zeros((150, 61)) + step * (np.arange(61) >= 8)
     agree("cpu", np.asfortranarray(x.astype(dtype)), np.arange(150) % 61, sample_weight=np.full(150, scale))
 
@@ -160,8 +159,7 @@ SIZES = [  # blocks, classes, samples
     (2, 401, 700),
     (1, 1001, 330),
 ]
-DTYPES_OF_NUMPY = [np.float32, np.float64, np.float16, ml_dtypes.bfloat16]
-WAYS = [(way, dtype) for way in (gradient, smoothing, on_the_logits) for dtype in DTYPES_OF_NUMPY]
+WAYS = [(way, dtype) for way in (gradient, smoothing, on_the_logits) for dtype in DTYPES.values()]
 
 
 @pytest.mark.parametrize(
@@ -225,6 +223,17 @@ def test_the_same_bits(name, dtype, kernels):
         part = fastsce.cross_entropy_value_and_grad(x[:, cut], y[cut], **given)
         assert same_bits(part.grad, expected.grad[:, cut]) and same_bits(part.loss, expected.loss[cut]), cut
     assert set(kernels) == {bands.bands}
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_softmax(dtype, kernels):
+    """Without labels: the same probabilities as gradients for labels have elsewhere, and the same lse."""
+    x = np.ascontiguousarray(logits((150, 400), dtype).T)
+    found = fastsce.cross_entropy_value_and_grad(x, np.zeros(150, int), axis=0, reduction="none", backend="cpu")
+    p, lse = fastsce.softmax(x, axis=0, backend="cpu"), fastsce.logsumexp(x, axis=0, backend="cpu")
+    assert set(kernels) == {bands.bands} and len(kernels) == 3
+    assert same_bits(p[1:], found.grad[1:])
+    assert same_bits(lse, found.lse.astype(lse.dtype))
 
 
 def test_what_does_not_go_by_bands(kernels):

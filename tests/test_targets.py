@@ -164,6 +164,14 @@ def test_the_second_step_is_of_whole_registers(part, register, in_two_steps):
         assert {(packed, letter) for _, packed, letter in products(block)} == {("p", register)}
 
 
+def test_steps_of_bands_store_without_masks(target, tmp_path_factory):
+    """Without AVX-512 such a store takes as long as a term."""
+    code = (targets.made(tmp_path_factory.getbasetemp())[target] / "bands.s").read_text()
+    steps = [name for name in re.findall(rf"^({APART}):", code, re.MULTILINE) if "add_block" in name]
+    assert len(steps) == 1
+    assert not re.search(r"vp?maskmov\w+\s+%\wmm\d+, %\wmm\d+, ", work(code, steps[0]))
+
+
 def test_products_are_fused(part, register):
     if register == "x":
         pytest.skip("no instruction for it")

@@ -319,18 +319,17 @@ def note_gradient(lane, j, start, memory, facts, job):
     store(own, PLACES * width + lane, narrow(y, push))
     store(own, SPECIALS * width + lane, load(facts.numbers, SPECIAL + j, LANES))
     store(own, PULLS * width + lane, load(facts.numbers, PULL + j, LANES))
-    finite = widen(top) * 0.0 + load(memory.sums, lane, LANES) * 0.0 == 0.0
-    seen = maths.where(finite, 1.0, maths.where(y == IGNORED, 0.0, splat(1.0, LANES)))
-    unseen = first(seen < 1.0) < LANES
+    zero = widen(top) * 0.0 + load(memory.sums, lane, LANES) * 0.0  # or NaN
+    unseen = (zero != zero) & (y == IGNORED)
     for k in range(-(-classes // plan.block)):
         place = place_at(memory, start + k, places_of(classes, plan), plan)
         some = min(plan.block, classes - k * plan.block)
         before, factor = load(place, FACTORS * width + lane, LANES), push
         if first(before != m) < LANES:
             factor = rebase(place, before, m, push, lane, some, job)
-        if unseen:
-            factor = maths.where(seen > 0.0, factor, push)
-            scale_terms(place, seen, lane, some, plan)
+        if first(unseen) < LANES:
+            factor = maths.where(unseen, push, factor)
+            scale_terms(place, maths.where(unseen, 0.0, splat(1.0, LANES)), lane, some, plan)
         store(place, FACTORS * width + lane, factor)
 
 
@@ -342,7 +341,7 @@ def rebase(place, before, m, push, lane, classes, job):
     factor = maths.where(before == m, 1.0, frame.rebased(before, m, job.law))
     gain, smallest = widen(push) * factor, 2.0**-120 if job.logits.item < 8 else 2.0**-1010
     size = maths.maximum(gain, -gain)
-    small = maths.where(size < smallest * 2.0**-70, 0.0, maths.where(size < smallest, 1.0, size * 0.0)) > 0.0
+    small = (size < smallest) & (size > smallest * 2.0**-70)
     if first(small) < LANES:
         scale_terms(place, maths.where(small, factor, 1.0), lane, classes, job.plan)
     return maths.where(small, push, narrow(gain, push))
