@@ -101,8 +101,8 @@ CLASSES_AHEAD = 4  # in a column: a bare copy through tiles of 21 classes takes 
 # (250 MB, two cores, Zen 4).
 BANDED_BYTES, LONGEST_BAND_BYTES = 1536, 24 << 10
 # Samples in a band, and what it takes up at most, if it is no single group: with 4 KB pages 1000 classes take 1.2 of
-# the time with 128, 1.05 with 512; 4000 with 128 0.9 to 1.25 of that with 64, with 256 1.0 to 1.5. Where bands share lines, two groups at least: 3000
-# classes take 0.6 to 0.7 of the time with 128, not 64.
+# the time with 128, 1.05 with 512; 4000, in pages of either size, with 128 0.9 to 1.25 of that with 64, with 256 1.0 to
+# 1.5. Where bands share lines, two groups at least: 3000 classes take 0.6 to 0.7 of the time with 128, not 64.
 BAND_LANES, BAND_BYTES = 256, 1 << 20
 BLOCK_CLASSES = 32  # with 8 500 and 1000 classes take 1.25 of the time, with 16 1.07, with 24 and 48 1.0
 BANDS = 16  # in a part: 1000 classes take 1.0 with 64, 0.95 with 128, 1.0 to 1.2 with 1
