@@ -49,11 +49,11 @@ from fastsce.backends.cpu.strips import (
     write_log_softmax,
 )
 from fastsce.backends.cpu.tiles import (
-    Coming,
     Moving,
     Part,
     bring,
     bring_rest,
+    coming_of,
     desk_bytes,
     gone,
     leave_over,
@@ -180,7 +180,7 @@ def tile(here, after, going, job, soft, softcap, scratch):
     if soft is not None:
         bring(job.soft, unshared(q, here.a, here.b, here.n), width)
     desk = spare(scratch, FACTS_BYTES, job.logits.data)
-    coming = Coming(after, 0, 0)
+    coming = coming_of(after, job.logits)
     if after.n < FOUR:  # several classes come at a time, into the tile from which one goes
         send_rest(job.grad, going, plan)
         going = gone(here, job.grad)

@@ -20,7 +20,7 @@ from fastsce.backends.cpu.coefficients import (
     M,
 )
 from fastsce.backends.cpu.jit import device
-from fastsce.backends.cpu.memory import load, store
+from fastsce.backends.cpu.memory import load, moved, store
 from fastsce.backends.cpu.plan import IGNORED
 from fastsce.backends.cpu.reductions import first
 from fastsce.backends.cpu.terms import term_of
@@ -51,20 +51,22 @@ def first_largest(x, lane, width, classes, x_top):
 def terms(x, e, lane, width, classes, x_top, about, moving, job, softcap):
     """Leave the terms in e. Returns the sum of all but the largest, how many are the largest, and what still moves."""
     law, ties = job.law, narrow(splat(0.0, LANES), x_top)
-    rest, fours = splat(0.0, LANES), classes // 4 * 4
+    rest, fours, x, e = splat(0.0, LANES), classes // 4 * 4, moved(x, lane), moved(e, lane)
     for start in range(0, fours, STEP):
         part = splat(0.0, LANES)  # float64 logits have no wider type to be summed in: steps first, then their sums
         for c in range(start, min(start + STEP, fours), 4):  # four terms are added up in the working precision
-            v0, ties = term(x, e, c * width + lane, x_top, about, ties, law, softcap)
-            v1, ties = term(x, e, (c + 1) * width + lane, x_top, about, ties, law, softcap)
-            v2, ties = term(x, e, (c + 2) * width + lane, x_top, about, ties, law, softcap)
-            v3, ties = term(x, e, (c + 3) * width + lane, x_top, about, ties, law, softcap)
+            v0, ties = term(x, e, 0, x_top, about, ties, law, softcap)
+            v1, ties = term(x, e, width, x_top, about, ties, law, softcap)
+            v2, ties = term(x, e, 2 * width, x_top, about, ties, law, softcap)
+            v3, ties = term(x, e, 3 * width, x_top, about, ties, law, softcap)
             part = part + widen((v0 + v1) + (v2 + v3))
             moving = move_some(moving, c, width, job)
+            x, e = moved(x, 4 * width), moved(e, 4 * width)
         rest = rest + part
-    for c in range(fours, classes):
-        v0, ties = term(x, e, c * width + lane, x_top, about, ties, law, softcap)
+    for _ in range(fours, classes):
+        v0, ties = term(x, e, 0, x_top, about, ties, law, softcap)
         rest = rest + widen(v0)
+        x, e = moved(x, width), moved(e, width)
     return rest, widen(ties), move_some(moving, fours, width, job)
 
 

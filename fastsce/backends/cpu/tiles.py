@@ -17,6 +17,7 @@ from fastsce.backends.cpu.memory import (
     load_apart,
     load_line,
     moved,
+    moved_bytes,
     numbers_in_line,
     past_boundary,
     store,
@@ -75,25 +76,39 @@ def unshared(x, a, b, n):
 
 
 class Coming(NamedTuple):
-    """A tile that is being brought: what begins with sample j of class c comes next."""
+    """A tile that is being brought: what comes next, and what is left."""
 
     part: Any
-    c: Any
-    j: Any
+    source: Any
+    target: Any
+    steps: Any  # of this class
+    classes: Any  # this one included
 
 
 class Going(NamedTuple):
-    """A group of a tile, from a lane on, that is being sent where its samples lie side by side: class c goes next."""
+    """A group of a tile that is being sent: the class that goes next, and how many are left."""
 
-    part: Any
-    lane: Any
-    c: Any
+    source: Any
+    target: Any
+    classes: Any
+    begun: bool  # the cache lines that they begin in hold samples before them
+
+
+@device
+def coming_of(part, v):
+    steps = part.n // step_size(part)
+    return Coming(part, at(v, part.a, part.b, 0), part.x, steps, v.shape[2] if steps > 0 else 0)
+
+
+@device
+def step_size(part):
+    return FOUR if part.n >= FOUR else LANES
 
 
 @device
 def gone(part, v):
     """Nothing of it is to go."""
-    return Going(part, 0, v.shape[2])
+    return Going(part.x, v.data, 0, False)
 
 
 class Moving(NamedTuple):
@@ -109,11 +124,11 @@ class Moving(NamedTuple):
 def move_some(moving, i, width, job):
     """A step of each, before the group's place is taken by what comes."""
     coming, going, later, soon = moving
-    if going.c < job.grad.shape[2]:
+    if going.classes > 0:
         going = send_class(job.grad, going, job.plan)
-    if coming.part.n >= LANES:
+    if coming.classes > 0:
         coming = bring_some(job.logits, coming, width)
-    else:
+    elif coming.part.n == 0:
         ask(later, i)
         ask(soon, i)
     return Moving(coming, going, later, soon)
@@ -121,54 +136,47 @@ def move_some(moving, i, width, job):
 
 @device
 def bring_some(v, coming, width):
-    """Bring four steps of a tile of at least one, and ask for what comes CLASSES_AHEAD, in this tile or in the one
-    behind it. When all have come, the last class comes again.
-    """
-    if coming.part.n > FOUR:  # a tenth faster than one by one
-        return bring_steps(v, coming, width, FOUR)
+    """Bring four steps of LANES samples."""
+    if coming.part.n >= FOUR:  # a tenth faster than one by one
+        return bring_step(v, coming, width, FOUR)
     for _ in range(4):
-        coming = bring_steps(v, coming, width, LANES)
+        if coming.classes > 0:
+            coming = bring_step(v, coming, width, LANES)
     return coming
 
 
 @device
-def bring_steps(v, coming, width, size):
-    """So many samples of one class."""
-    (x, a, b, n, _, _), c, j = coming
-    c = min(c, v.shape[2] - 1)
-    p, soon = at(v, a, b, c), class_ahead(v, coming.part, c)
-    for i in range(j, j + size, LANES):
-        store(x, c * width + i, load(p, i, LANES))
+def bring_step(v, coming, width, size):
+    """So many samples of one class. Those CLASSES_AHEAD, in this tile or in the one behind it, are asked for."""
+    part, source, target, steps, classes = coming
+    later = CLASSES_AHEAD * v.strides[2]
+    if classes <= CLASSES_AHEAD:
+        later += part.n * v.item - v.shape[2] * v.strides[2]
+    soon = moved_bytes(source, later)
+    for i in range(0, size, LANES):
+        store(target, i, load(source, i, LANES))
         prefetch(soon, i, LANES)
-    prefetch(soon, j + size, LANES)  # columns need not begin with a cache line
-    j += size
-    if j + size > n:
-        c, j = c + 1, 0
-    return Coming(coming.part, c, j)
-
-
-@device
-def class_ahead(v, part, c):
-    """Where the samples of a class to come begin."""
-    later, b = c + CLASSES_AHEAD, part.b
-    if later >= v.shape[2]:
-        later, b = min(later - v.shape[2], v.shape[2] - 1), b + part.n
-    return at(v, part.a, b, later)
+    prefetch(soon, size, LANES)  # columns need not begin with a cache line
+    source, target, steps = moved(source, size), moved(target, size), steps - 1
+    if steps == 0:
+        steps, classes = part.n // size, classes - 1
+        source, target = moved_bytes(source, v.strides[2] - steps * size * v.item), moved(target, width - steps * size)
+    return Coming(part, source, target, steps, classes)
 
 
 @device
 def bring_rest(v, coming, width):
     """What has not come."""
-    (x, a, b, n, _, _), c, j = coming
-    whole, brought = n // LANES * LANES, n // FOUR * FOUR if n > FOUR else n // LANES * LANES
-    for k in range(v.shape[2]):
-        p, start = at(v, a, b, k), 0
-        if k <= c:
-            start = j if k == c else brought
-        for i in range(start, whole, LANES):
-            store(x, k * width + i, load(p, i, LANES))
+    x, a, b, n, _, _ = coming.part
+    while coming.classes > 0:
+        coming = bring_some(v, coming, width)
+    begin, whole = n // step_size(coming.part) * step_size(coming.part), n // LANES * LANES
+    for c in range(v.shape[2] if begin < n else 0):
+        p = at(v, a, b, c)
+        for i in range(begin, whole, LANES):
+            store(x, c * width + i, load(p, i, LANES))
         if whole < n:
-            store(x, k * width + whole, load_part(p, whole, n - whole, 0.0, LANES))
+            store(x, c * width + whole, load_part(p, whole, n - whole, 0.0, LANES))
 
 
 @device
@@ -177,7 +185,7 @@ def bring(v, part, width):
     x, a, b, n = part.x, part.a, part.b, part.n
     classes, whole = v.shape[2], n // LANES * LANES
     if v.strides[1] == v.item:
-        bring_rest(v, Coming(part, 0, 0), width)
+        bring_rest(v, coming_of(part, v), width)
         return
     quads, few = v.strides[2] == v.item and classes >= QUAD, adjoin(v) and 2 <= classes <= 3
     for j in range(0, whole, LANES):
@@ -218,19 +226,24 @@ def next_to_go(going, part, lane, n, job):
     v, plan = job.grad, job.plan
     send_rest(v, going, plan)
     if n == GROUP and plan.write != NOTHING and v.strides[1] == v.item:
-        return Going(part, lane, 0)
+        return going_of(part, lane, v)
     return gone(part, v)
 
 
 @device
+def going_of(part, lane, v):
+    return Going(moved(part.x, lane), at(v, part.a, part.b + lane, 0), v.shape[2], lane > 0 or part.follows)
+
+
+@device
 def send_rest(v, going, plan):
-    if going.c < v.shape[2]:  # a call takes as long as a small tile's tenth
+    if going.classes > 0:  # a call takes as long as a small tile's tenth
         send_classes(v, going, plan)
 
 
 @apart
 def send_classes(v, going, plan):
-    while going.c < v.shape[2]:
+    while going.classes > 0:
         going = send_class(v, going, plan)
 
 
@@ -239,22 +252,20 @@ def send_class(v, going, plan):
     """The lines that are whole with a class of a group: the first may begin with samples of the group before, and the
     last samples wait for the group behind, for the next tile or for `send_edges`.
     """
-    (x, a, b, _, follows, _), lane, c = going
-    p = at(v, a, b + lane, c)
-    line, back, i = numbers_in_line(p), past_line(p), c * plan.width + lane
-    if lane > 0 or back == 0 or follows:
-        send_line(x, i - back, p, -back, plan.stream)
-    for j in range(line, GROUP, line):
-        send_line(x, i + j - back, p, j - back, plan.stream)
-    return Going(going.part, lane, c + 1)
-
-
-@device
-def send_line(x, i, p, j, streaming):
-    if streaming:
-        stream(p, j, load_line(x, i, p))
+    source, target, classes, begun = going
+    back = past_line(target)
+    x, p = moved(source, -back), moved(target, -back)
+    if plan.stream:
+        if begun or back == 0:
+            stream(p, 0, load_line(x, 0, p))
+        for j in range(numbers_in_line(p), GROUP, numbers_in_line(p)):
+            stream(p, j, load_line(x, j, p))
     else:
-        store(p, j, load_line(x, i, p))
+        if begun or back == 0:
+            store(p, 0, load_line(x, 0, p))
+        for j in range(numbers_in_line(p), GROUP, numbers_in_line(p)):
+            store(p, j, load_line(x, j, p))
+    return Going(moved(source, plan.width), moved_bytes(target, v.strides[2]), classes - 1, begun)
 
 
 @device
@@ -311,7 +322,7 @@ def send_some(x, i, p, j, n, streaming):
 def send_groups(part, v, plan):
     """All at once, where samples lie side by side."""
     for lane in range(0, part.n // GROUP * GROUP if v.strides[1] == v.item else 0, GROUP):
-        send_rest(v, Going(part, lane, 0), plan)
+        send_rest(v, going_of(part, lane, v), plan)
 
 
 @device
