@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 from fastsce import logistic, maths
-from fastsce.backends.cpu.ahead import prefetch_far
+from fastsce.backends.cpu.ahead import prefetch, prefetch_far
 from fastsce.backends.cpu.jit import device, kernel
 from fastsce.backends.cpu.memory import (
     View,
@@ -198,6 +198,7 @@ def vjp_share(parts, scratch, p, v, out, streams, cut):
 @device
 def vjp_row(a, b, p, v, out, scratch, streams):
     classes, dot = p.shape[2], 0.0
+    prefetch(at(out, a, b, classes - 1), 0, 1)  # where rows are streamed, their ends go through the caches
     for start in range(0, classes, RUN):
         n = min(RUN, classes - start)
         run = a, b, start, n

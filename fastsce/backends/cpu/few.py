@@ -121,7 +121,8 @@ def ask_ahead(there, i, job, classes, results):
         ask_for_sheet(g, later, classes)
     if len(results) > 1:
         ask_for_sheet(h, later, classes)
-    ask_for_group(job, i)
+    for k in range(0, sheet_rows(classes), LANES):
+        ask_for_group(job, i + k)
 
 
 @device

@@ -111,6 +111,7 @@ def add_shares_with(x, q, w, n, classes, f, masses, distances, law, softcap):
             mass, distance = mass + part, distance + far
         if whole < classes:
             left, like = classes - whole, splat(m, LANES)
+            prefetch_far(target, whole + AHEAD, LANES)
             d = frame.exponent(fetch(p, whole, left, -np.inf, like), at.rate, from_m, law.inner, softcap)
             share = widen(given_share(w, fetch(target, whole, left, 0.0, like), whole, left, law))
             mass, distance = mass + share, distance - maths.share(share, widen(d))

@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from fastsce import frame, maths
-from fastsce.backends.cpu.ahead import prefetch
+from fastsce.backends.cpu.ahead import ask_for_group, prefetch
 from fastsce.backends.cpu.behind import middle_of, past_ignored, stream_edges_of, write_behind
 from fastsce.backends.cpu.coefficients import (
     BEND,
@@ -134,6 +134,7 @@ def read_group(here, before, ahead, job, soft, softcap):
     i, n, scratch = here
     facts, plan, classes = facts_at(scratch, job), job.plan, job.logits.shape[2]
     y = begin(i, n, 0, facts, job)
+    ask_for_group(job, i)
     if plan.together and n > 0:
         read_together(i, n, y, facts, before, ahead, job, soft, softcap, scratch)
     else:

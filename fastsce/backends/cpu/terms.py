@@ -222,6 +222,9 @@ def add_stretch(x, t, soon, begin, stop, start, ahead, at, edge, notes, shares, 
     if whole < stop:
         v = load(notes.tail, 0, LANES)
         part, count = add_term(v, t, whole, at, edge, part, count, notes, inner, softcap)
+        prefetch_far(x, whole + ahead, LANES)
+        if meanwhile is None:
+            prefetch(soon, whole, LANES)
         if shares is not None:
             far, mass = add_last_share(v, start + whole, stop - whole, at, shares, far, mass, inner, softcap)
     if shares is not None and not in_two_steps(softcap):
