@@ -90,7 +90,7 @@ def planned(request, monkeypatch):
         return kernel, plan, scratch
 
     def prepare():
-        for name in ("STREAM_BYTES", "STREAM_ROW_BYTES", "BEHIND_BYTES"):
+        for name in ("STREAM_BYTES", "STREAM_ROW_BYTES", "BEHIND_BYTES", "BEHIND_BYTES_16"):
             monkeypatch.setattr(cpu, name, 0)
         if request.param == "alone":
             monkeypatch.setattr(cpu, "TOGETHER", 0)
@@ -102,14 +102,11 @@ def planned(request, monkeypatch):
     plan_of.cache_clear()
 
 
-def are_behind(plans, classes, kind="float32", scaled=True):
-    """Whether all plans are as they should be. 16-bit rows that can go together are not written behind, nor is what
-    is worked out again when it is written.
-    """
+def are_behind(plans, classes, scaled=True):
+    """Whether all plans are as they should be. What is worked out again when it is written is not written behind."""
     together = classes <= cpu.TOGETHER
-    behind = scaled and (KINDS[kind] in (np.float32, np.float64) or not together)
     return plans and all(
-        (plan.behind, plan.together, plan.stream or plan.desk > 0) == (behind, together, True) for plan in plans
+        (plan.behind, plan.together, plan.stream or plan.desk > 0) == (scaled, together, True) for plan in plans
     )
 
 
@@ -135,7 +132,7 @@ def test_written_behind(classes, past, kind, change, planned):
     expected = gradient(x, y, past)
     plans = planned()
     found = gradient(x, y, past)
-    assert are_behind(plans, classes, kind)
+    assert are_behind(plans, classes)
     assert all(same(a, b) for a, b in zip(found, expected, strict=True))
 
 
@@ -216,7 +213,7 @@ def test_gradients_just_ahead_of_the_logits_in_another_page(classes, kind, optio
     out = out[start : start + x.nbytes].view(x.dtype).reshape(x.shape)
     plans = planned()
     found = fastsce.cross_entropy_value_and_grad(x, y, out=out, backend="cpu", **options)
-    assert len(plans) == 1 and are_behind(plans, classes, kind)
+    assert len(plans) == 1 and are_behind(plans, classes)
     assert found.grad.tobytes() == expected[0].tobytes()
 
 

@@ -21,6 +21,7 @@ from fastsce.backends.cpu.threads import cache_directory, parts_of, thread_count
 from fastsce.backends.cpu.tuning import (
     ALONE,
     BEHIND_BYTES,
+    BEHIND_BYTES_16,
     COPIES,
     DESK_BYTES,
     DESK_CLASSES,
@@ -267,7 +268,7 @@ def way_out(grad, streamed, scaled):
         return False, False
     size = grad.shape[-1] * grad.itemsize
     whole = all(step % 64 == 0 for step in (*grad.strides[:-1], size, grad.ctypes.data))  # cache lines of their own
-    behind = scaled and size >= BEHIND_BYTES and (grad.itemsize >= 4 or grad.shape[-1] > TOGETHER)
+    behind = scaled and size >= (BEHIND_BYTES if grad.itemsize >= 4 else BEHIND_BYTES_16)
     return behind, grad.flags.c_contiguous and not behind and not (whole and size >= DESK_BYTES)
 
 

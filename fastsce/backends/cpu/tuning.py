@@ -34,13 +34,16 @@ BLOCK = 4096
 TOGETHER = 2048
 # The same where lse is given: 100 to 512 classes take 0.8 to 0.9 of the time, 1000 1.0 to 1.1 (128 MB, two cores).
 TOGETHER_SAVED = 512
-# Of a streamed row's bytes: from here on it is written while others are read, unless it has 16-bit numbers and can go
-# together. With AVX-512 float32 200 classes take 1.0 of the time, 255 0.94, 301 0.87, 512 0.85; float64 100 1.1, 150
-# 0.87, 256 0.75; with AVX2 float32 333 0.93, 512 1.02, 601 0.88, 700 0.81 (64 MB, two cores, Granite Rapids), on Zen 3
-# 512 1.08, 700 1.06 before edges were put together. On Zen 4, where they shared no lines, float32 384 1.07, 512 1.0,
-# 640 0.89, float64 256 1.07, 512 0.96, bfloat16 1024 1.28, 2048 1.0; since then 257 0.95 to 1.02, 300 0.91, 333 0.9,
-# 512 0.85, 601 0.78, float64 150 1.08, 200 1.04, 256 0.95, bfloat16 1024 1.03 (64 and 256 MB).
+# Of a streamed row's bytes: from here on it is written while others are read. With AVX-512 float32 200 classes take 1.0
+# of the time, 255 0.94, 301 0.87, 512 0.85; float64 100 1.1, 150 0.87, 256 0.75; with AVX2 float32 333 0.93, 512 1.02,
+# 601 0.88, 700 0.81 (64 MB, two cores, Granite Rapids), on Zen 3 512 1.08, 700 1.06 before edges were put together. On
+# Zen 4, where they shared no lines, float32 384 1.07, 512 1.0, 640 0.89, float64 256 1.07, 512 0.96; since then 257
+# 0.95 to 1.02, 300 0.91, 333 0.9, 512 0.85, 601 0.78, float64 150 1.08, 200 1.04, 256 0.95 (64 and 256 MB).
 BEHIND_BYTES = 1000 if WIDE else 1200 if wide_registers() else 2560
+# The same of 16-bit numbers. On Zen 4 bfloat16 640, 768, 800 classes 1.03 to 1.06, 900 0.98, 1000 and 1024 0.93 to 1.0,
+# 1280 1.01, 1501 0.92 to 0.95, 2047 0.92, float16 900 0.96 to 1.0, 1501 and 2047 0.89 to 0.96; with AVX2 code 900 to
+# 1501 0.97 to 1.04 (64 MB, two cores). Elsewhere not since the last line of a row is asked for: those of TOGETHER not.
+BEHIND_BYTES_16 = 1800 if wide_registers() and from_amd() else 2 * TOGETHER + 2
 # Of what is streamed: bytes ahead of what is read, in any page, that it must not lie within: 1023 classes, × copy, 64
 # 1.96, 192 1.5, 320 1.4, from 576 on 1.3 (64 MB, two cores, Zen 4).
 CLEAR_BYTES = 256
