@@ -7,7 +7,7 @@ from expect import same_bits
 import fastsce
 from fastsce.backends import cpu
 from fastsce.backends.cpu import room
-from fastsce.backends.cpu.tuning import BLOCK, GROUP_CLASSES, GROUP_CLASSES_BEHIND, GROUP_CLASSES_FAR, LANES
+from fastsce.backends.cpu.tuning import BLOCK, GROUP_CLASSES, GROUP_CLASSES_BEHIND, LANES
 from fastsce.spec import BFLOAT16
 
 KINDS = {"float32": np.float32, "float64": np.float64, "float16": np.float16, "bfloat16": BFLOAT16}
@@ -202,8 +202,7 @@ def test_gradients_just_ahead_of_the_logits_in_another_page(classes, kind, optio
     x, y = batch(classes, kind, None)
     y, options = given(x, y, options)
     memory = np.zeros(x.nbytes + 8192, np.uint8)
-    most = GROUP_CLASSES_BEHIND if kind == "float32" else GROUP_CLASSES_FAR
-    group = room.group_rows(classes, False, most) * classes * x.itemsize
+    group = room.group_rows(classes, False, GROUP_CLASSES_BEHIND) * classes * x.itemsize
     start = (-memory.ctypes.data) % 4096
     memory[start : start + x.nbytes] = x.view(np.uint8).reshape(-1)
     x = memory[start : start + x.nbytes].view(x.dtype).reshape(x.shape)

@@ -30,7 +30,7 @@ def fenced(a, at_end):
     return copy
 
 
-NAMES = ("STREAM_BYTES", "STREAM_ROW_BYTES", "BEHIND_BYTES")
+NAMES = ("STREAM_BYTES", "STREAM_ROW_BYTES", "BEHIND_BYTES", "BEHIND_BYTES_16")
 BEFORE = {name: getattr(cpu, name) for name in NAMES}
 
 

@@ -136,8 +136,7 @@ def run(spec, logits, target, weight, row_scale, loss, lse, grad, hess, *, write
         plain = optionless(law, weight is not None)
         simple = not (soft or saved or spec.softcap is not None or target is None) and (plain or write == GRADIENT)
         simple = simple and side_by_side and all(map(adjoins, given))
-        banded = not (side_by_side or soft or saved or spec.softcap is not None)
-        banded = banded and write in (NOTHING, GRADIENT)
+        banded = write in (NOTHING, GRADIENT) and not (side_by_side or soft or saved or spec.softcap is not None)
         kernel, plan, scratch = plan_of(
             x.shape,
             dtype.itemsize,

@@ -198,7 +198,7 @@ def vjp_share(parts, scratch, p, v, out, streams, cut):
 @device
 def vjp_row(a, b, p, v, out, scratch, streams):
     classes, dot = p.shape[2], 0.0
-    prefetch(at(out, a, b, classes - 1), 0, 1)  # where rows are streamed, their ends go through the caches
+    prefetch(at(out, a, b, classes - 1), 0, 1)  # streamed or not, a row's end goes through the caches
     for start in range(0, classes, RUN):
         n = min(RUN, classes - start)
         run = a, b, start, n

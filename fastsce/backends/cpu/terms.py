@@ -211,10 +211,7 @@ def add_stretch(x, t, soon, begin, stop, start, ahead, at, edge, notes, shares, 
         part, count = add_term(v, t, j, at, edge, part, count, notes, inner, softcap)
         if shares is not None:
             far, mass = add_share(v, start + j, at, shares, far, mass, inner, softcap)
-        if softcap is None:
-            prefetch_far(x, j + ahead, LANES)
-        else:  # arithmetic is what takes time there
-            prefetch(x, j + ahead, LANES)
+        ask_for_logits(x, j + ahead, softcap)
         if meanwhile is None:
             prefetch(soon, j, LANES)
         else:
@@ -222,7 +219,7 @@ def add_stretch(x, t, soon, begin, stop, start, ahead, at, edge, notes, shares, 
     if whole < stop:
         v = load(notes.tail, 0, LANES)
         part, count = add_term(v, t, whole, at, edge, part, count, notes, inner, softcap)
-        prefetch_far(x, whole + ahead, LANES)
+        ask_for_logits(x, whole + ahead, softcap)
         if meanwhile is None:
             prefetch(soon, whole, LANES)
         if shares is not None:
@@ -233,6 +230,15 @@ def add_stretch(x, t, soon, begin, stop, start, ahead, at, edge, notes, shares, 
     many = narrow(count, zero)
     store(notes.part, 0, part)
     store(notes.counts, 0, load(notes.counts, 0, LANES) + many if start + begin > 0 else many)
+
+
+@device
+def ask_for_logits(x, j, softcap):
+    """What comes from main memory; to L1 with a softcap, where arithmetic is what takes time."""
+    if softcap is None:
+        prefetch_far(x, j, LANES)
+    else:
+        prefetch(x, j, LANES)
 
 
 @device

@@ -42,7 +42,8 @@ TOGETHER_SAVED = 512
 BEHIND_BYTES = 1000 if WIDE else 1200 if wide_registers() else 2560
 # The same of 16-bit numbers. On Zen 4 bfloat16 640, 768, 800 classes 1.03 to 1.06, 900 0.98, 1000 and 1024 0.93 to 1.0,
 # 1280 1.01, 1501 0.92 to 0.95, 2047 0.92, float16 900 0.96 to 1.0, 1501 and 2047 0.89 to 0.96; with AVX2 code 900 to
-# 1501 0.97 to 1.04 (64 MB, two cores). Elsewhere not since the last line of a row is asked for: those of TOGETHER not.
+# 1501 0.97 to 1.04 (64 MB, two cores). Elsewhere not measured since the last line of a row is asked for: there, rows
+# that go together are not written behind.
 BEHIND_BYTES_16 = 1800 if wide_registers() and from_amd() else 2 * TOGETHER + 2
 # Of what is streamed: bytes ahead of what is read, in any page, that it must not lie within: 1023 classes, × copy, 64
 # 1.96, 192 1.5, 320 1.4, from 576 on 1.3 (64 MB, two cores, Zen 4).
