@@ -1,5 +1,7 @@
 """Rows of large batches are written while others are read: the same bits as rows that are not."""
 
+import sys
+
 import numpy as np
 import pytest
 from expect import same_bits
@@ -133,6 +135,23 @@ def test_written_behind(classes, past, kind, change, planned):
     plans = planned()
     found = gradient(x, y, past)
     assert are_behind(plans, classes)
+    assert all(same(a, b) for a, b in zip(found, expected, strict=True))
+
+
+@pytest.mark.parametrize("change", [None, spoiled])
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(("classes", "past"), SHAPES)
+def test_not_behind(classes, past, kind, change, planned, monkeypatch):
+    """At once, and where rows share lines, put together at the desk first."""
+    x, y = batch(classes, kind, change)
+    expected = gradient(x, y, past)
+    plans = planned()
+    for name in ("BEHIND_BYTES", "BEHIND_BYTES_16"):
+        monkeypatch.setattr(cpu, name, sys.maxsize)
+    found = gradient(x, y, past)
+    desk = (classes * x.itemsize % 64 > 0 or past * x.itemsize % 64 > 0) and plans[0].together
+    assert plans and all((plan.behind, plan.desk > 0 or plan.stream) == (False, True) for plan in plans)
+    assert all(plan.desk > 0 for plan in plans) or not desk
     assert all(same(a, b) for a, b in zip(found, expected, strict=True))
 
 
