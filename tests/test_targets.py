@@ -164,6 +164,16 @@ def test_the_second_step_is_of_whole_registers(part, register, in_two_steps):
         assert {(packed, letter) for _, packed, letter in products(block)} == {("p", register)}
 
 
+def test_the_last_line_of_a_row_is_asked_for(target, register, tmp_path_factory):
+    """Memory is asked for once a step, and behind the loop for the classes that fill none."""
+    code = (targets.made(tmp_path_factory.getbasetemp())[target] / "rows.s").read_text()
+    stretches = [work(code, name) for name in re.findall(rf"^({APART}):", code, re.MULTILINE) if "add_stretch" in name]
+    assert stretches
+    for stretch in stretches:
+        within = sum(block.count("prefetcht1") for block in inner_loops(stretch, 3))
+        assert stretch.count("prefetcht1") > within > 0
+
+
 def test_steps_of_bands_store_without_masks(target, tmp_path_factory):
     """Without AVX-512 such a store takes as long as a term."""
     code = (targets.made(tmp_path_factory.getbasetemp())[target] / "bands.s").read_text()
