@@ -201,8 +201,18 @@ LN2_LO_F64 = 1.90821492927058770002e-10
 
 def tanh(a):
     """(tanh a, 1 − tanh² a), both to a few ulp, large a included."""
+    scale, r = tanh_parts(a)
+    return tanh_of(a, scale, r)
+
+
+def tanh_parts(a):
+    """`exp_parts` of 2|a|."""
     y = maximum(a * 2.0, a * -2.0)
-    scale, r = exp_parts(where(y > 88.0, 88.0, y), 0.0)
+    return exp_parts(where(y > 88.0, 88.0, y), 0.0)
+
+
+def tanh_of(a, scale, r):
+    """`tanh` where its parts are known."""
     e = fma(scale, fma(exp_series(r, r) * r, r, r), scale - 1.0)  # e^2|a| − 1
     reciprocal = 1.0 / (e + 2.0)
     t = e * reciprocal
@@ -218,13 +228,19 @@ def carried(scale):
 
 
 def capped(x, inner):
-    """tanh(inner·x), with −∞ left as it is: a mask stays a mask."""
-    return where(x == -np.inf, -np.inf, tanh(x * inner)[0])
+    """(tanh, its derivative) at inner·x, and (−∞, 0) at −∞: a mask stays a mask."""
+    scale, r = tanh_parts(x * inner)
+    return capped_of(x, inner, scale, r)
+
+
+def capped_of(x, inner, scale, r):
+    """The same where its parts are known."""
+    u, slope = tanh_of(x * inner, scale, r)
+    return where(x == -np.inf, -np.inf, u), where(x == -np.inf, 0.0, slope)
 
 
 def slope(x, inner):
-    """The derivative of tanh at inner·x, and 0 at −∞."""
-    return where(x == -np.inf, 0.0, tanh(x * inner)[1])
+    return capped(x, inner)[1]
 
 
 def class_gradient(e, push, q, pull):
@@ -251,7 +267,7 @@ def unit(x, inner, softcap):
     """u, from which z = gain·u; `softcap` is None where there is none."""
     if softcap is None:
         return x
-    return capped(x, inner)
+    return capped(x, inner)[0]
 
 
 def sloped(v, x, inner, softcap):
@@ -340,7 +356,7 @@ def share(q, z):
 # What a compiling backend compiles as it stands; the other words it gives a meaning of its own.
 FORMULAS = (
     exp_parts_f32, exp_parts_f64, exp_series_f32, exp_series_f64, exp, exp_of, expm1, whole_f32, whole_f64,
-    log_parts_f32, log_parts_f64, log1p, tanh, carried,
-    capped, slope, class_gradient, curvature, top_curvature, soft_mass, unit, sloped, logit, row_sums, label_chance,
-    saved_chance, label_terms, row_loss, row_factor, place_gradient, label_gradient, share,
+    log_parts_f32, log_parts_f64, log1p, tanh, tanh_parts, tanh_of, carried,
+    capped, capped_of, slope, class_gradient, curvature, top_curvature, soft_mass, unit, sloped, logit, row_sums,
+    label_chance, saved_chance, label_terms, row_loss, row_factor, place_gradient, label_gradient, share,
 )  # fmt: skip

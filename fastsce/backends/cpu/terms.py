@@ -10,7 +10,7 @@ from fastsce import frame, maths
 from fastsce.backends.cpu.ahead import prefetch, prefetch_far
 from fastsce.backends.cpu.coefficients import LIFT, OFFSET, PLACE, RATE, X_TOP, M
 from fastsce.backends.cpu.jit import apart, device
-from fastsce.backends.cpu.memory import load, moved, moved_bytes, store, stream
+from fastsce.backends.cpu.memory import address_of, load, moved, moved_bytes, store, stream
 from fastsce.backends.cpu.partial import fetch
 from fastsce.backends.cpu.plan import IGNORED
 from fastsce.backends.cpu.tuning import BLOCK, LANES
@@ -22,7 +22,8 @@ TWO_STEPS = few_registers()  # 16 hold half of what a term takes: 1024 classes i
 # Where, in `part` and in `sums`, Σ w·(rate·m − rate·u) is, which smoothing asks for, and Σ w.
 PART_FAR, PART_MASS, PART_SIZE = LANES, 2 * LANES, 3 * LANES
 SUM_FAR, SUM_MASS, SUM_SIZE = LANES * LANES, 2 * LANES * LANES, 3 * LANES * LANES
-MAKINGS_BYTES = 8 * (PART_SIZE + (2 * STRETCH if TWO_STEPS else 0)) + 64  # and of the sums of a stretch
+MAKINGS_ALIGNED = 4 * STRETCH  # bytes: half a page, so that so do both numbers of a term
+MAKINGS_BYTES = 8 * (PART_SIZE + 2 * STRETCH) + 64 + MAKINGS_ALIGNED  # and of the sums of a stretch
 TOPS_BYTES = 8 * LANES * (BLOCK // STRETCH) + 64  # of a block, whose stretches are no fewer than those of rows together
 
 
@@ -64,6 +65,16 @@ def notes_of(r, notes):
     return Notes(
         moved(tops, r), moved(tail, r * LANES), makings, part, moved(sums, r * LANES), moved(counts, r * LANES)
     )
+
+
+@device
+def notes_beside(x, notes):
+    """With makings as far into a page as the row x: else what is stored of some classes may look, to the loads of
+    others, as if it were theirs.
+    """
+    tops, tail, makings, part, sums, counts = notes
+    makings = moved_bytes(makings, (address_of(x) - address_of(makings)) & (MAKINGS_ALIGNED - 64))
+    return Notes(tops, tail, makings, part, sums, counts)
 
 
 class Shares(NamedTuple):
@@ -155,10 +166,12 @@ def add_terms(x, t, soon, classes, ahead, f, notes, shares, alone, inner, softca
     """
     at, edge = at_row(f, 0), load(f, X_TOP, 0)
     edge = narrow(np.inf, edge) if edge == -np.inf else edge  # no term of a row of −∞ is kept out of its sum
+    if in_two_steps(softcap):
+        notes = notes_beside(x, notes)
     for start in range(0, classes, STRETCH):
         p, e, later, size, j = moved(x, start), moved(t, start), moved(soon, start), min(STRETCH, classes - start), 0
         if in_two_steps(softcap):
-            begin_terms(p, size, start, at, notes, shares)
+            begin_terms(p, e, size, start, at, notes, shares, inner, softcap)
         compared = load(notes.tops, start // STRETCH * LANES, 0) == edge
         how = (start, ahead, at, compared, edge, notes, shares, alone, inner, softcap)
         if meanwhile is not None:
@@ -244,11 +257,14 @@ def ask_for_logits(x, j, softcap):
 @device
 def add_term(v, t, j, at, edge, part, count, notes, inner, softcap):
     if in_two_steps(softcap):
-        r = load(notes.makings, 2 * j + LANES, LANES)
-        e = maths.exp_of(load(notes.makings, 2 * j, LANES), r, r)
+        r = load(notes.makings, STRETCH + j, LANES)
+        e = maths.exp_of(load(notes.makings, j, LANES), r, r)
     else:
         e = term_of(v, at, inner, softcap)
-    store(t, j, maths.sloped(e, v, inner, softcap))
+    if softcap is None:
+        store(t, j, e)
+    else:
+        store(t, j, load(t, j, LANES) * e)
     if edge is None:
         return part + e, count
     return part + maths.where(v == edge, 0.0, e), maths.where(v == edge, count + 1, count)
@@ -256,29 +272,34 @@ def add_term(v, t, j, at, edge, part, count, notes, inner, softcap):
 
 @device
 def in_two_steps(softcap):
-    """Whether what a term is made with is worked out first, so that the constants of either step find registers. With
-    a softcap the slope needs the same tanh as the term.
+    """Whether what a term is made with is worked out first, so that the constants of either step find registers; or,
+    with a softcap, so that more terms are under way at once.
     """
     if softcap is None:
         return TWO_STEPS
-    return False
+    return True
 
 
 @apart
-def begin_terms(x, size, start, at, notes, shares):
+def begin_terms(x, t, size, start, at, notes, shares, inner, softcap):
     whole, zero = size // LANES * LANES, splat(narrow(0.0, at.rate), LANES)
     far, mass = zero, zero
+    if softcap is not None:
+        for j in range(0, whole, LANES):
+            begin_unit(load(x, j, LANES), j, notes.makings, inner)
+        if whole < size:
+            begin_unit(load(notes.tail, 0, LANES), whole, notes.makings, inner)
     for j in range(0, whole, LANES):
-        v = load(x, j, LANES)
-        begin_term(v, j, at, notes.makings)
+        u = unit_begun(load(x, j, LANES), t, j, notes.makings, inner, softcap)
+        begin_term(u, j, at, notes.makings)
         if shares is not None:
-            d = frame.exponent(v, at.rate, shares.from_m, 0.0, None)
+            d = frame.exponent(u, at.rate, shares.from_m, 0.0, None)
             far, mass = add_weight(shares.w, start + j, d, far, mass)
     if whole < size:
-        v = load(notes.tail, 0, LANES)
-        begin_term(v, whole, at, notes.makings)
+        u = unit_begun(load(notes.tail, 0, LANES), t, whole, notes.makings, inner, softcap)
+        begin_term(u, whole, at, notes.makings)
         if shares is not None:
-            d = frame.exponent(v, at.rate, shares.from_m, 0.0, None)
+            d = frame.exponent(u, at.rate, shares.from_m, 0.0, None)
             far, mass = add_last_weight(shares.w, start + whole, size - whole, d, far, mass, zero)
     if shares is not None:
         store(notes.part, PART_FAR, far)
@@ -286,10 +307,30 @@ def begin_terms(x, size, start, at, notes, shares):
 
 
 @device
-def begin_term(v, j, at, makings):
-    scale, r = maths.exp_parts(frame.exponent(v, at.rate, at.offset, 0.0, None), at.lift)
-    store(makings, 2 * j, scale)
-    store(makings, 2 * j + LANES, r)
+def begin_unit(v, j, makings, inner):
+    note_makings(makings, j, maths.tanh_parts(v * inner))
+
+
+@device
+def unit_begun(v, t, j, makings, inner, softcap):
+    """u, whose slope is left in t."""
+    if softcap is None:
+        return v
+    u, slope = maths.capped_of(v, inner, load(makings, j, LANES), load(makings, STRETCH + j, LANES))
+    store(t, j, slope)
+    return u
+
+
+@device
+def begin_term(u, j, at, makings):
+    note_makings(makings, j, maths.exp_parts(frame.exponent(u, at.rate, at.offset, 0.0, None), at.lift))
+
+
+@device
+def note_makings(makings, j, parts):
+    scale, r = parts
+    store(makings, j, scale)
+    store(makings, STRETCH + j, r)
 
 
 @device
