@@ -55,12 +55,12 @@ from fastsce.backends.cpu.exchange import (
     scratch_bytes,
 )
 from fastsce.backends.cpu.jit import apart, device, kernel
+from fastsce.backends.cpu.makings import term_of
 from fastsce.backends.cpu.memory import at, fence, load, moved, store
 from fastsce.backends.cpu.parts import hand_out, next_share
 from fastsce.backends.cpu.plan import IGNORED, NOTHING, Plan, job_of
 from fastsce.backends.cpu.reductions import first
 from fastsce.backends.cpu.strips import weighed
-from fastsce.backends.cpu.terms import term_of
 from fastsce.backends.cpu.tuning import (
     BAND_BYTES,
     BAND_LANES,

@@ -27,7 +27,8 @@ from fastsce.backends.cpu.coefficients import (
     settle_rows,
 )
 from fastsce.backends.cpu.jit import apart, device, kernel
-from fastsce.backends.cpu.memory import fence, gather, load, moved, past_boundary, spare, store
+from fastsce.backends.cpu.makings import Makings
+from fastsce.backends.cpu.memory import fence, gather, load, moved, past_boundary, spare, store, workspace
 from fastsce.backends.cpu.parts import hand_out, next_share
 from fastsce.backends.cpu.plain import plain_tile
 from fastsce.backends.cpu.plan import (
@@ -73,6 +74,7 @@ from fastsce.backends.cpu.tuning import (
     LANES,
     LINE,
     ROW_BYTES,
+    STEP,
     TILE_LANES,
     TILES,
 )
@@ -187,7 +189,8 @@ def tile(here, after, going, job, soft, softcap, scratch):
     if soft is None and softcap is None and is_plain(job.law, plan):
         coming, going = plain_tile(here, e, coming, going, job)
     else:
-        coming, going = noted_tile(here, e, q, coming, going, facts_at(scratch, job), job, soft, softcap)
+        facts = facts_at(scratch, job)
+        coming, going = noted_tile(here, e, q, coming, going, makings_at(scratch, job), facts, job, soft, softcap)
     if plan.write != NOTHING:
         take(here, job.grad, plan, desk)
     if plan.write == HESSIAN:
@@ -199,8 +202,15 @@ def tile(here, after, going, job, soft, softcap, scratch):
     return going
 
 
+@device
+def makings_at(scratch, job):
+    """Those of STEP classes of a strip, where the desk is later."""
+    p = workspace(scratch, FACTS_BYTES, job.logits.data)
+    return Makings(p, moved(p, STEP * LANES))
+
+
 @apart
-def noted_tile(here, e, q, coming, going, facts, job, soft, softcap):
+def noted_tile(here, e, q, coming, going, makings, facts, job, soft, softcap):
     """Work on a tile in three passes over each group. The gradient is left in its place, the Hessian in e."""
     (x, a, b, samples, _, _), classes = here, job.logits.shape[2]
     later, soon = lines_about(job, a, b)
@@ -208,7 +218,8 @@ def noted_tile(here, e, q, coming, going, facts, job, soft, softcap):
         i, n = a * job.logits.shape[1] + b + lane, min(GROUP, samples - lane)
         for j in range(0, n, LANES):
             moving = Moving(coming, going, further(later, lane + j, classes), further(soon, lane + j, classes))
-            moving = read_strip(i + j, min(LANES, n - j), lane + j, j, x, e, q, moving, facts, job, soft, softcap)
+            some = min(LANES, n - j)
+            moving = read_strip(i + j, some, lane + j, j, x, e, q, moving, makings, facts, job, soft, softcap)
             coming, going, _, _ = moving
             ask_for_group(job, i + j)
         settle_rows(i, n, facts, job, soft, softcap)
@@ -220,7 +231,7 @@ def noted_tile(here, e, q, coming, going, facts, job, soft, softcap):
 
 
 @device
-def read_strip(i, n, lane, j, x, e, q, moving, facts, job, soft, softcap):
+def read_strip(i, n, lane, j, x, e, q, moving, makings, facts, job, soft, softcap):
     """x[c·width + lane …]: class c of these rows; facts[… + j …]: theirs."""
     law, plan, classes, width = job.law, job.plan, job.logits.shape[2], job.plan.width
     y = begin(i, n, j, facts, job)
@@ -240,7 +251,7 @@ def read_strip(i, n, lane, j, x, e, q, moving, facts, job, soft, softcap):
     m, about = note_frame(moved(facts.numbers, j), maths.unit(x_top, law.inner, softcap), power, law)
     if soft is not None or law.off > 0.0:
         weigh(x, q, lane, j, width, classes, m, about, facts, job, soft, softcap)
-    rest, ties, moving = terms(x, e, lane, width, classes, x_top, about, moving, job, softcap)
+    rest, ties, moving = terms(x, e, makings, lane, width, classes, x_top, about, moving, job, softcap)
     store(facts.sums, REST + j, rest)
     store(facts.sums, TIES + j, ties)
     return moving

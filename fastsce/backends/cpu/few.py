@@ -12,6 +12,7 @@ from fastsce import frame, maths
 from fastsce.backends.cpu.ahead import ask_for_group
 from fastsce.backends.cpu.coefficients import labels_at, plain, scales, values
 from fastsce.backends.cpu.jit import device, kernel
+from fastsce.backends.cpu.makings import term_of
 from fastsce.backends.cpu.memory import load, moved, spare, store
 from fastsce.backends.cpu.partial import store_part
 from fastsce.backends.cpu.parts import hand_out, next_share
@@ -35,7 +36,6 @@ from fastsce.backends.cpu.sheets import (
     sum_of_others,
     weights_at,
 )
-from fastsce.backends.cpu.terms import term_of
 from fastsce.backends.cpu.tuning import LANES, PIECE, ROWS_AHEAD, TALL_SHEET
 from fastsce.backends.cpu.vectors import narrow, same_integer, splat, widen
 from fastsce.frame import At

@@ -14,6 +14,7 @@ from fastsce import frame, maths
 from fastsce.backends.cpu.ahead import prefetch_far
 from fastsce.backends.cpu.coefficients import PLACE, PULL, PUSH, SPECIAL, M
 from fastsce.backends.cpu.jit import apart, device
+from fastsce.backends.cpu.makings import term_of
 from fastsce.backends.cpu.memory import (
     load,
     moved,
@@ -25,7 +26,7 @@ from fastsce.backends.cpu.memory import (
 from fastsce.backends.cpu.partial import fetch, store_part
 from fastsce.backends.cpu.plan import IGNORED
 from fastsce.backends.cpu.reductions import first, largest
-from fastsce.backends.cpu.terms import STRETCH, at_row, marked, row, term_of
+from fastsce.backends.cpu.terms import STRETCH, at_row, marked, row
 from fastsce.backends.cpu.tuning import AHEAD, BLOCK, LANES
 from fastsce.backends.cpu.vectors import lane_numbers, narrow, splat, widen
 

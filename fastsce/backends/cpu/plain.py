@@ -51,7 +51,7 @@ def plain_strip(i, n, lane, x, e, moving, job):
     scale, down, power = scales(job.row_scale, i, n, m, law)
     scale, down = maths.where(ignored, 0.0, scale), maths.where(ignored, 0.0, down)
     about = frame.about(m, power, law)
-    rest, ties, moving = terms(x, e, lane, width, classes, x_top, about, moving, job, None)
+    rest, ties, moving = terms(x, e, None, lane, width, classes, x_top, about, moving, job, None)
 
     lse, loss, p_top, p_top_minus_1, to_p = plain_row(x_top, x_y, m, about, power, rest, ties, law)
     if first(ignored) < LANES:

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 from fastsce.backends.cpu.coefficients import FACTS_BYTES
 from fastsce.backends.cpu.jit import device
+from fastsce.backends.cpu.makings import Makings
 from fastsce.backends.cpu.memory import at, moved, spare, workspace
 from fastsce.backends.cpu.plan import NOTHING
-from fastsce.backends.cpu.terms import MAKINGS_BYTES, PART_SIZE, SUM_SIZE, TOPS_BYTES, Notes, Rows
+from fastsce.backends.cpu.terms import MAKINGS_BYTES, PART_SIZE, STRETCH, SUM_SIZE, TOPS_BYTES, Notes, Rows
 from fastsce.backends.cpu.tiles import send
 from fastsce.backends.cpu.tuning import BLOCK, LANES, TOGETHER
 
@@ -89,7 +90,8 @@ def notes_at(scratch, job):
     (_, sums, _), like, start = folds_at(scratch, job), job.logits.data, FACTS_BYTES + FOLD_BYTES
     tops, tail = workspace(scratch, start, like), workspace(scratch, start + TOPS_BYTES, like)
     part, counts = workspace(scratch, start + TOPS_BYTES + TAILS_BYTES, like), moved(sums, SUM_SIZE)
-    return Notes(tops, tail, moved(part, PART_SIZE), part, sums, numbers_of(counts, like))
+    makings = Makings(moved(part, PART_SIZE), moved(part, PART_SIZE + STRETCH))
+    return Notes(tops, tail, makings, part, sums, numbers_of(counts, like))
 
 
 @device

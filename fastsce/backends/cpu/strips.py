@@ -20,10 +20,10 @@ from fastsce.backends.cpu.coefficients import (
     M,
 )
 from fastsce.backends.cpu.jit import device
+from fastsce.backends.cpu.makings import begin_capped, begin_term, capped_made, term_made, term_of
 from fastsce.backends.cpu.memory import load, moved, store
 from fastsce.backends.cpu.plan import IGNORED
 from fastsce.backends.cpu.reductions import first
-from fastsce.backends.cpu.terms import term_of
 from fastsce.backends.cpu.tiles import move_some
 from fastsce.backends.cpu.tuning import LANES, STEP
 from fastsce.backends.cpu.vectors import lane_numbers, narrow, same_integer, splat, widen
@@ -48,35 +48,54 @@ def first_largest(x, lane, width, classes, x_top):
 
 
 @device
-def terms(x, e, lane, width, classes, x_top, about, moving, job, softcap):
+def terms(x, e, makings, lane, width, classes, x_top, about, moving, job, softcap):
     """Leave the terms in e. Returns the sum of all but the largest, how many are the largest, and what still moves."""
     law, ties = job.law, narrow(splat(0.0, LANES), x_top)
     rest, fours, x, e = splat(0.0, LANES), classes // 4 * 4, moved(x, lane), moved(e, lane)
     for start in range(0, fours, STEP):
         part = splat(0.0, LANES)  # float64 logits have no wider type to be summed in: steps first, then their sums
-        for c in range(start, min(start + STEP, fours), 4):  # four terms are added up in the working precision
-            v0, ties = term(x, e, 0, x_top, about, ties, law, softcap)
-            v1, ties = term(x, e, width, x_top, about, ties, law, softcap)
-            v2, ties = term(x, e, 2 * width, x_top, about, ties, law, softcap)
-            v3, ties = term(x, e, 3 * width, x_top, about, ties, law, softcap)
+        stop = min(start + STEP, fours)
+        begin_terms(x, e, makings, width, stop - start, about, law, softcap)
+        for c in range(start, stop, 4):  # four terms are added up in the working precision
+            v0, ties = term(x, e, 0, x_top, about, ties, makings, c - start, law, softcap)
+            v1, ties = term(x, e, width, x_top, about, ties, makings, c - start + 1, law, softcap)
+            v2, ties = term(x, e, 2 * width, x_top, about, ties, makings, c - start + 2, law, softcap)
+            v3, ties = term(x, e, 3 * width, x_top, about, ties, makings, c - start + 3, law, softcap)
             part = part + widen((v0 + v1) + (v2 + v3))
             moving = move_some(moving, c, width, job)
             x, e = moved(x, 4 * width), moved(e, 4 * width)
         rest = rest + part
-    for _ in range(fours, classes):
-        v0, ties = term(x, e, 0, x_top, about, ties, law, softcap)
+    begin_terms(x, e, makings, width, classes - fours, about, law, softcap)
+    for c in range(fours, classes):
+        v0, ties = term(x, e, 0, x_top, about, ties, makings, c - fours, law, softcap)
         rest = rest + widen(v0)
         x, e = moved(x, width), moved(e, width)
     return rest, widen(ties), move_some(moving, fours, width, job)
 
 
 @device
-def term(x, e, i, x_top, about, ties, law, softcap):
+def term(x, e, i, x_top, about, ties, makings, c, law, softcap):
     v = load(x, i, LANES)
     largest = v == x_top
-    t = term_of(v, about, law.inner, softcap)
-    store(e, i, maths.sloped(t, v, law.inner, softcap))
+    if softcap is None:
+        t = term_of(v, about, law.inner, None)
+        store(e, i, t)
+    else:
+        t = term_made(makings, c * LANES)
+        store(e, i, load(e, i, LANES) * t)
     return maths.where(largest, 0.0, t), maths.where(largest, ties + 1.0, ties)
+
+
+@device
+def begin_terms(x, e, makings, width, classes, about, law, softcap):
+    """With a softcap: what terms are made with, in two loops, and slopes, in e."""
+    if softcap is not None:
+        for c in range(classes):
+            begin_capped(load(x, c * width, LANES), c * LANES, makings, law.inner)
+        for c in range(classes):
+            u, slope = capped_made(load(x, c * width, LANES), c * LANES, makings, law.inner)
+            store(e, c * width, slope)
+            begin_term(u, c * LANES, about, makings)
 
 
 @device

@@ -10,6 +10,7 @@ from fastsce import frame, maths
 from fastsce.backends.cpu.ahead import prefetch, prefetch_far
 from fastsce.backends.cpu.coefficients import LIFT, OFFSET, PLACE, RATE, X_TOP, M
 from fastsce.backends.cpu.jit import apart, device
+from fastsce.backends.cpu.makings import Makings, begin_capped, begin_term, capped_made, term_made, term_of
 from fastsce.backends.cpu.memory import address_of, load, moved, moved_bytes, store, stream
 from fastsce.backends.cpu.partial import fetch
 from fastsce.backends.cpu.plan import IGNORED
@@ -42,17 +43,12 @@ def at_row(f, r):
     return At(load(f, RATE + r, 0), load(f, OFFSET + r, 0), load(f, LIFT + r, 0))
 
 
-@device
-def term_of(v, at, inner, softcap):
-    return maths.exp(frame.exponent(v, at.rate, at.offset, inner, softcap), at.lift)
-
-
 class Notes(NamedTuple):
     """What the loops over a row leave for one another."""
 
     tops: Any  # the largest numbers: of every stretch, those of LANES rows
     tail: Any  # of every row, the last classes, if they fill no vector, and then −∞
-    makings: Any  # what the terms of a stretch are made with
+    makings: Makings  # of a stretch
     part: Any  # of every lane, the sums of a stretch
     sums: Any  # of every lane, those of all stretches of LANES rows, in float64
     counts: Any  # of every lane, how many terms are not in that sum
@@ -73,7 +69,8 @@ def notes_beside(x, notes):
     others, as if it were theirs.
     """
     tops, tail, makings, part, sums, counts = notes
-    makings = moved_bytes(makings, (address_of(x) - address_of(makings)) & (MAKINGS_ALIGNED - 64))
+    further = (address_of(x) - address_of(makings.scale)) & (MAKINGS_ALIGNED - 64)
+    makings = Makings(moved_bytes(makings.scale, further), moved_bytes(makings.r, further))
     return Notes(tops, tail, makings, part, sums, counts)
 
 
@@ -256,15 +253,8 @@ def ask_for_logits(x, j, softcap):
 
 @device
 def add_term(v, t, j, at, edge, part, count, notes, inner, softcap):
-    if in_two_steps(softcap):
-        r = load(notes.makings, STRETCH + j, LANES)
-        e = maths.exp_of(load(notes.makings, j, LANES), r, r)
-    else:
-        e = term_of(v, at, inner, softcap)
-    if softcap is None:
-        store(t, j, e)
-    else:
-        store(t, j, load(t, j, LANES) * e)
+    e = term_made(notes.makings, j) if in_two_steps(softcap) else term_of(v, at, inner, softcap)
+    store(t, j, e if softcap is None else load(t, j, LANES) * e)
     if edge is None:
         return part + e, count
     return part + maths.where(v == edge, 0.0, e), maths.where(v == edge, count + 1, count)
@@ -286,9 +276,9 @@ def begin_terms(x, t, size, start, at, notes, shares, inner, softcap):
     far, mass = zero, zero
     if softcap is not None:
         for j in range(0, whole, LANES):
-            begin_unit(load(x, j, LANES), j, notes.makings, inner)
+            begin_capped(load(x, j, LANES), j, notes.makings, inner)
         if whole < size:
-            begin_unit(load(notes.tail, 0, LANES), whole, notes.makings, inner)
+            begin_capped(load(notes.tail, 0, LANES), whole, notes.makings, inner)
     for j in range(0, whole, LANES):
         u = unit_begun(load(x, j, LANES), t, j, notes.makings, inner, softcap)
         begin_term(u, j, at, notes.makings)
@@ -307,30 +297,13 @@ def begin_terms(x, t, size, start, at, notes, shares, inner, softcap):
 
 
 @device
-def begin_unit(v, j, makings, inner):
-    note_makings(makings, j, maths.tanh_parts(v * inner))
-
-
-@device
 def unit_begun(v, t, j, makings, inner, softcap):
     """u, whose slope is left in t."""
     if softcap is None:
         return v
-    u, slope = maths.capped_of(v, inner, load(makings, j, LANES), load(makings, STRETCH + j, LANES))
+    u, slope = capped_made(v, j, makings, inner)
     store(t, j, slope)
     return u
-
-
-@device
-def begin_term(u, j, at, makings):
-    note_makings(makings, j, maths.exp_parts(frame.exponent(u, at.rate, at.offset, 0.0, None), at.lift))
-
-
-@device
-def note_makings(makings, j, parts):
-    scale, r = parts
-    store(makings, j, scale)
-    store(makings, STRETCH + j, r)
 
 
 @device

@@ -29,7 +29,7 @@ from fastsce.backends.cpu.memory import (
 from fastsce.backends.cpu.partial import load_part, store_part
 from fastsce.backends.cpu.plan import NOTHING
 from fastsce.backends.cpu.transpose import QUAD, collect, deal, quads_in, quads_out
-from fastsce.backends.cpu.tuning import CLASSES_AHEAD, GROUP, LANES, LINE, SHORT_APART
+from fastsce.backends.cpu.tuning import CLASSES_AHEAD, GROUP, LANES, LINE, SHORT_APART, STEP
 
 
 def tile_width(lanes, line):
@@ -55,8 +55,8 @@ def tile_at(scratch, number, job):
 
 @device
 def desk_bytes(classes):
-    """For the rows of a group, as they are stored."""
-    return 8 * GROUP * min(classes, SHORT_APART) + 64
+    """For the rows of a group, as they are stored; before that, for what terms with a softcap are made with."""
+    return 8 * max(GROUP * min(classes, SHORT_APART), 2 * STEP * LANES) + 64
 
 
 class Part(NamedTuple):
