@@ -150,7 +150,7 @@ def send_lines(leaving, start):
 @device
 def send_end(leaving):
     over = leaving.n % LANES
-    store_part(leaving.memory, leaving.n - over, over, load(leaving.data, leaving.n - over, LANES))
+    store_some(leaving.memory, leaving.n - over, over, load(leaving.data, leaving.n - over, LANES))
 
 
 @device
@@ -171,7 +171,7 @@ def next_to_leave(leaving, v, run, scratch, desk, streams):
 def begun(leaving):
     """What precedes the first line is sent off."""
     head = min(past_boundary(leaving.memory, 0), leaving.n)
-    store_part(leaving.memory, 0, head, load(leaving.data, 0, LANES))
+    store_some(leaving.memory, 0, head, load(leaving.data, 0, LANES))
     return Leaving(moved(leaving.data, head), moved(leaving.memory, head), leaving.n - head)
 
 
@@ -301,11 +301,18 @@ def send(p, v, run, streams):
             store(at(v, a, b, start + j), 0, load(p, j, 0))
         return
     j = min(past_boundary(target, 0), n) if streams else 0
-    store_part(target, 0, j, load(p, 0, LANES))
+    store_some(target, 0, j, load(p, 0, LANES))
     while j + LANES <= n:
         if streams:
             stream(target, j, load(p, j, LANES))
         else:
             store(target, j, load(p, j, LANES))
         j += LANES
-    store_part(target, j, n - j, load(p, j, LANES))
+    store_some(target, j, n - j, load(p, j, LANES))
+
+
+@device
+def store_some(p, j, n, v):
+    """`store_part`, but of nothing nothing: with masks that would wait for its line, too, and take it to the caches."""
+    if n > 0:
+        store_part(p, j, n, v)
