@@ -8,7 +8,7 @@ from expect import same_bits
 
 import fastsce
 from fastsce.backends import cpu
-from fastsce.backends.cpu import room
+from fastsce.backends.cpu import room, ways
 from fastsce.backends.cpu.tuning import BLOCK, GROUP_CLASSES, GROUP_CLASSES_BEHIND, LANES
 from fastsce.spec import BFLOAT16
 
@@ -92,8 +92,10 @@ def planned(request, monkeypatch):
         return kernel, plan, scratch
 
     def prepare():
-        for name in ("STREAM_BYTES", "STREAM_ROW_BYTES", "BEHIND_BYTES", "BEHIND_BYTES_16"):
+        for name in ("STREAM_BYTES", "STREAM_ROW_BYTES"):
             monkeypatch.setattr(cpu, name, 0)
+        for name in ("BEHIND_BYTES", "BEHIND_BYTES_16"):
+            monkeypatch.setattr(ways, name, 0)
         if request.param == "alone":
             monkeypatch.setattr(cpu, "TOGETHER", 0)
         monkeypatch.setattr(cpu, "plan_of", watched)
@@ -147,7 +149,7 @@ def test_not_behind(classes, past, kind, change, planned, monkeypatch):
     expected = gradient(x, y, past)
     plans = planned()
     for name in ("BEHIND_BYTES", "BEHIND_BYTES_16"):
-        monkeypatch.setattr(cpu, name, sys.maxsize)
+        monkeypatch.setattr(ways, name, sys.maxsize)
     found = gradient(x, y, past)
     desk = (classes * x.itemsize % 64 > 0 or past * x.itemsize % 64 > 0) and plans[0].together
     assert plans and all((plan.behind, plan.desk > 0 or plan.stream) == (False, True) for plan in plans)

@@ -10,6 +10,7 @@ import ctypes, itertools, mmap, sys
 import numpy as np
 import fastsce
 from fastsce.backends import cpu
+from fastsce.backends.cpu import ways
 
 libc = ctypes.CDLL(None, use_errno=True)
 PAGE = mmap.PAGESIZE
@@ -30,14 +31,15 @@ def fenced(a, at_end):
     return copy
 
 
-NAMES = ("STREAM_BYTES", "STREAM_ROW_BYTES", "BEHIND_BYTES", "BEHIND_BYTES_16")
-HOW = {"behind": (0, 0, 0, 0), "at a desk": (0, 0, sys.maxsize, sys.maxsize)}
-BEFORE = {name: getattr(cpu, name) for name in NAMES}
+NAMES = [(cpu, "STREAM_BYTES"), (cpu, "STREAM_ROW_BYTES")]
+NAMES += [(ways, name) for name in ("SHARED_BYTES", "BEHIND_BYTES", "BEHIND_BYTES_16")]
+HOW = {"behind": (0, 0, 0, 0, 0), "at a desk": (0, 0, 0, sys.maxsize, sys.maxsize)}
+BEFORE = [getattr(*name) for name in NAMES]
 
 
 def stream(how):
-    for name, value in zip(NAMES, HOW.get(how, BEFORE.values())):
-        setattr(cpu, name, value)
+    for name, value in zip(NAMES, HOW.get(how, BEFORE)):
+        setattr(*name, value)
     cpu.plan_of.cache_clear()
 
 
@@ -57,6 +59,11 @@ for dtype, (rows, classes), at_end in itertools.product((np.float32, np.float64,
         expected = fastsce.cross_entropy_value_and_grad(z, y, **given)
         assert out.tobytes() == expected.grad.tobytes(), (dtype, rows, classes, axis)
         assert fastsce.cross_entropy(logits, labels, **given) == expected.loss
+        outs = fenced(np.zeros_like(z), at_end), fenced(np.zeros_like(z), at_end)
+        expected = fastsce.cross_entropy_grad_and_hess(z, y, **given)
+        stream(sys.argv[1])
+        fastsce.cross_entropy_grad_and_hess(logits, labels, out=outs, **given)
+        assert all(a.tobytes() == b.tobytes() for a, b in zip(outs, expected)), (dtype, rows, classes, axis)
         del found, expected
 print("all")
 """

@@ -57,7 +57,11 @@ FUNCTIONS = {
 THREADS = "fastsce.backends.cpu.threads"
 WORKING = {
     "again": {},
-    "past the caches": {"fastsce.backends.cpu.STREAM_BYTES": 0, "fastsce.backends.cpu.STREAM_ROW_BYTES": 0},
+    "past the caches": {
+        "fastsce.backends.cpu.STREAM_BYTES": 0,
+        "fastsce.backends.cpu.STREAM_ROW_BYTES": 0,
+        "fastsce.backends.cpu.ways.SHARED_BYTES": 0,
+    },
     "1 thread": {f"{THREADS}.thread_count": lambda: 1, f"{THREADS}.ALONE": 0},
     "3 threads": {f"{THREADS}.thread_count": lambda: 3, f"{THREADS}.ALONE": 0},
     "many parts": {f"{THREADS}.thread_count": lambda: 2, f"{THREADS}.ALONE": 0, f"{THREADS}.PART": 3000},

@@ -20,10 +20,7 @@ from fastsce.backends.cpu.small import small, small_bytes
 from fastsce.backends.cpu.threads import cache_directory, parts_of, thread_count, threading_layer
 from fastsce.backends.cpu.tuning import (
     ALONE,
-    BEHIND_BYTES,
-    BEHIND_BYTES_16,
     COPIES,
-    DESK_BYTES,
     DESK_CLASSES,
     FEW_BYTES,
     GROUP_CLASSES,
@@ -39,6 +36,7 @@ from fastsce.backends.cpu.tuning import (
     TOGETHER,
     TOGETHER_SAVED,
 )
+from fastsce.backends.cpu.ways import line_by_line, line_shared, way_out
 from fastsce.law import law_of
 from fastsce.layout import (
     STORAGE,
@@ -153,6 +151,7 @@ def run(spec, logits, target, weight, row_scale, loss, lse, grad, hess, *, write
             write,
             saved,
             stream,
+            stream and (write == GRADIENT or (line_by_line(g) and line_by_line(h))),
             *way_out(g, stream and write == GRADIENT, not saved and is_scaled(spec, law, soft, weight)),
             weight is not None,
             target is None,
@@ -195,6 +194,7 @@ def plan_of(
     write,
     saved,
     stream,
+    stream_rows,
     behind,
     desk,
     weighted,
@@ -229,7 +229,7 @@ def plan_of(
         most = GROUP_CLASSES_BEHIND if behind else GROUP_CLASSES_FAR
     group = room.group_rows(classes, copies, most)
     at_desk = (group if together else DESK_CLASSES // classes) if desk and not copies else 0
-    given = (saved, stream and not copies and not at_desk, weighted, untargeted, ignored)
+    given = (saved, stream_rows and not copies and not at_desk, weighted, untargeted, ignored)
     how = {"together": together, "keep": keep, "behind": behind, "copies": copies, "group": group, "desk": at_desk}
     plan = Plan(parts, write, *given, **how)
     return rows.rows, plan, room.scratch_bytes(classes, plan)
@@ -249,26 +249,11 @@ def optionless(law, weighted):
     return is_plain(law, Plan(1, NOTHING, False, False, weighted, False, 0))
 
 
-def line_shared(grad):
-    """How many numbers a cache line has, if samples lie side by side and not all classes begin alike in one; else 0."""
-    return 64 // grad.itemsize if grad is not None and grad.strides[1] == grad.itemsize and grad.strides[2] % 64 else 0
-
-
 def is_scaled(spec, law, soft, weight):
     """Whether a gradient is terms, times a factor, minus targets or weights as they lie in memory, times another."""
     if soft:
         return law.keep == 1.0 and law.off == 0.0 and weight is None and spec.softcap is None
     return law.off == 0.0 or spec.softcap is None
-
-
-def way_out(grad, streamed, scaled):
-    """Whether rows are written behind those that are read, and whether at a desk: of gradients that are streamed."""
-    if not streamed:
-        return False, False
-    size = grad.shape[-1] * grad.itemsize
-    whole = all(step % 64 == 0 for step in (*grad.strides[:-1], size, grad.ctypes.data))  # cache lines of their own
-    behind = scaled and size >= (BEHIND_BYTES if grad.itemsize >= 4 else BEHIND_BYTES_16)
-    return behind, grad.flags.c_contiguous and not behind and not (whole and size >= DESK_BYTES)
 
 
 def weighted(law, weight, dtype):
@@ -289,7 +274,7 @@ def small_call(spec, dtype, shape, gradient):
     alike = nothing(dtype, 1) if optionless(plain, False) else ones(classes, dtype)
 
     def planned(parts, weights):
-        given = (write, False, False, False, False, weights, False, spec.ignore_index)
+        given = (write, False, False, False, False, False, weights, False, spec.ignore_index)
         simple = spec.softcap is None and (gradient or optionless(plain, weights))
         how = (parts, parts, simple, False, False, spec.softcap is not None, 0)
         return plan_of((1, rows, classes), dtype.itemsize, True, True, True, *how, *given)

@@ -12,7 +12,7 @@ import numpy as np
 
 from fastsce import frame, maths
 from fastsce.backends.cpu.ahead import prefetch_far
-from fastsce.backends.cpu.coefficients import PLACE, PULL, PUSH, SPECIAL, M
+from fastsce.backends.cpu.coefficients import BEND, CURVE, PLACE, PULL, PUSH, SPECIAL, TO_P, M
 from fastsce.backends.cpu.jit import apart, device
 from fastsce.backends.cpu.makings import term_of
 from fastsce.backends.cpu.memory import (
@@ -250,22 +250,45 @@ def gradient(given, j, n, at, push, pull, law, soft, softcap):
 
 
 @device
-def write_hessian(t, blocks, h, classes, m, to_p, curve, law):
-    """curve·p·(1 − p)."""
+def write_hessian(t, blocks, h, classes, f, place, streaming):
+    """curve·p·(1 − p), and what it is for the largest logit, at its place."""
+    curve, bend = load(f, CURVE, 0), load(f, BEND, 0)
     for start in range(0, classes, BLOCK):
         stop = min(start + BLOCK, classes)
-        to_p_block = narrow(to_p * block_factor(blocks, classes, start, True), m)
-        for j in range(start, stop, LANES):
-            p = load(t, j, LANES) * to_p_block
-            store_part(h, j, stop - j, maths.curvature(p) * curve)
+        to_p = narrow(load(f, TO_P, 0) * block_factor(blocks, classes, start, True), curve)
+        j, whole = whole_steps(h, start, stop, classes, streaming)
+        for i in range(j, whole, LANES):
+            put(h, i, curved(t, i, to_p, curve, place, bend), streaming)
+        for i in range(start, min(j, stop), LANES):
+            store_part(h, i, min(j, stop) - i, curved(t, i, to_p, curve, place, bend))
+        for i in range(whole, stop, LANES):
+            store_part(h, i, stop - i, curved(t, i, to_p, curve, place, bend))
 
 
 @device
-def write_log_softmax(x, g, classes, m, log_s):
+def curved(t, i, to_p, curve, place, bend):
+    return marked(maths.curvature(load(t, i, LANES) * to_p) * curve, i, place, bend)
+
+
+@device
+def write_log_softmax(x, g, classes, m, log_s, streaming):
     """(x − m) − log S."""
     like = splat(m, LANES)
-    for j in range(0, classes, LANES):
-        store_part(g, j, classes - j, (fetch(x, j, classes - j, 0.0, like) - m) - log_s)
+    j, whole = whole_steps(g, 0, classes, classes, streaming)
+    for i in range(j, whole, LANES):
+        put(g, i, (load(x, i, LANES) - m) - log_s, streaming)
+    for i in range(0, j, LANES):
+        store_part(g, i, j - i, (fetch(x, i, j - i, 0.0, like) - m) - log_s)
+    for i in range(whole, classes, LANES):
+        store_part(g, i, classes - i, (fetch(x, i, classes - i, 0.0, like) - m) - log_s)
+
+
+@device
+def put(p, i, v, streaming):
+    if streaming:
+        stream(p, i, v)
+    else:
+        store(p, i, v)
 
 
 @device

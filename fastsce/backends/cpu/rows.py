@@ -20,8 +20,6 @@ from fastsce import frame, maths
 from fastsce.backends.cpu.ahead import ask_for_group, prefetch
 from fastsce.backends.cpu.behind import middle_of, past_ignored, stream_edges_of, write_behind
 from fastsce.backends.cpu.coefficients import (
-    BEND,
-    CURVE,
     DISTANCE,
     LOG_S,
     MASS,
@@ -30,7 +28,6 @@ from fastsce.backends.cpu.coefficients import (
     Q_K,
     REST,
     TIES,
-    TO_P,
     TOP_PLACE,
     X_K,
     X_TOP,
@@ -339,12 +336,10 @@ def write_rows(group, r, n, job, soft, softcap):
         if places[PLACE] == IGNORED:
             clear(h, classes, m)
         else:
-            to_p, curve = load(f, TO_P, 0), load(f, CURVE, 0)
-            write_hessian(t.data, blocks, h, classes, m, to_p, curve, law)
-            store(h, places[TOP_PLACE], load(f, BEND, 0))
+            write_hessian(t.data, blocks, h, classes, f, places[TOP_PLACE], plan.stream)
         finish_row(job.hess, a, b, h, plan)
     if plan.write == LOG_SOFTMAX:
-        write_log_softmax(x.data, g.data, classes, m, load(f, LOG_S, 0))
+        write_log_softmax(x.data, g.data, classes, m, load(f, LOG_S, 0), plan.stream)
     elif soft is None and law.off == 0.0 and plan.keep and (classes <= BLOCK or not plan.stream):
         scale_terms(t, blocks, g, n, classes, f, places, law, plan.stream)
     else:
