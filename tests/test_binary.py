@@ -127,12 +127,13 @@ def test_streamed_results_are_those_of_the_caches(dtype, shape, gap, offset, mon
     """Rows that adjoin, whose ends share lines with the next, and rows that do not; what lies around them is kept."""
     n, c = shape
     x, target = logits(shape, dtype, 8), rng("target").random(shape).astype(np.float32)
-    memory = np.full(n * (c + gap) + 192, 7, x.dtype)
+    size = n * (c + gap) + 192
+    memory = np.full(2 * size, 7, x.dtype)
     start = -memory.ctypes.data % 64 // x.itemsize + 64 + offset
-    out = memory[start : start + n * (c + gap)].reshape(n, c + gap)[:, :c]
+    starts = start, start + size  # of the gradient, and of the Hessian, which may begin elsewhere in a line
+    out, hess = (memory[i : i + n * (c + gap)].reshape(n, c + gap)[:, :c] for i in starts)
     given = {"weight": rng("weight").uniform(0.1, 2, c), "backend": "cpu"}  # so that each row is a run of its own
-    kept, hess = memory.copy(), np.empty_like(x)
-    found = {}
+    kept, found = memory.copy(), {}
     for limit in (1 << 40, 0):
         monkeypatch.setattr("fastsce.backends.cpu.STREAM_BYTES", limit)
         memory[...] = kept
@@ -140,7 +141,7 @@ def test_streamed_results_are_those_of_the_caches(dtype, shape, gap, offset, mon
         found[limit] = [out.tobytes(), loss.tobytes()]
         fastsce.binary_cross_entropy_grad_and_hess(x, target, out=(out, hess), **given)
         found[limit] += [out.tobytes(), hess.tobytes()]
-        out[...] = 7
+        out[...] = hess[...] = 7
         assert memory.tobytes() == kept.tobytes()
     assert found[0] == found[1 << 40]
 

@@ -67,34 +67,36 @@ def factor(array):
 
 @device
 def binary_share(parts, scratch, inputs, outputs, sums, streams, cut):
-    grad, length = outputs[1], inputs[0].shape[1:]
+    (_, grad, hess), length = outputs, inputs[0].shape[1:]
     runs = -(-length[1] // RUN)
     count = inputs[0].shape[0] * length[0] * runs
     first, stop = next_share(parts, count, cut)
     while first < stop:
-        leaving = Leaving(slot(scratch, 7, grad), at(grad, 0, 0, 0), 0)
+        g, h = none_leaving(grad, scratch, 7), none_leaving(hess, scratch, 9)
         for r in range(first, stop):
-            i, start, desk = r // runs, r % runs * RUN, 7 + r % 2
+            i, start = r // runs, r % runs * RUN
             run = i // length[0], i % length[0], start, min(RUN, length[1] - start)
-            sums[r], leaving = binary_run(run, inputs, outputs, scratch, streams, desk, leaving)
-        send_lines(leaving, 0)
-        send_end(leaving)
+            sums[r], g, h = binary_run(run, inputs, outputs, scratch, streams, r % 2, g, h)
+        send_lines(g, 0)
+        send_end(g)
+        send_lines(h, 0)
+        send_end(h)
         first, stop = next_share(parts, count, cut)
     fence()
 
 
 @device
-def binary_run(run, inputs, outputs, scratch, streams, desk, leaving):
+def binary_run(run, inputs, outputs, scratch, streams, turn, leaving_g, leaving_h):
     """Loss, gradient and Hessian of a run of elements; the sum of the losses, and what is to be streamed next."""
     n, (logits, target, weight, sample_weight, pos_weight, upstream), (loss, grad, hess) = run[3], inputs, outputs
     x, t = operand(logits, run, scratch, 0), operand(target, run, scratch, 1)
     w, s = operand(weight, run, scratch, 2), operand(sample_weight, run, scratch, 3)
     pos, up = operand(pos_weight, run, scratch, 4), operand(upstream, run, scratch, 5)
-    share = product(w, s, n, numbers(scratch, 10, logits))
-    pull = product(share, up, n, numbers(scratch, 11, logits))
-    u = numbers(scratch, 12, logits)
-    each, h = place_for(loss, run, scratch, 6, streams), place_for(hess, run, scratch, 9, streams)
-    g, later = place_for(grad, run, scratch, desk, streams), next_to_leave(leaving, grad, run, scratch, desk, streams)
+    share = product(w, s, n, numbers(scratch, 11, logits))
+    pull = product(share, up, n, numbers(scratch, 12, logits))
+    u, each = numbers(scratch, 13, logits), place_for(loss, run, scratch, 6, streams)
+    g, later_g = place_and_next(grad, run, scratch, 7 + turn, streams, leaving_g)
+    h, later_h = place_and_next(hess, run, scratch, 9 + turn, streams, leaving_h)
     sums = splat(narrow(0.0, load(u, 0, 0)), LANES)
     for j in range(0, n, LANES):
         store(u, j, logistic.decay(some(x, j)))
@@ -114,14 +116,18 @@ def binary_run(run, inputs, outputs, scratch, streams, desk, leaving):
             losses = maths.where(lane_numbers(LANES) < n - j, losses, 0.0)
         sums = sums + losses
         prefetch_far(t.data, j + ELEMENTS_AHEAD, LANES)
-        if j + LANES <= leaving.n:
-            send_lines_at(leaving, j)
-    send_lines(leaving, -(-n // LANES) * LANES)
+        if j + LANES <= leaving_g.n:
+            send_lines_at(leaving_g, j)
+        if j + LANES <= leaving_h.n:
+            send_lines_at(leaving_h, j)
+    send_lines(leaving_g, -(-n // LANES) * LANES)
+    send_lines(leaving_h, -(-n // LANES) * LANES)
     send(each, loss, run, streams)
-    send(h, hess, run, streams)
-    if later.n == 0:
+    if later_g.n == 0:
         send(g, grad, run, streams)
-    return total(sums), begun(later)
+    if later_h.n == 0:
+        send(h, hess, run, streams)
+    return total(sums), begun(later_g), begun(later_h)
 
 
 # --- results that leave while the next run is worked on ---------------------------------------------------------------
@@ -133,6 +139,16 @@ class Leaving(NamedTuple):
     data: Any
     memory: Any
     n: int
+
+
+@device
+def none_leaving(v, scratch, desk):
+    return Leaving(slot(scratch, desk, v), at(v, 0, 0, 0), 0)
+
+
+@device
+def place_and_next(v, run, scratch, desk, streams, leaving):
+    return place_for(v, run, scratch, desk, streams), next_to_leave(leaving, v, run, scratch, desk, streams)
 
 
 @device
