@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 from fastsce import logistic, maths
-from fastsce.backends.cpu.ahead import prefetch, prefetch_far
+from fastsce.backends.cpu.ahead import prefetch_far
 from fastsce.backends.cpu.jit import device, kernel
 from fastsce.backends.cpu.memory import (
     View,
@@ -120,8 +120,8 @@ def binary_run(run, inputs, outputs, scratch, streams, turn, leaving_g, leaving_
             send_lines_at(leaving_g, j)
         if j + LANES <= leaving_h.n:
             send_lines_at(leaving_h, j)
-    send_lines(leaving_g, -(-n // LANES) * LANES)
-    send_lines(leaving_h, -(-n // LANES) * LANES)
+    sent(leaving_g, n)
+    sent(leaving_h, n)
     send(each, loss, run, streams)
     if later_g.n == 0:
         send(g, grad, run, streams)
@@ -161,6 +161,14 @@ def send_lines_at(leaving, j):
 def send_lines(leaving, start):
     for j in range(start, leaving.n - leaving.n % LANES, LANES):
         send_lines_at(leaving, j)
+
+
+@device
+def sent(leaving, n):
+    """What is left when all lines are sent, of which some were beside a loop over n elements."""
+    send_lines(leaving, -(-n // LANES) * LANES)
+    whole = leaving.n - leaving.n % LANES
+    return Leaving(moved(leaving.data, whole), moved(leaving.memory, whole), leaving.n - whole)
 
 
 @device
@@ -205,16 +213,20 @@ def vjp_share(parts, scratch, p, v, out, streams, cut):
     count = p.shape[0] * p.shape[1]
     first, stop = next_share(parts, count, cut)
     while first < stop:
+        leaving = none_leaving(out, scratch, 7)
         for i in range(first, stop):
-            vjp_row(i // p.shape[1], i % p.shape[1], p, v, out, scratch, streams)
+            leaving = vjp_row(i, p, v, out, scratch, streams, leaving)
+        send_lines(leaving, 0)
+        send_end(leaving)
         first, stop = next_share(parts, count, cut)
     fence()
 
 
 @device
-def vjp_row(a, b, p, v, out, scratch, streams):
-    classes, dot = p.shape[2], 0.0
-    prefetch(at(out, a, b, classes - 1), 0, 1)  # streamed or not, a row's end goes through the caches
+def vjp_row(i, p, v, out, scratch, streams, leaving):
+    """Returns what is to be streamed while the next row is worked on."""
+    (a, b), classes, dot = (i // p.shape[1], i % p.shape[1]), p.shape[2], 0.0
+    x, y = Operand(at(p, a, b, 0), 1), Operand(at(v, a, b, 0), 1)
     for start in range(0, classes, RUN):
         n = min(RUN, classes - start)
         run = a, b, start, n
@@ -225,17 +237,28 @@ def vjp_row(a, b, p, v, out, scratch, streams):
             if j + LANES > n:  # where one number stands for all, it stands beyond the end as well
                 probabilities = maths.where(lane_numbers(LANES) < n - j, probabilities, 0.0)
             sums = maths.fma(widen(probabilities), widen(some(y, j)), sums)
+            if j + LANES <= leaving.n:
+                send_lines_at(leaving, j)
+        leaving = sent(leaving, n)
         dot += total(sums)
     near = narrow(dot, load(numbers(scratch, 2, p), 0, 0))
     rest = narrow(dot - widen(near), near)
     for start in range(0, classes, RUN):
         n = min(RUN, classes - start)
         run = a, b, start, n
-        x, y = operand(p, run, scratch, 0), operand(v, run, scratch, 1)
-        result = place_for(out, run, scratch, 2, streams)
+        if classes > RUN:
+            x, y = operand(p, run, scratch, 0), operand(v, run, scratch, 1)
+        turn = (i * -(-classes // RUN) + start // RUN) % 2
+        result, later = place_and_next(out, run, scratch, 7 + turn, streams, leaving)
         for j in range(0, n, LANES):
             store(result, j, some(x, j) * ((some(y, j) - near) - rest))
-        send(result, out, run, streams)
+            if j + LANES <= leaving.n:
+                send_lines_at(leaving, j)
+        sent(leaving, n)
+        if later.n == 0:
+            send(result, out, run, streams)
+        leaving = begun(later)
+    return leaving
 
 
 # --- runs of a row ----------------------------------------------------------------------------------------------------
@@ -282,6 +305,7 @@ def operand(v, run, scratch, number):
     if step == v.item:
         for j in range(0, n, LANES):
             store(p, j, load_part(source, j, n - j, 0.0, LANES))
+            prefetch_far(source, j + ELEMENTS_AHEAD, LANES)
     else:
         for j in range(n):
             p[j] = at(v, a, b, start + j)[0]
