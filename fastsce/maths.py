@@ -240,6 +240,7 @@ def capped_of(x, inner, scale, r):
 
 
 def slope(x, inner):
+    """The derivative of tanh at inner·x, and 0 at −∞."""
     return capped(x, inner)[1]
 
 

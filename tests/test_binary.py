@@ -157,3 +157,25 @@ def test_in_place(backend):
     hess = fastsce.binary_cross_entropy_grad_and_hess(kept.copy(), target, backend=backend).hess
     found = fastsce.binary_cross_entropy_grad_and_hess(kept, target, out=pair, backend=backend)
     assert found.hess is kept and np.array_equal(kept, hess) and np.array_equal(found.grad, expected.grad)
+
+
+@pytest.mark.parametrize("offset", [0, 1, 5, 31])
+@pytest.mark.parametrize("gap", [0, 3])
+@pytest.mark.parametrize("shape", [(700, 3), (90, 80), (40, 1023), (40, 1024), (9, 3000)])
+@pytest.mark.parametrize("dtype", ["float16", "float32", "float64"])
+def test_streamed_products_are_those_of_the_caches(dtype, shape, gap, offset, monkeypatch):
+    """`softmax_vjp` into rows as above."""
+    from fastsce.backends import cpu
+
+    (n, c), v = shape, logits(shape, dtype, 8)
+    p = fastsce.softmax(v)
+    memory = np.full(n * (c + gap) + 192, 7, v.dtype)
+    start = -memory.ctypes.data % 64 // v.itemsize + 64 + offset
+    out, kept, found = memory[start : start + n * (c + gap)].reshape(n, c + gap)[:, :c], memory.copy(), []
+    for limit in (1 << 40, 0):
+        monkeypatch.setattr(cpu, "STREAM_BYTES", limit)
+        cpu.softmax_vjp(p, v, out=out)
+        found.append(out.tobytes())
+        out[...] = 7
+        assert memory.tobytes() == kept.tobytes()
+    assert found[0] == found[1]

@@ -94,15 +94,23 @@ def test_a_saved_lse_under_a_tiny_scale(scale):
     np.testing.assert_allclose(*grads, rtol=1e-5)
 
 
+@pytest.mark.parametrize("streamed", [False, True])
 @pytest.mark.parametrize("place", [0, 1])
-def test_gradient_or_hessian_in_place_of_long_rows(place):
-    x, target = np.random.default_rng(0).standard_normal((2, 65537), np.float32), np.array([7, 65536])
+def test_gradient_or_hessian_in_place_of_long_rows(place, streamed, monkeypatch):
+    """What takes the logits' place begins elsewhere in a line than the other."""
+    from fastsce.backends import cpu
+
+    memory = np.zeros((2, 2 * 65537 + 64), np.float32)
+    x, other = memory[0, 5:131079].reshape(2, 65537), memory[1, 12:131086].reshape(2, 65537)
+    x[...], target = np.random.default_rng(0).standard_normal(x.shape, np.float32), np.array([7, 65536])
     grad, hess = fastsce.cross_entropy_grad_and_hess(x, target)
-    pair = [np.empty_like(x), np.empty_like(x)]
-    pair[place] = x
-    fastsce.cross_entropy_grad_and_hess(x, target, out=tuple(pair))
+    monkeypatch.setattr(cpu, "STREAM_BYTES", 0 if streamed else 1 << 40)
+    pair = (other, x) if place else (x, other)
+    fastsce.cross_entropy_grad_and_hess(x, target, out=pair)
     np.testing.assert_array_equal(pair[0], grad)
     np.testing.assert_array_equal(pair[1], hess)
+    x[...] = other[...] = 0
+    assert not memory.any()
 
 
 def test_an_image_batch_converts_its_target_in_pieces(monkeypatch):

@@ -23,7 +23,7 @@ TWO_STEPS = few_registers()  # 16 hold half of what a term takes: 1024 classes i
 # Where, in `part` and in `sums`, Σ w·(rate·m − rate·u) is, which smoothing asks for, and Σ w.
 PART_FAR, PART_MASS, PART_SIZE = LANES, 2 * LANES, 3 * LANES
 SUM_FAR, SUM_MASS, SUM_SIZE = LANES * LANES, 2 * LANES * LANES, 3 * LANES * LANES
-MAKINGS_ALIGNED = 4 * STRETCH  # bytes: half a page, so that so do both numbers of a term
+MAKINGS_ALIGNED = 4 * STRETCH  # bytes, half a page: scale and r are as far from each other, or twice as far
 MAKINGS_BYTES = 8 * (PART_SIZE + 2 * STRETCH) + 64 + MAKINGS_ALIGNED  # and of the sums of a stretch
 TOPS_BYTES = 8 * LANES * (BLOCK // STRETCH) + 64  # of a block, whose stretches are no fewer than those of rows together
 
@@ -65,8 +65,8 @@ def notes_of(r, notes):
 
 @device
 def notes_beside(x, notes):
-    """With makings as far into a page as the row x: else what is stored of some classes may look, to the loads of
-    others, as if it were theirs.
+    """With makings as far into half a page as the row x: else what is stored of some classes may look, to the loads
+    of others, as if it were theirs.
     """
     tops, tail, makings, part, sums, counts = notes
     further = (address_of(x) - address_of(makings.scale)) & (MAKINGS_ALIGNED - 64)

@@ -51,9 +51,9 @@ CLEAR_BYTES = 256
 # Rows of so many bytes that share no line are streamed without being put together first: float32 64 classes 1.14 of the
 # time, 128 0.96, 256 0.88.
 DESK_BYTES = 512
-# Of rows of Hessians and of log_softmax that share lines: shorter ones are not streamed. Hessians of 255, 512, 1001,
-# 2001, 4001 classes take 0.46, 0.68, 0.94, 1.25, 1.3 of the time that they take if they are, log_softmax 0.45, 1.1,
-# 0.96, 1.1, 1.2; rows with lines of their own 1.2 to 1.3 (64 MB, two cores, Zen 4).
+# Of rows of Hessians and of log_softmax that share lines: shorter ones are not streamed. Not streamed, Hessians of 255,
+# 512, 1001, 2001, 4001 classes take 0.46, 0.68, 0.94, 1.25, 1.3 of the time, log_softmax 0.45, 1.1, 0.96, 1.1, 1.2;
+# rows with lines of their own would take 1.2 to 1.4 (64 MB, two cores, Zen 4).
 SHARED_BYTES = 6000
 # Classes: so far ahead memory is asked for; 4096 take 1.0 to 1.07 times as long, 8192 1.02 to 1.08 (256 MB, two cores,
 # Zen 4).
@@ -116,7 +116,7 @@ BLOCK_CLASSES = 32  # with 8 500 and 1000 classes take 1.25 of the time, with 16
 BANDS = 16  # in a part: 1000 classes take 1.0 with 64, 0.95 with 128, 1.0 to 1.2 with 1
 
 # elementwise.py
-RUN = 1024  # elements read, worked out and written while they are in L1; 512 and 2048 differ by less than the noise
+RUN = 1024  # elements read, worked out and written while they are in L1; 512 take 1.1 to 1.25, 2048 as long (Zen 4)
 ELEMENTS_AHEAD = 2048  # so far ahead L2 is asked for; 1024 and 4096 as fast, L1 256 to 1024 ahead 1.05 to 1.3
 
 # threads.py, labels.py, __init__.py

@@ -26,5 +26,7 @@ def shares_none(result):
 
 
 def line_by_line(result):
-    """Whether rows that go neither behind others nor to a desk may be streamed: lines that are shared are not."""
+    """Whether rows that go neither behind others nor to a desk may be streamed: not if lines that they share, which
+    never are, are much of them.
+    """
     return result is None or result.shape[-1] * result.itemsize >= SHARED_BYTES or shares_none(result)
