@@ -53,7 +53,9 @@ FUNCTIONS = {
     "softmax": lambda x, y, t, out: (fastsce.softmax(x), fastsce.log_softmax(x), fastsce.logsumexp(x)),
     "vjp": lambda x, y, t, out: (fastsce.softmax_vjp(x, t),),
     "binary": lambda x, y, t, out: fastsce.binary_cross_entropy_value_and_grad(x, t, reduction="none", out=out)[:2],
-    "binary hess": lambda x, y, t, out: fastsce.binary_cross_entropy_grad_and_hess(x, t, out=(out, np.empty_like(x))),
+    "binary hess": lambda x, y, t, out: fastsce.binary_cross_entropy_grad_and_hess(
+        x, t, reduction="sum", out=(out, np.empty_like(x))
+    ),
 }
 THREADS = "fastsce.backends.cpu.threads"
 WORKING = {
