@@ -199,12 +199,6 @@ LN2_HI_F64 = 6.93147180369123816490e-01  # 33 bits
 LN2_LO_F64 = 1.90821492927058770002e-10
 
 
-def tanh(a):
-    """(tanh a, 1 − tanh² a), both to a few ulp, large a included."""
-    scale, r = tanh_parts(a)
-    return tanh_of(a, scale, r)
-
-
 def tanh_parts(a):
     """`exp_parts` of 2|a|."""
     y = maximum(a * 2.0, a * -2.0)
@@ -212,7 +206,7 @@ def tanh_parts(a):
 
 
 def tanh_of(a, scale, r):
-    """`tanh` where its parts are known."""
+    """(tanh a, 1 − tanh² a) of `tanh_parts`, both to a few ulp, large a included."""
     e = fma(scale, fma(exp_series(r, r) * r, r, r), scale - 1.0)  # e^2|a| − 1
     reciprocal = 1.0 / (e + 2.0)
     t = e * reciprocal
@@ -357,7 +351,7 @@ def share(q, z):
 # What a compiling backend compiles as it stands; the other words it gives a meaning of its own.
 FORMULAS = (
     exp_parts_f32, exp_parts_f64, exp_series_f32, exp_series_f64, exp, exp_of, expm1, whole_f32, whole_f64,
-    log_parts_f32, log_parts_f64, log1p, tanh, tanh_parts, tanh_of, carried,
+    log_parts_f32, log_parts_f64, log1p, tanh_parts, tanh_of, carried,
     capped, capped_of, slope, class_gradient, curvature, top_curvature, soft_mass, unit, sloped, logit, row_sums,
     label_chance, saved_chance, label_terms, row_loss, row_factor, place_gradient, label_gradient, share,
 )  # fmt: skip

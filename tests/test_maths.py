@@ -42,11 +42,13 @@ def vectors():
 
     @device
     def tanh(x):
-        return maths.tanh(x)[0]
+        scale, r = maths.tanh_parts(x)
+        return maths.tanh_of(x, scale, r)[0]
 
     @device
     def tanh_slope(x):
-        return maths.tanh(x)[1]
+        scale, r = maths.tanh_parts(x)
+        return maths.tanh_of(x, scale, r)[1]
 
     @device
     def log1p(x):

@@ -77,10 +77,8 @@ def binary_share(parts, scratch, inputs, outputs, sums, streams, cut):
             i, start = r // runs, r % runs * RUN
             run = i // length[0], i % length[0], start, min(RUN, length[1] - start)
             sums[r], g, h = binary_run(run, inputs, outputs, scratch, streams, r % 2, g, h)
-        send_lines(g, 0)
-        send_end(g)
-        send_lines(h, 0)
-        send_end(h)
+        send_all(g)
+        send_all(h)
         first, stop = next_share(parts, count, cut)
     fence()
 
@@ -164,6 +162,12 @@ def send_lines(leaving, start):
 
 
 @device
+def send_all(leaving):
+    send_lines(leaving, 0)
+    send_end(leaving)
+
+
+@device
 def sent(leaving, n):
     """What is left when all lines are sent, of which some were beside a loop over n elements."""
     send_lines(leaving, -(-n // LANES) * LANES)
@@ -216,8 +220,7 @@ def vjp_share(parts, scratch, p, v, out, streams, cut):
         leaving = none_leaving(out, scratch, 7)
         for i in range(first, stop):
             leaving = vjp_row(i, p, v, out, scratch, streams, leaving)
-        send_lines(leaving, 0)
-        send_end(leaving)
+        send_all(leaving)
         first, stop = next_share(parts, count, cut)
     fence()
 
