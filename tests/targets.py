@@ -88,9 +88,10 @@ def copy_lines():
     return run
 
 
-def assembly(kernel) -> str:
-    """Of a kernel's only compiled form, where this process compiled it."""
-    (compiled,) = kernel.dispatcher.overloads.values()
+def assembly(kernel, forms=1) -> str:
+    """Of a kernel's latest compiled form of so many, where this process compiled it."""
+    *others, compiled = kernel.dispatcher.overloads.values()
+    assert len(others) == forms - 1
     return compiled.library.get_asm_str()
 
 
@@ -115,11 +116,14 @@ def made(folder) -> dict:
 
 
 def main(place) -> None:
+    import fastsce
     from fastsce.backends.cpu import bands, columns, few, rows
 
     np.savez(place / "values.npz", **values(), **halves())
     for kernel in (rows.rows, columns.columns, bands.bands, few.few):
         (place / f"{kernel.function.__name__}.s").write_text(assembly(kernel))
+    fastsce.cross_entropy_value_and_grad(logits((40, 300)), labels(40, 300), softcap=5.0, backend="cpu")
+    (place / "softcap.s").write_text(assembly(rows.rows, 2))
 
 
 if __name__ == "__main__":

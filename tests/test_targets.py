@@ -164,6 +164,19 @@ def test_the_second_step_is_of_whole_registers(part, register, in_two_steps):
         assert {(packed, letter) for _, packed, letter in products(block)} == {("p", register)}
 
 
+def test_the_loops_of_a_softcap_are_of_whole_registers(target, register, tmp_path_factory):
+    """What tanh is made with; tanh, which divides, and what exp is made with; and, elsewhere, exp."""
+    code = (targets.made(tmp_path_factory.getbasetemp())[target] / "softcap.s").read_text()
+    begins = [work(code, name) for name in re.findall(rf"^({APART}):", code, re.MULTILINE) if "begin_terms" in name]
+    assert begins
+    for begin in begins:
+        loops = [block for block in inner_loops(begin, 2) if re.search(SHIFT, block)]
+        assert {bool(re.search(DIVIDE, block)) for block in loops} == {False, True}
+        for block in loops:
+            assert {(packed, letter) for _, packed, letter in products(block)} == {("p", register)}
+            assert not targets.outside(block)
+
+
 def test_the_last_line_of_a_row_is_asked_for(target, register, tmp_path_factory):
     """Memory is asked for once a step, and behind the loop for the classes that fill none."""
     code = (targets.made(tmp_path_factory.getbasetemp())[target] / "rows.s").read_text()
