@@ -1,6 +1,6 @@
 """Programs that call fastsce in many threads and processes; test_processes.py runs each in a process of its own.
 
-Wherever they call, they print a digest of the answers' bits; `python tests/programs.py NAME` runs one.
+Wherever they call, they tell a digest of the answers' bits; `python tests/programs.py NAME FILE` runs one.
 """
 
 import contextlib
@@ -42,7 +42,9 @@ def digest(_=None):
 
 
 def tell(*digests):
-    os.write(1, "".join(f"{found}\n" for found in digests).encode())
+    """Appended to FILE in one write; TBB warns on standard output when it cannot end its threads before a fork."""
+    with open(sys.argv[2], "ab", buffering=0) as told:
+        told.write("".join(f"{found}\n" for found in digests).encode())
 
 
 def threads():
@@ -180,7 +182,7 @@ def without_threads():
     import resource
 
     resource.setrlimit(resource.RLIMIT_STACK, (4 << 30, resource.RLIM_INFINITY))
-    os.execv(sys.executable, [sys.executable, __file__, "with_memory_for_arrays_only"])
+    os.execv(sys.executable, [sys.executable, __file__, "with_memory_for_arrays_only", sys.argv[2]])
 
 
 def with_memory_for_arrays_only():
