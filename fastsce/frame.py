@@ -87,7 +87,7 @@ def inverse(u, at, law):
     return exp_of(scale, r, at.rate)
 
 
-def inverse_top(x, m, at, power, law):
+def inverse_top(x, m, at, power):
     """The same of m, where x is m, gain 1 and power 0 or POWER: what octaves and offset leave of it is small.
 
     NaN where x is −∞, and m is 0 for the sake of its terms.

@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 
 from fastsce import results, scratch
-from fastsce.layout import order, pieces
+from fastsce.layout import bfloat16_values, order, pieces
 from fastsce.spec import BFLOAT16
 
 FLOAT64, INT64 = np.dtype(np.float64), np.dtype(np.int64)
@@ -66,7 +66,7 @@ def copied(a, out):
 
 def values(a):
     """As NumPy knows them: a bfloat16 is the upper half of a float32."""
-    return (a.view(np.uint16).astype(np.uint32) << 16).view(np.float32) if a.dtype == BFLOAT16 else a
+    return bfloat16_values(a) if a.dtype == BFLOAT16 else a
 
 
 def item(a, i):

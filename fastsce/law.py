@@ -20,13 +20,13 @@ class Law(NamedTuple):
 
 
 @lru_cache(maxsize=64)
-def law_of(spec, classes, untargeted, dtype):
+def law_of(spec, classes, dtype):
     """The law of a `Spec` for classes without weights, where terms are worked out in `dtype`."""
     capped = spec.softcap is not None
     gain = dtype.type(spec.softcap if capped else spec.logit_scale)  # the same for terms and in float64
     return Law(
         keep=1.0 - spec.label_smoothing,
-        off=0.0 if untargeted else spec.label_smoothing / classes,
+        off=spec.label_smoothing / classes,
         total=float(classes),
         z_loss=spec.z_loss,
         gain=float(gain),

@@ -23,7 +23,7 @@ def sigmoid(u):
 
 
 def log_tail_f32(z):
-    """R of log(1 + u) = u − s·(u − z·R), where s = u/(2 + u), z = s² and 0 ≤ u ≤ 1; minimax as above."""
+    """R of log(1 + u) = u − s·(u − z·R), where s = u/(2 + u), z = s² and 0 ≤ u ≤ 1; minimax as in maths.py."""
     q = fma(z, 0.2800637185573578, 0.2800309658050537)
     q = fma(q, z, 0.4002143442630768)
     return fma(q, z, 0.666664183139801)

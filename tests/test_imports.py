@@ -49,7 +49,6 @@ ARROWS = {
     "backends.reference": {"host", "spec"},
     "backends.cpu": BESIDE,
     "backends.cuda": BESIDE | {"device"},
-    "frontends": PUBLIC | FRONT | {""},
 }
 
 

@@ -12,10 +12,10 @@ import numpy as np
 
 from fastsce import host as chores
 from fastsce.backends.cpu import bands, columns, elementwise, few, room, rows, threads
-from fastsce.backends.cpu.coefficients import is_plain
+from fastsce.backends.cpu.coefficients import optionless
 from fastsce.backends.cpu.labels import in_order, scan_labels, sum_losses
 from fastsce.backends.cpu.parts import JOB_BYTES
-from fastsce.backends.cpu.plan import GRADIENT, HESSIAN, LOG_SOFTMAX, NOTHING, Plan
+from fastsce.backends.cpu.plan import GRADIENT, HESSIAN, LOG_SOFTMAX, NOTHING, Block, Plan
 from fastsce.backends.cpu.small import small, small_bytes
 from fastsce.backends.cpu.threads import cache_directory, parts_of, thread_count, threading_layer
 from fastsce.backends.cpu.tuning import (
@@ -110,7 +110,7 @@ def run(spec, logits, target, weight, row_scale, loss, lse, grad, hess, *, write
             results = [a if a is None else a[piece] for a in (loss, lse, grad, hess)]
             run(spec, logits[piece], t, weight, scale, *results, write=write, saved=saved)
         return
-    law = law_of(spec, classes, target is None, dtype)
+    law = law_of(spec, classes, dtype)
     if weight is not None:
         law, w = weighted(law, weight, dtype)
     elif soft or not optionless(law, False):
@@ -123,40 +123,35 @@ def run(spec, logits, target, weight, row_scale, loss, lse, grad, hess, *, write
         wide = [stored(a) for a in wide]
     empty = nothing(wide[0].dtype, 3)
     narrow = (row_scale.each, loss, lse, None if soft else target)
-    for block, (scales, losses, sums, labels) in blocks(wide, narrow):
-        x, g, h, q = block
-        given = [a for a in block if a is not None]
-        side_by_side = all(map(contiguous, given))
-        aligned = all(a.flags.aligned for a in given)
+    for arrays, (scales, losses, sums, labels) in blocks(wide, narrow):
+        x, g, h, q = arrays
+        given = [a for a in arrays if a is not None]
+        contiguous_rows, aligned = all(map(contiguous, given)), all(a.flags.aligned for a in given)
         stream = large and aligned
-        if side_by_side and write == GRADIENT:
+        if contiguous_rows and write == GRADIENT:
             stream = stream and classes * x.itemsize >= STREAM_ROW_BYTES
         plain = optionless(law, weight is not None)
         simple = not (soft or saved or spec.softcap is not None or target is None) and (plain or write == GRADIENT)
-        simple = simple and side_by_side and all(map(adjoins, given))
-        banded = write in (NOTHING, GRADIENT) and not (side_by_side or soft or saved or spec.softcap is not None)
-        kernel, plan, scratch = plan_of(
+        banded = write in (NOTHING, GRADIENT) and not (contiguous_rows or soft or saved or spec.softcap is not None)
+        behind, desk = way_out(g, stream and write == GRADIENT, not saved and is_scaled(spec, law, soft, weight))
+        block = Block(
             x.shape,
             dtype.itemsize,
-            side_by_side,
-            aligned,
-            side_by_side or all(contiguous(a) or a.strides[1] == a.itemsize for a in given),
-            thread_count(),
-            parts_of(x.nbytes, sums.size),
-            simple,
-            banded and all(a.strides[1] == a.itemsize for a in given),
-            summed and sums.size == lse.size,
-            soft or spec.softcap is not None,
-            line_shared(g),
-            write,
-            saved,
-            stream,
-            stream and (write == GRADIENT or (line_by_line(g) and line_by_line(h))),
-            *way_out(g, stream and write == GRADIENT, not saved and is_scaled(spec, law, soft, weight)),
-            weight is not None,
-            target is None,
-            spec.ignore_index,
+            contiguous=contiguous_rows,
+            either=contiguous_rows or all(contiguous(a) or a.strides[1] == a.itemsize for a in given),
+            aligned=aligned,
+            simple=simple and contiguous_rows and all(map(adjoins, given)),
+            banded=banded and all(a.strides[1] == a.itemsize for a in given),
+            apart=soft or spec.softcap is not None,
+            summed=summed and sums.size == lse.size,
+            line=line_shared(g),
+            stream_rows=stream and (write == GRADIENT or (line_by_line(g) and line_by_line(h))),
+            behind=behind,
+            desk=desk,
         )
+        parts = parts_of(x.nbytes, sums.size)
+        asked = Plan(parts, write, saved, stream, weight is not None, target is None, spec.ignore_index)
+        kernel, plan, scratch = plan_of(block, asked, thread_count())
         if plan.summed:
             losses = np.empty(-(-sums.size // PIECE))
         form, chosen = choice(kernel, x.dtype, classes, write, spec, plain, q.dtype.char if soft else "")
@@ -178,60 +173,35 @@ def run(spec, logits, target, weight, row_scale, loss, lse, grad, hess, *, write
 
 
 @lru_cache(maxsize=64)
-def plan_of(
-    shape,
-    itemsize,
-    side_by_side,
-    aligned,
-    either,
-    workers,
-    parts,
-    simple,
-    banded,
-    summed,
-    apart,
-    line,
-    write,
-    saved,
-    stream,
-    stream_rows,
-    behind,
-    desk,
-    weighted,
-    untargeted,
-    ignored,
-):
+def plan_of(block, asked, workers):
     """The kernel for a block of rows, its plan, and the bytes of memory that each thread needs to itself."""
-    a, b, classes = shape
-    given = (saved, stream, weighted, untargeted, ignored)
-    if simple and a == 1 and 2 <= classes <= FEW_BYTES // itemsize:
+    (a, b, classes), size = block.shape, block.shape[2] * block.itemsize
+    if block.simple and a == 1 and 2 <= classes <= FEW_BYTES // block.itemsize:
         pieces = -(-b // PIECE)
-        summed = summed and pieces >= 4 * workers  # a part has whole pieces
-        parts = min(parts, pieces) if summed else parts
-        return few.few, Plan(parts, write, *given, summed=summed), few.scratch_bytes(classes, itemsize)
-    if classes * itemsize < 4 * (SHORT if side_by_side else SHORT_APART) or (
-        either and not side_by_side and classes <= LONGEST_COLUMN
+        summed = block.summed and pieces >= 4 * workers  # a part has whole pieces
+        parts = min(asked.parts, pieces) if summed else asked.parts
+        return few.few, asked._replace(parts=parts, summed=summed), few.scratch_bytes(classes, block.itemsize)
+    if size < 4 * (SHORT if block.contiguous else SHORT_APART) or (
+        block.either and not block.contiguous and classes <= LONGEST_COLUMN
     ):
-        if banded and bands.suits(classes, itemsize):
-            return bands.bands, *bands.planned(shape, itemsize, workers, parts, line if stream else 0, write, given)
-        return columns.columns, *columns.planned(
-            shape, itemsize, side_by_side, workers, parts, apart, line, write, given
-        )
-    keep = write == GRADIENT and not saved and classes * itemsize <= KEEP_BYTES
-    keep = keep or write == HESSIAN  # gradient and Hessian are both written, one may be on the logits
-    copies = not side_by_side or not aligned
+        if block.banded and bands.suits(classes, block.itemsize):
+            return bands.bands, *bands.planned(block, asked, workers)
+        return columns.columns, *columns.planned(block, asked, workers)
+    keep = asked.write == GRADIENT and not asked.saved and size <= KEEP_BYTES
+    keep = keep or asked.write == HESSIAN  # gradient and Hessian are both written, one may be on the logits
+    copies, parts = not (block.contiguous and block.aligned), asked.parts
     if copies and parts > 1:
         parts = min(COPIES * parts, a * b)
-    behind = behind and keep and not copies
-    together = classes <= (TOGETHER_SAVED if saved else TOGETHER)
+    behind = block.behind and keep and not copies
+    together = classes <= (TOGETHER_SAVED if asked.saved else TOGETHER)
     most = GROUP_CLASSES
-    if together and (stream or write == NOTHING):
+    if together and (asked.stream or asked.write == NOTHING):
         most = GROUP_CLASSES_BEHIND if behind else GROUP_CLASSES_FAR
     group = room.group_rows(classes, copies, most)
-    at_desk = (group if together else DESK_CLASSES // classes) if desk and not copies else 0
-    given = (saved, stream_rows and not copies and not at_desk, weighted, untargeted, ignored)
-    how = {"together": together, "keep": keep, "behind": behind, "copies": copies, "group": group, "desk": at_desk}
-    plan = Plan(parts, write, *given, **how)
+    desk = (group if together else DESK_CLASSES // classes) if block.desk and not copies else 0
+    stream = block.stream_rows and not copies and not desk
+    how = {"together": together, "keep": keep, "behind": behind, "copies": copies, "group": group, "desk": desk}
+    plan = asked._replace(parts=parts, stream=stream, **how)
     return rows.rows, plan, room.scratch_bytes(classes, plan)
 
 
@@ -242,11 +212,6 @@ def choice(kernel, dtype, classes, write, spec, plain, soft=""):
     if kernel is bands.bands:
         return (dtype.char, spec.label_smoothing > 0.0), True if spec.label_smoothing > 0.0 else None
     return (dtype.char, soft, spec.softcap is None), spec.softcap
-
-
-def optionless(law, weighted):
-    """Whether nothing but a softcap may be on that changes what a row with a label is."""
-    return is_plain(law, Plan(1, NOTHING, False, False, weighted, False, 0))
 
 
 def is_scaled(spec, law, soft, weight):
@@ -268,16 +233,15 @@ def small_call(spec, dtype, shape, gradient):
     they are too large.
     """
     (rows, classes), size = shape, dtype.itemsize * math.prod(shape)
-    if size >= STREAM_BYTES or rows > ALONE:  # from so many on, threads look through labels
+    if size >= STREAM_BYTES or rows > ALONE:  # threads look through labels whose eighth has so many bytes
         return None
-    plain, write = law_of(spec, classes, False, dtype), GRADIENT if gradient else NOTHING
-    alike = nothing(dtype, 1) if optionless(plain, False) else ones(classes, dtype)
+    unweighted, write = law_of(spec, classes, dtype), GRADIENT if gradient else NOTHING
+    equal = nothing(dtype, 1) if optionless(unweighted, False) else ones(classes, dtype)
 
     def planned(parts, weights):
-        given = (write, False, False, False, False, False, weights, False, spec.ignore_index)
-        simple = spec.softcap is None and (gradient or optionless(plain, weights))
-        how = (parts, parts, simple, False, False, spec.softcap is not None, 0)
-        return plan_of((1, rows, classes), dtype.itemsize, True, True, True, *how, *given)
+        simple = spec.softcap is None and (gradient or optionless(unweighted, weights))
+        block = Block((1, rows, classes), dtype.itemsize, simple=simple, apart=spec.softcap is not None)
+        return plan_of(block, Plan(parts, write, False, False, weights, False, spec.ignore_index), parts)
 
     numbers, wide, memory = np.empty(1), np.empty((1, 1, 1), dtype), np.empty(JOB_BYTES, np.uint8)
     no_losses = nothing(dtype, 1)
@@ -286,26 +250,26 @@ def small_call(spec, dtype, shape, gradient):
     def alone(weights):
         """The plan, the memory that a thread needs, and where the code is, which the kernel says."""
         kernel, plan, scratch = planned(1, weights)
-        form, chosen = choice(kernel, dtype, classes, write, spec, optionless(plain, weights))
-        rest = (plain, chosen, plan._replace(parts=2), memory)
-        args = (wide, NO_LABELS, alike, (numbers, 1.0), numbers, numbers, wide, wide, *rest)
+        form, chosen = choice(kernel, dtype, classes, write, spec, optionless(unweighted, weights))
+        rest = (unweighted, chosen, plan._replace(parts=2), memory)
+        args = (wide, NO_LABELS, equal, (numbers, 1.0), numbers, numbers, wide, wide, *rest)
         return plan, scratch, kernel.entry(form, args)(*args)
 
     @cache
     def entry(counted, weights):
         arrays = (wide[0], NO_LABELS, (numbers, numbers) if counted else None, no_losses, numbers, wide[0])
         plan, _, address = alone(weights)
-        example = (plain, spec.softcap, plan, alike, address, 1.0, *arrays, 0, False, memory)
+        example = (unweighted, spec.softcap, plan, equal, address, 1.0, *arrays, 0, False, memory)
         return small.entry((dtype.char, spec.softcap is None, counted), example)
 
     def run(divisor, logits, labels, weight, sample_weight, losses, lse, grad):
-        law, w, counts, weights = plain, alike, None, weight is not None
+        law, w, counts, weights = unweighted, equal, None, weight is not None
         how = weights or sample_weight is not None, weights
         if any(how):
             share = ones(classes, np.float64) if weight is None else copy_of(weight)
             counts = share, ones(1, np.float64) if sample_weight is None else copy_of(sample_weight)
         if weights:
-            law, w = weighted(plain, share, dtype)
+            law, w = weighted(unweighted, share, dtype)
         if labels.dtype != np.int64:
             labels = copy_of(labels, np.int64)
         parts = 1 if size <= ALONE else parts_of(size, rows)

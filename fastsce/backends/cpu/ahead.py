@@ -19,7 +19,7 @@ from fastsce.backends.cpu.plan import NOTHING, Line
 from fastsce.backends.cpu.tuning import GROUP, LANES
 from fastsce.backends.cpu.vectors import I8, I32, I64, call
 
-FOUR = 4 * LANES
+STRIPS = 4 * LANES  # samples of four strips, beside which the next tile comes
 
 
 def define_prefetch(doc, level):
@@ -74,7 +74,7 @@ def further(lines, rows, classes):
 @device
 def ask(lines, i):
     """Ask for what four classes of LANES rows take up, after i steps."""
-    prefetch(lines.start, i * lines.step, FOUR)
+    prefetch(lines.start, i * lines.step, STRIPS)
 
 
 @device

@@ -58,7 +58,7 @@ from fastsce.backends.cpu.jit import apart, device, kernel
 from fastsce.backends.cpu.makings import term_of
 from fastsce.backends.cpu.memory import at, fence, load, moved, store
 from fastsce.backends.cpu.parts import hand_out, next_share
-from fastsce.backends.cpu.plan import IGNORED, NOTHING, Plan, job_of
+from fastsce.backends.cpu.plan import IGNORED, NOTHING, job_of
 from fastsce.backends.cpu.reductions import first
 from fastsce.backends.cpu.strips import weighed
 from fastsce.backends.cpu.tuning import (
@@ -87,23 +87,22 @@ def suits(classes, itemsize):
     return BANDED_BYTES < classes * itemsize <= LONGEST_BAND_BYTES
 
 
-def planned(shape, itemsize, workers, parts, line, write, given):
-    """The plan, and the bytes of memory that each thread needs to itself. `line` is 0 where bands share none, or where
-    lines need not be whole.
-    """
-    a, b, classes = shape
-    lanes = band_lanes(classes, a, b, itemsize, workers, line)
+def planned(block, asked, workers):
+    """The plan, and the bytes of memory that each thread needs to itself."""
+    a, b, classes = block.shape
+    shared = asked.stream and block.line > 0  # else lines need not be whole
+    lanes = band_lanes(classes, a, b, block.itemsize, workers, shared)
     count = a * -(-b // lanes)
-    parts = min(parts, count, max(1, count // (BANDS * workers)) * workers)  # as many for each
-    how = {"lanes": lanes, "width": row_width(lanes), "shared": line > 0, "block": block_classes(classes)}
-    plan = Plan(parts, write, *given, **how)
-    return plan, scratch_bytes(classes, plan, itemsize)
+    parts = min(asked.parts, count, max(1, count // (BANDS * workers)) * workers)  # as many for each
+    how = {"lanes": lanes, "width": row_width(lanes), "shared": shared, "block": block_classes(classes)}
+    plan = asked._replace(parts=parts, **how)
+    return plan, scratch_bytes(classes, plan, block.itemsize)
 
 
-def band_lanes(classes, a, b, itemsize, workers, line):
+def band_lanes(classes, a, b, itemsize, workers, shared):
     """How many samples a band has: groups, as far as there are any, and several bands for each thread."""
     wished = min(BAND_BYTES // (classes * itemsize), BAND_LANES, a * b // (4 * workers))
-    groups = max(wished // GROUP, 2 if line > 0 else 1)
+    groups = max(wished // GROUP, 2 if shared else 1)
     return min(groups * GROUP, -(-b // LANES) * LANES)
 
 
@@ -129,7 +128,7 @@ def bands(logits, target, weight, row_scale, loss, lse, grad, hess, law, smooth,
 
 
 @device
-def share(parts, scratch, job, smooth):
+def share(queue, scratch, job, smooth):
     """The blocks of one band after the other, of whatever part."""
     plan, classes = job.plan, job.logits.shape[2]
     missing = before_boundary(job.grad, plan.lanes)
@@ -137,13 +136,13 @@ def share(parts, scratch, job, smooth):
     count, blocks, places = job.logits.shape[0] * bands, -(-classes // plan.block), places_of(classes, plan)
     memory, facts, none = memory_at(scratch, job), facts_at(scratch, job), Band(0, 0, 0, False, False)
     start, before = 0, none
-    i, stop = next_share(parts, count, plan.parts)
+    i, stop = next_share(queue, count, plan.parts)
     here = band_of(i, stop, bands, missing, False, job)
     bring_block(place_at(memory, 0, places, plan), here, memory, job, smooth)
     while here.n > 0 or before.n > 0:
         j, end = i + 1, stop
         if j >= stop:
-            j, end = next_share(parts, count, plan.parts)
+            j, end = next_share(queue, count, plan.parts)
         followed = plan.shared and i + 1 == j < end and j % bands > 0
         here = Band(here.a, here.b, here.n, here.follows, followed)
         after = band_of(j, end, bands, missing, followed, job)

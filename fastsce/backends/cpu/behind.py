@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from fastsce import maths
-from fastsce.backends.cpu.coefficients import PLACE, PULL, PUSH, SPECIAL, M, facts_at
+from fastsce.backends.cpu.coefficients import PLACE, PULL, PUSH, SPECIAL, M, facts_at, takes
 from fastsce.backends.cpu.jit import apart, device
 from fastsce.backends.cpu.memory import (
     address_of,
@@ -17,11 +17,11 @@ from fastsce.backends.cpu.memory import (
     stream_line,
 )
 from fastsce.backends.cpu.partial import fetch, store_part
-from fastsce.backends.cpu.passes import block_factor, clear, steps_of, whole_steps, write_gradients
+from fastsce.backends.cpu.passes import Given, block_factor, clear, steps_of, whole_steps, write_gradients
 from fastsce.backends.cpu.plan import IGNORED
 from fastsce.backends.cpu.room import blocks_of, place_of, seams_at, terms_of
-from fastsce.backends.cpu.terms import Middle, Rows, marked, row
-from fastsce.backends.cpu.tuning import BLOCK, CLEAR_BYTES, LANES
+from fastsce.backends.cpu.terms import Middle, marked, row, rows_at
+from fastsce.backends.cpu.tuning import BLOCK, CLEAR_BYTES, LANES, PAGE
 from fastsce.backends.cpu.vectors import narrow, splat
 
 
@@ -46,7 +46,7 @@ def middle_of(group, r, start, job, soft, t, x):
     j, whole = whole_steps(g, start, min(start + BLOCK, classes), classes, True)
     factor = narrow(load(f, PUSH, 0) * block_factor(blocks, classes, start, True), m)
     t, place, special = terms_of(r, job, group.scratch).data, facts.places[PLACE + r], load(f, SPECIAL, 0)
-    lag, pull = lag_of(g, j, whole, x), pull_of(f, job.law, soft)
+    lag, pull = lag_of(g, j, whole, x), pull_of(f, takes(job.law, soft))
     i = j - lag
     q = moved(at(job.soft, a, b, 0), i)
     return Middle(moved(t, i), moved(g, i), lag, whole - i, factor, pull, q, place - i, special)
@@ -57,15 +57,9 @@ def lag_of(g, j, stop, x):
     """How much later to stream, lest a load of x have to wait for a store just ahead of it in another page: where
     addresses agree in their last 12 bits, the processor takes it for a load of what is being stored.
     """
-    ahead = (address_of(moved(g, j)) - address_of(x)) % 4096
+    ahead = (address_of(moved(g, j)) - address_of(x)) % PAGE
     some = (ahead // 64 + 1) * steps_of(g, True)  # of float64, twice as many
     return min(some, stop - j) if 0 < ahead < CLEAR_BYTES else 0
-
-
-@device
-def taken(job, soft):
-    """Whether something is taken from terms."""
-    return soft is not None or job.law.off > 0.0
 
 
 @device
@@ -78,13 +72,13 @@ def nothing_of(t, job):
 def stream_edges_of(group, n, job, soft):
     (i, _, scratch), facts = group, facts_at(group.scratch, job)
     a, b = place_of(i, job.grad)
-    g, t, seams = Rows(at(job.grad, a, b, 0), job.grad.strides[1]), terms_of(0, job, scratch), seams_at(scratch, job)
-    q, f, places = Rows(at(job.soft, a, b, 0), job.soft.strides[1]), facts.numbers, facts.places
-    stream_edges(t, g, q, taken(job, soft), n, job.grad.shape[2], f, places, job.law, soft, adjoin(job.grad), seams)
+    g, t, seams = rows_at(job.grad, a, b), terms_of(0, job, scratch), seams_at(scratch, job)
+    q, f, places = rows_at(job.soft, a, b), facts.numbers, facts.places
+    stream_edges(t, g, q, takes(job.law, soft), n, job.grad.shape[2], f, places, adjoin(job.grad), seams)
 
 
 @apart
-def stream_edges(t, g, q, taken, n, classes, f, places, law, soft, adjoining, seams):
+def stream_edges(t, g, q, taken, n, classes, f, places, adjoining, seams):
     """What the middles of rows leave. Where rows adjoin, the end of one and the beginning of the next share lines,
     which are put together in `seams` first. Rows to leave out have no middle, and are cleared.
     """
@@ -92,7 +86,7 @@ def stream_edges(t, g, q, taken, n, classes, f, places, law, soft, adjoining, se
     for r in range(n):
         there, m, f_r = row(g, r), load(f, M + r, 0), moved(f, r)
         head, whole = whole_steps(there, 0, classes, classes, True)
-        push, pull, special = load(f_r, PUSH, 0), pull_of(f_r, law, soft), load(f_r, SPECIAL, 0)
+        push, pull, special = load(f_r, PUSH, 0), pull_of(f_r, taken), load(f_r, SPECIAL, 0)
         here = Middle(row(t, r), there, head, whole, push, pull, row(q, r), places[PLACE + r], special)
         if here.place == IGNORED:
             clear(there, classes, m)
@@ -138,19 +132,19 @@ def edge(of, i, n, taken):
 
 
 @device
-def pull_of(f, law, soft):
-    """What is taken from terms, times a class's share: nothing without smoothing (for 0·∞ is no number)."""
+def pull_of(f, taken):
+    """What is taken from terms, times a class's share; nothing where nothing is (for 0·∞ is no number)."""
     pull = load(f, PULL, 0)
-    return pull if soft is not None or law.off > 0.0 else narrow(0.0, pull)
+    return pull if taken else narrow(0.0, pull)
 
 
 @device
 def write_behind(group, r, n, start, stop, edges, job, soft, softcap):
     """Classes start … stop of n rows from row r on, or only the edges of their block, where its middle was written."""
-    facts, law, classes = facts_at(group.scratch, job), job.law, job.logits.shape[2]
+    facts, classes = facts_at(group.scratch, job), job.logits.shape[2]
     f, places = moved(facts.numbers, r), moved(facts.places, r)
     t, blocks = terms_of(r, job, group.scratch), blocks_of(r, job, group.scratch)
     a, b = place_of(group.i + r, job.logits)
-    x, q = Rows(at(job.logits, a, b, 0), job.logits.strides[1]), Rows(at(job.soft, a, b, 0), job.soft.strides[1])
-    g, how = Rows(at(job.grad, a, b, 0), job.grad.strides[1]), (law, soft, softcap, True, True)
-    write_gradients(x, q, job.weight, t, blocks, g, n, start, stop, edges, classes, f, places, *how)
+    given = Given(rows_at(job.logits, a, b), rows_at(job.soft, a, b), job.weight, t, True)
+    how = (edges, classes, f, places, job.law, soft, softcap, True)
+    write_gradients(given, blocks, rows_at(job.grad, a, b), n, start, stop, *how)

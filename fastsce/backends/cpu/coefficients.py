@@ -1,7 +1,7 @@
 """What there is once a row, for LANES rows side by side: their losses, and what their gradients are made with.
 
 The kernels go through a group of up to GROUP rows three times: they read the rows and note `Facts`, work out the
-coefficients from them here, and write the rows. (plain.py does it at once, without facts.)
+coefficients from them here, and write the rows. (plain.py and few.py do it at once, without facts.)
 """
 
 from __future__ import annotations
@@ -96,7 +96,7 @@ def labels_at(labels, i, n, classes, plan, lanes):
 
 @device
 def row_scales(row_scale, i, n, like, law):
-    """The same, in float64 only."""
+    """The first of `scales` alone."""
     if row_scale.rows.step == 0:
         return splat(row_scale.factor * law.scale, like)
     return values(row_scale.rows, i, n, 0.0, like) * row_scale.factor * law.scale
@@ -140,9 +140,21 @@ def settle(i, n, facts, job, soft, softcap):
 
 @device
 def is_plain(law, plan):
-    """Whether no option is on that changes what there is once a row."""
+    """Whether there is nothing but labels, and no option on that changes what there is once a row."""
+    return optionless(law, plan.weighted) and not (plan.saved or plan.untargeted)
+
+
+@device
+def optionless(law, weighted):
+    """Whether nothing but a softcap may be on that changes what a row with a label is."""
     ones = law.keep == 1.0 and law.gain == 1.0 and law.scale == 1.0
-    return ones and not (law.off > 0.0 or law.z_loss > 0.0 or plan.saved or plan.weighted or plan.untargeted)
+    return ones and not (law.off > 0.0 or law.z_loss > 0.0 or weighted)
+
+
+@device
+def takes(law, soft):
+    """Whether a gradient is a term and less something: a class's share of the target, or of smoothing."""
+    return soft is not None or law.off > 0.0
 
 
 @device
@@ -168,7 +180,7 @@ def settle_lanes(i, n, lane, facts, job, soft, softcap):
     m, f = load(facts.numbers, M + lane, LANES), moved(facts.numbers, lane)
     at = frames_of(f)
     mass, distance = splat(0.0, LANES), splat(0.0, LANES)
-    if soft is not None or law.off > 0.0:
+    if takes(law, soft):
         mass, distance = load(facts.sums, MASS + lane, LANES), load(facts.sums, DISTANCE + lane, LANES)
     ignored = place == IGNORED
     scale = maths.where(ignored, 0.0, row_scales(job.row_scale, i, n, place, law))

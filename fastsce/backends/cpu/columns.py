@@ -9,7 +9,7 @@ way.
 from __future__ import annotations
 
 from fastsce import maths
-from fastsce.backends.cpu.ahead import FOUR, ask_for_group, further, lines_about
+from fastsce.backends.cpu.ahead import STRIPS, ask_for_group, further, lines_about
 from fastsce.backends.cpu.coefficients import (
     FACTS_BYTES,
     PLACE,
@@ -25,6 +25,7 @@ from fastsce.backends.cpu.coefficients import (
     is_plain,
     note_frame,
     settle_rows,
+    takes,
 )
 from fastsce.backends.cpu.jit import apart, device, kernel
 from fastsce.backends.cpu.makings import Makings
@@ -35,7 +36,6 @@ from fastsce.backends.cpu.plan import (
     HESSIAN,
     LOG_SOFTMAX,
     NOTHING,
-    Plan,
     job_of,
     softness,
 )
@@ -81,10 +81,10 @@ from fastsce.backends.cpu.tuning import (
 from fastsce.backends.cpu.vectors import lane_numbers
 
 
-def tile_lanes(classes, samples, itemsize, side_by_side):
+def tile_lanes(classes, samples, itemsize, contiguous):
     """How many samples a tile holds; of columns whole groups, if there are so many, or LANES."""
     column = classes * itemsize
-    if side_by_side:
+    if contiguous:
         wished = max(LANES, min(ROW_BYTES // column, TILE_LANES))
     else:
         wished = min(max(GROUP, COLUMN_BYTES // column // GROUP * GROUP), TILE_LANES)
@@ -92,17 +92,17 @@ def tile_lanes(classes, samples, itemsize, side_by_side):
     return min(wished, samples + LANES - 1) // LANES * LANES
 
 
-def planned(shape, itemsize, side_by_side, workers, parts, apart, line, write, given):
+def planned(block, asked, workers):
     """The plan, and the bytes of memory that each thread needs to itself."""
-    a, b, classes = shape
-    lanes = tile_lanes(classes, b, itemsize, side_by_side)
-    tiles, shared = a * -(-b // lanes), line > 0 and b > lanes >= GROUP
+    a, b, classes = block.shape
+    lanes = tile_lanes(classes, b, block.itemsize, block.contiguous)
+    tiles, shared, parts = a * -(-b // lanes), block.line > 0 and b > lanes >= GROUP, asked.parts
     if shared:
         parts = min(parts, -(-tiles // (TILES * workers)) * workers)  # as many for each
-    how = {"lanes": lanes, "width": tile_width(lanes, line), "shared": shared}
-    plan = Plan(min(parts, tiles), write, *given, **how)
-    own = 4 if apart or write in (HESSIAN, LOG_SOFTMAX) else 2
-    return plan, scratch_bytes(classes, plan.width, itemsize, own)
+    how = {"lanes": lanes, "width": tile_width(lanes, block.line), "shared": shared}
+    plan = asked._replace(parts=min(parts, tiles), **how)
+    own = 4 if block.apart or asked.write in (HESSIAN, LOG_SOFTMAX) else 2
+    return plan, scratch_bytes(classes, plan.width, block.itemsize, own)
 
 
 def scratch_bytes(classes, width, itemsize, own):
@@ -118,7 +118,7 @@ def columns(logits, target, weight, row_scale, loss, lse, grad, hess, law, softc
 
 
 @device
-def share(parts, scratch, job, soft, softcap):
+def share(queue, scratch, job, soft, softcap):
     """Where samples lie side by side, a tile comes while the one that this thread had before it, of whatever part, is
     worked on.
     """
@@ -131,11 +131,11 @@ def share(parts, scratch, job, soft, softcap):
     nothing = unshared(x, 0, 0, 0)
     going = gone(nothing, job.grad)
     brought = follows = False
-    i, stop = next_share(parts, count, job.plan.parts)
+    i, stop = next_share(queue, count, job.plan.parts)
     while i < stop:
         j, end = i + 1, stop
         if j == stop:
-            j, end = next_share(parts, count, job.plan.parts)
+            j, end = next_share(queue, count, job.plan.parts)
         followed = shared and i + 1 == j < end and j % tiles > 0
         here = samples_of(i, tiles, lanes, missing, x, job.logits, follows, followed)
         after = samples_of(j, tiles, lanes, missing, other, job.logits, False, False)
@@ -183,7 +183,7 @@ def tile(here, after, going, job, soft, softcap, scratch):
         bring(job.soft, unshared(q, here.a, here.b, here.n), width)
     desk = spare(scratch, FACTS_BYTES, job.logits.data)
     coming = coming_of(after, job.logits)
-    if after.n < FOUR:  # several classes come at a time, into the tile from which one goes
+    if after.n < STRIPS:  # several classes come at a time, into the tile from which one goes
         send_rest(job.grad, going, plan)
         going = gone(here, job.grad)
     if soft is None and softcap is None and is_plain(job.law, plan):
@@ -249,8 +249,8 @@ def read_strip(i, n, lane, j, x, e, q, moving, makings, facts, job, soft, softca
     store(facts.numbers, X_K + j, gather(x, k * width + (lane_numbers(LANES) + lane)))
     power = load(facts.numbers, POWER + j, LANES)
     m, about = note_frame(moved(facts.numbers, j), maths.unit(x_top, law.inner, softcap), power, law)
-    if soft is not None or law.off > 0.0:
-        weigh(x, q, lane, j, width, classes, m, about, facts, job, soft, softcap)
+    if takes(law, soft):
+        weigh(x, q, lane, j, m, about, facts, job, soft, softcap)
     rest, ties, moving = terms(x, e, makings, lane, width, classes, x_top, about, moving, job, softcap)
     store(facts.sums, REST + j, rest)
     store(facts.sums, TIES + j, ties)
@@ -263,6 +263,6 @@ def write_strip(lane, j, x, e, q, facts, job, soft, softcap):
     if plan.write == LOG_SOFTMAX:
         write_log_softmax(x, lane, j, width, classes, facts)
         return
-    write_gradient(x, e, q, job.weight, lane, j, width, classes, facts, job.law, soft, softcap)
+    write_gradient(x, e, q, lane, j, facts, job, soft, softcap)
     if plan.write == HESSIAN:
         write_hessian(e, lane, j, width, classes, facts)

@@ -22,9 +22,9 @@ from fastsce.backends.cpu.memory import (
     numbers_in_line,
     past_boundary,
     pointer,
+    put,
     spare,
     store,
-    stream,
     stream_line,
     view,
     workspace,
@@ -38,6 +38,8 @@ from fastsce.backends.cpu.vectors import lane_numbers, narrow, splat, widen
 
 ROOM = 8 * LANES  # bytes, before what is in a slot
 SLOT = ROOM + 8 * RUN + 64
+# Of binary losses: 0 to 5 operands, 6 the losses, 7 and 8, 9 and 10 gradients and Hessians in turn, 11 to 13 what one
+# loop leaves to the next; of softmax_vjp: 0 and 1 p and v, 7 and 8 results in turn.
 SCRATCH = 14 * SLOT
 
 
@@ -66,11 +68,11 @@ def factor(array):
 
 
 @device
-def binary_share(parts, scratch, inputs, outputs, sums, streams, cut):
+def binary_share(queue, scratch, inputs, outputs, sums, streams, parts):
     (_, grad, hess), length = outputs, inputs[0].shape[1:]
     runs = -(-length[1] // RUN)
     count = inputs[0].shape[0] * length[0] * runs
-    first, stop = next_share(parts, count, cut)
+    first, stop = next_share(queue, count, parts)
     while first < stop:
         g, h = none_leaving(grad, scratch, 7), none_leaving(hess, scratch, 9)
         for r in range(first, stop):
@@ -79,7 +81,7 @@ def binary_share(parts, scratch, inputs, outputs, sums, streams, cut):
             sums[r], g, h = binary_run(run, inputs, outputs, scratch, streams, r % 2, g, h)
         send_all(g)
         send_all(h)
-        first, stop = next_share(parts, count, cut)
+        first, stop = next_share(queue, count, parts)
     fence()
 
 
@@ -140,13 +142,13 @@ class Leaving(NamedTuple):
 
 
 @device
-def none_leaving(v, scratch, desk):
-    return Leaving(slot(scratch, desk, v), at(v, 0, 0, 0), 0)
+def none_leaving(v, scratch, number):
+    return Leaving(slot(scratch, number, v), at(v, 0, 0, 0), 0)
 
 
 @device
-def place_and_next(v, run, scratch, desk, streams, leaving):
-    return place_for(v, run, scratch, desk, streams), next_to_leave(leaving, v, run, scratch, desk, streams)
+def place_and_next(v, run, scratch, number, streams, leaving):
+    return place_for(v, run, scratch, number, streams), next_to_leave(leaving, v, run, scratch, number, streams)
 
 
 @device
@@ -182,11 +184,11 @@ def send_end(leaving):
 
 
 @device
-def next_to_leave(leaving, v, run, scratch, desk, streams):
-    """The results of a run, which will be in the slot `desk`, if they are to be streamed. Before them is what lines
+def next_to_leave(leaving, v, run, scratch, number, streams):
+    """The results of a run, which will be in that slot, if they are to be streamed. Before them is what lines
     leave of those before, if memory has them there, too; else that is sent off.
     """
-    p, memory, over = slot(scratch, desk, v), run_of(v, run), leaving.n % LANES
+    p, memory, over = slot(scratch, number, v), run_of(v, run), leaving.n % LANES
     waits = streams and wanted(v) and v.strides[2] == v.item
     if waits and over > 0 and address_of(memory) == address_of(moved(leaving.memory, leaving.n)):
         store(p, -over, load(leaving.data, leaving.n - over, LANES))
@@ -213,15 +215,15 @@ def softmax_vjp(p, v, out, streams, parts, memory):
 
 
 @device
-def vjp_share(parts, scratch, p, v, out, streams, cut):
+def vjp_share(queue, scratch, p, v, out, streams, parts):
     count = p.shape[0] * p.shape[1]
-    first, stop = next_share(parts, count, cut)
+    first, stop = next_share(queue, count, parts)
     while first < stop:
         leaving = none_leaving(out, scratch, 7)
         for i in range(first, stop):
             leaving = vjp_row(i, p, v, out, scratch, streams, leaving)
         send_all(leaving)
-        first, stop = next_share(parts, count, cut)
+        first, stop = next_share(queue, count, parts)
     fence()
 
 
@@ -346,10 +348,7 @@ def send(p, v, run, streams):
     j = min(past_boundary(target, 0), n) if streams else 0
     store_some(target, 0, j, load(p, 0, LANES))
     while j + LANES <= n:
-        if streams:
-            stream(target, j, load(p, j, LANES))
-        else:
-            store(target, j, load(p, j, LANES))
+        put(target, j, load(p, j, LANES), streams)
         j += LANES
     store_some(target, j, n - j, load(p, j, LANES))
 

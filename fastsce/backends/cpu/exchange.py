@@ -18,17 +18,16 @@ from fastsce.backends.cpu.memory import (
     moved,
     moved_bytes,
     numbers_in_line,
+    put,
     store,
-    stream,
     workspace,
 )
 from fastsce.backends.cpu.partial import load_part, store_part
 from fastsce.backends.cpu.plan import IGNORED, NOTHING
 from fastsce.backends.cpu.tiles import past_line
-from fastsce.backends.cpu.tuning import CLASSES_AHEAD, GROUP, LANES, LINE
+from fastsce.backends.cpu.tuning import CLASSES_AHEAD, GROUP, LANES, LINE, PAGE
 from fastsce.backends.cpu.vectors import frozen, lane_numbers, narrow, splat
 
-PAGE = 4096
 FOUR = 4  # classes
 
 # Rows of numbers, one of each sample. Of a band: the largest logit so far, how often it occurs, m, the power of two and
@@ -203,11 +202,11 @@ def send_group(moving, memory, job, smooth):
     p = moved_bytes(moving.target, r * job.grad.strides[2])
     line, back = numbers_in_line(p), short_of_line(p, job.plan)
     if j > 0 or back == 0:
-        put(p, j - back, gradient_at(moving, r, j - back, p, memory, job, smooth), job.plan)
+        put(p, j - back, gradient_at(moving, r, j - back, p, memory, job, smooth), job.plan.stream)
     elif follows:
-        put(p, -back, with_left(moving, r, back, p, memory, job, smooth), job.plan)
+        put(p, -back, with_left(moving, r, back, p, memory, job, smooth), job.plan.stream)
     for k in range(line, GROUP, line):
-        put(p, j + k - back, gradient_at(moving, r, j + k - back, p, memory, job, smooth), job.plan)
+        put(p, j + k - back, gradient_at(moving, r, j + k - back, p, memory, job, smooth), job.plan.stream)
     if back > 0 and followed and j + GROUP == n:
         store(left_of(moving, r, memory), 0, gradient_at(moving, r, n - back, p, memory, job, smooth))
 
@@ -244,14 +243,6 @@ def left_of(moving, r, memory):
 
 
 @device
-def put(p, j, v, plan):
-    if plan.stream:
-        stream(p, j, v)
-    else:
-        store(p, j, v)
-
-
-@device
 def send_edges(moving, memory, job, smooth):
     """What of a block does not go by groups."""
     _, _, n, follows, followed = moving.band_out
@@ -276,15 +267,15 @@ def send_edges_of(moving, memory, job, smooth):
             store_part(p, 0, min(line - back, n), gradient_at(moving, r, 0, p, memory, job, smooth))
             start = max(start, line - back)
         elif back > 0 and whole == 0:
-            put_some(p, -back, n + back, with_left(moving, r, back, p, memory, job, smooth), job.plan)
+            put_some(p, -back, n + back, with_left(moving, r, back, p, memory, job, smooth), job.plan.stream)
             start = line - back
         for j in range(start, 0 if followed else n, line):
-            put_some(p, j, n - j, gradient_at(moving, r, j, p, memory, job, smooth), job.plan)
+            put_some(p, j, n - j, gradient_at(moving, r, j, p, memory, job, smooth), job.plan.stream)
 
 
 @device
-def put_some(p, j, n, v, plan):
+def put_some(p, j, n, v, streaming):
     if n < numbers_in_line(p):
         store_part(p, j, n, v)
     else:
-        put(p, j, v, plan)
+        put(p, j, v, streaming)

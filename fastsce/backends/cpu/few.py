@@ -63,19 +63,19 @@ def few(logits, target, weight, row_scale, loss, lse, grad, hess, law, known, pl
 
 
 @device
-def share(parts, scratch, job, soft, known):
-    """Whole sheets, or whole pieces of losses that are to be summed."""
+def share(queue, scratch, job, soft, known):
+    """Whole sheets, or whole pieces of losses that are to be summed. No target is `soft` here."""
     classes, results, options = known
     rows, unit = job.logits.shape[1], PIECE if job.plan.summed else sheet_rows(classes)
     units = -(-rows // unit)
-    start, stop = next_share(parts, units, job.plan.parts)
+    start, stop = next_share(queue, units, job.plan.parts)
     while start < stop:
         end = min(stop * unit, rows)
         for i in range(start * unit, end, PIECE):
             total = work_through(i, min(i + PIECE, end), scratch, job, classes, results, options)
             if job.plan.summed:
                 store(job.loss, i // PIECE, total)
-        start, stop = next_share(parts, units, job.plan.parts)
+        start, stop = next_share(queue, units, job.plan.parts)
 
 
 @device
@@ -147,7 +147,7 @@ def work_on(i, n, there, job, classes, results, options):
 
     row = x_top, x_y, m, at, rest, ties, scale
     if options is None:
-        lse, loss, p_top, p_top_minus_1, to_p = plain_row(x_top, x_y, m, at, power, rest, ties, law)
+        lse, loss, p_top, p_top_minus_1, to_p = plain_row(x_top, x_y, m, at, power, rest, ties)
         push, (a, b) = plain_factors(scale, down, x_top, x_y, p_top_minus_1, to_p)
     else:
         lse, loss, push, pull, special = with_options(x, is_label, row, job.weight, law, classes)

@@ -113,10 +113,10 @@ def options_of_a_part(lowering):
     return {"forceinline": True, "pipeline_class": PartCompiler, **wrappers}
 
 
-PART = options_of_a_part(PartLowering)
-device = register_jitable(**PART)
+PART_OPTIONS = options_of_a_part(PartLowering)
+device = register_jitable(**PART_OPTIONS)
 apart = register_jitable(**options_of_a_part(ApartLowering))  # a loop, or a tile: they need all registers
-overload = partial(numba.extending.overload, jit_options=PART)
+overload = partial(numba.extending.overload, jit_options=PART_OPTIONS)
 
 
 class Kernel:

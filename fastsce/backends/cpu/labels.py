@@ -68,15 +68,15 @@ def weights_of(weight, sample_weight):
 
 
 @device
-def scan_share(parts, scratch, labels, weights, found, cut):
+def scan_share(queue, scratch, labels, weights, found, parts):
     pieces = -(-labels.size // PIECE)
-    start, stop = next_share(parts, pieces, cut)
+    start, stop = next_share(queue, pieces, parts)
     while start < stop:
         for piece in range(start, stop):
             bad, total = scan_piece(labels, weights, piece * PIECE)
             store(found, 2 * piece, np.float64(bad))
             store(found, 2 * piece + 1, total)
-        start, stop = next_share(parts, pieces, cut)
+        start, stop = next_share(queue, pieces, parts)
 
 
 @device
@@ -123,13 +123,13 @@ def sum_pieces(values, found, parts, memory):
 
 
 @device
-def sum_share(parts, scratch, p, n, found, cut):
+def sum_share(queue, scratch, p, n, found, parts):
     pieces = -(-n // PIECE)
-    start, stop = next_share(parts, pieces, cut)
+    start, stop = next_share(queue, pieces, parts)
     while start < stop:
         for piece in range(start, stop):
             store(found, piece, add_up(p, piece * PIECE, min((piece + 1) * PIECE, n)))
-        start, stop = next_share(parts, pieces, cut)
+        start, stop = next_share(queue, pieces, parts)
 
 
 @device

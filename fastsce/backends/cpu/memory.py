@@ -1,4 +1,4 @@
-"""Memory: pointers into arrays, vector loads and stores of every storage type, and the turning of rows into columns.
+"""Memory: pointers into arrays, vector loads and stores of every storage type, and of numbers that lie apart.
 
 A pointer is numba's CPointer to the storage type. Nothing here is checked or aligned: the kernels' arrays were checked
 before, and an unaligned access is as fast as an aligned one where it does not cross a cache line.
@@ -182,6 +182,14 @@ def define_store(doc, nontemporal=False):
 
 store = define_store("p[index : index + lanes] = value.")
 stream = define_store("The same past the caches; p + index must be aligned to 64 bytes, or to all.", nontemporal=True)
+
+
+@device
+def put(p, j, v, streaming):
+    if streaming:
+        stream(p, j, v)
+    else:
+        store(p, j, v)
 
 
 def define_line_copy(doc, align, nontemporal=False):

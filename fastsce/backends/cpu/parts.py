@@ -11,17 +11,18 @@ from numba.core import cgutils
 from numba.extending import intrinsic
 
 from fastsce.backends.cpu.jit import device
+from fastsce.backends.cpu.vectors import I8, I32, I64
 
 JOB_BYTES = 1024  # of memory, for what a part has to know
 NEXT_PART = JOB_BYTES - 64  # where the number of the next part is, and then the end of the round
 DESK = 4  # numbers: address, job and memory, and then the thread
-I32, I64, BYTES = ir.IntType(32), ir.IntType(64), ir.IntType(8).as_pointer()
+BYTES = I8.as_pointer()
 PARTS = (types.voidptr, types.voidptr)  # what they have to know, and the memory of the thread that works on them
 
 
 @intrinsic
 def hand_out(typing, work, parts, memory, args):
-    """work(parts, scratch, *args), which takes parts until there is none left, for the only part; for several, the
+    """work(queue, scratch, *args), which takes parts until there is none left, for the only part; for several, the
     address with which threads are to be called.
     """
     job = (types.CPointer(types.uint8), types.CPointer(types.uint8), *args.types)
@@ -47,7 +48,7 @@ def hand_out(typing, work, parts, memory, args):
 
 
 @intrinsic
-def next_part(typing, parts):
+def next_part(typing, queue):
     """The number of a part that nobody has taken; −1 if there is none."""
 
     def build(context, builder, signature, values):
@@ -55,18 +56,18 @@ def next_part(typing, parts):
         part = builder.atomic_rmw("add", taken, I64(1), "monotonic")
         return builder.select(builder.icmp_signed("<", part, builder.load(count)), part, I64(-1))
 
-    return types.int64(parts), build
+    return types.int64(queue), build
 
 
 @device
-def next_share(parts, count, cut):
+def next_share(queue, count, parts):
     """Where the next part begins and ends, of so many things that are cut in so many parts; twice the same if there is
     none.
     """
-    part = next_part(parts)
-    while part >= 0 and part * count // cut == (part + 1) * count // cut:
-        part = next_part(parts)
-    return max(part, 0) * count // cut, (part + 1) * count // cut
+    part = next_part(queue)
+    while part >= 0 and part * count // parts == (part + 1) * count // parts:
+        part = next_part(queue)
+    return max(part, 0) * count // parts, (part + 1) * count // parts
 
 
 def left(context, builder, data, job):

@@ -12,7 +12,7 @@ import numpy as np
 
 from fastsce import frame, maths
 from fastsce.backends.cpu.ahead import prefetch_far
-from fastsce.backends.cpu.coefficients import BEND, CURVE, PLACE, PULL, PUSH, SPECIAL, TO_P, M
+from fastsce.backends.cpu.coefficients import BEND, CURVE, PLACE, PULL, PUSH, SPECIAL, TO_P, M, takes
 from fastsce.backends.cpu.jit import apart, device
 from fastsce.backends.cpu.makings import term_of
 from fastsce.backends.cpu.memory import (
@@ -20,6 +20,7 @@ from fastsce.backends.cpu.memory import (
     moved,
     numbers_in_line,
     past_boundary,
+    put,
     store,
     stream,
 )
@@ -139,7 +140,7 @@ def target_share(w, q, j, n, like, law, soft):
 
 
 @apart
-def scale_terms(t, blocks, g, n, classes, f, places, law, streaming):
+def scale_terms(t, blocks, g, n, classes, f, places, streaming):
     """(mass + 2ζ·lse)·p, times scale and the slope of the softcap, and the label's gradient, of rows whose terms were
     kept. Streamed rows have one block.
     """
@@ -168,14 +169,12 @@ def scale_terms(t, blocks, g, n, classes, f, places, law, streaming):
 
 
 @apart
-def write_gradients(
-    x, q, w, t, blocks, g, n, begin, end, edges, classes, f, places, law, soft, softcap, kept, streaming
-):
+def write_gradients(given, blocks, g, n, begin, end, edges, classes, f, places, law, soft, softcap, streaming):
     """(mass + 2ζ·lse)·p − q, times scale and the slope of the softcap, of the blocks between two classes, or of their
     edges. Terms were kept, or are worked out again.
     """
     for r in range(n):
-        given, there = Given(row(x, r), row(q, r), w, row(t, r), kept), row(g, r)
+        here, there, kept = given_row(given, r), row(g, r), given.kept
         m, at, push, pull = load(f, M + r, 0), at_row(f, r), load(f, PUSH + r, 0), load(f, PULL + r, 0)
         place, special = places[PLACE + r], load(f, SPECIAL + r, 0)
         if place == IGNORED:
@@ -186,14 +185,14 @@ def write_gradients(
             head, _ = whole_steps(there, 0, 0, classes, streaming)
             factor = narrow(push * block_factor(blocks, classes, 0, kept), m)
             for i in range(0, head, LANES):
-                v = gradient(given, i, head - i, at, factor, pull, law, soft, softcap)
+                v = gradient(here, i, head - i, at, factor, pull, law, soft, softcap)
                 store_part(there, i, head - i, marked(v, i, place, special))
         for start in range(begin, end, BLOCK):
             stop = min(start + BLOCK, classes)
             factor = narrow(push * block_factor(blocks, classes, start, kept), m)
             j, whole = whole_steps(there, start, stop, classes, streaming)
             for i in range(whole if edges else j, whole, LANES):
-                v = gradient(given, i, LANES, at, factor, pull, law, soft, softcap)
+                v = gradient(here, i, LANES, at, factor, pull, law, soft, softcap)
                 if streaming:
                     stream(there, i, marked(v, i, place, special))
                 else:
@@ -205,7 +204,7 @@ def write_gradients(
             for i in range(whole, min(after, classes), LANES):
                 left = min(LANES, classes - i)
                 factors = maths.where(lane_numbers(LANES) < stop - i, splat(factor, LANES), splat(following, LANES))
-                v = marked(gradient(given, i, left, at, factors, pull, law, soft, softcap), i, place, special)
+                v = marked(gradient(here, i, left, at, factors, pull, law, soft, softcap), i, place, special)
                 if streaming and after <= classes:
                     stream(there, i, v)
                 else:
@@ -231,11 +230,19 @@ def steps_of(g, streaming):
 
 
 class Given(NamedTuple):
+    """What gradients are made of: of some rows, or of one."""
+
     x: Any
     q: Any
     w: Any
     t: Any
-    kept: Any
+    kept: Any  # whether t has terms, or they are worked out again
+
+
+@device
+def given_row(given, r):
+    x, q, w, t, kept = given
+    return Given(row(x, r), row(q, r), w, row(t, r), kept)
 
 
 @device
@@ -243,7 +250,7 @@ def gradient(given, j, n, at, push, pull, law, soft, softcap):
     x, q, w, t, kept = given
     like = splat(at.offset, LANES)
     e = term(x, t, j, n, kept, at, like, law, softcap)
-    if soft is None and law.off == 0.0:
+    if not takes(law, soft):
         return e * push
     shares = maths.sloped(target_share(w, q, j, n, like, law, soft), fetch(x, j, n, 0.0, like), law.inner, softcap)
     return maths.class_gradient(e, push, shares, pull)
@@ -281,14 +288,6 @@ def write_log_softmax(x, g, classes, m, log_s, streaming):
         store_part(g, i, j - i, (fetch(x, i, j - i, 0.0, like) - m) - log_s)
     for i in range(whole, classes, LANES):
         store_part(g, i, classes - i, (fetch(x, i, classes - i, 0.0, like) - m) - log_s)
-
-
-@device
-def put(p, i, v, streaming):
-    if streaming:
-        stream(p, i, v)
-    else:
-        store(p, i, v)
 
 
 @device

@@ -53,7 +53,7 @@ def plain_strip(i, n, lane, x, e, moving, job):
     about = frame.about(m, power, law)
     rest, ties, moving = terms(x, e, None, lane, width, classes, x_top, about, moving, job, None)
 
-    lse, loss, p_top, p_top_minus_1, to_p = plain_row(x_top, x_y, m, about, power, rest, ties, law)
+    lse, loss, p_top, p_top_minus_1, to_p = plain_row(x_top, x_y, m, about, power, rest, ties)
     if first(ignored) < LANES:
         lse, loss = maths.where(ignored, 0.0, lse), maths.where(ignored, 0.0, loss)
     store_part(job.lse, i, n, lse)
@@ -70,9 +70,9 @@ def plain_strip(i, n, lane, x, e, moving, job):
 
 
 @device
-def plain_row(x_top, x_y, m, about, power, rest, ties, law):
+def plain_row(x_top, x_y, m, about, power, rest, ties):
     """(lse, loss, p, p − 1, what makes a term a probability), p that of the largest logit."""
-    unit = frame.inverse_top(x_top, m, about, power, law)
+    unit = frame.inverse_top(x_top, m, about, power)
     log_s, p_top, p_top_minus_1, to_p = maths.row_sums(unit, rest, ties, x_top)
     return widen(x_top) + log_s, log_s + (widen(x_top) - widen(x_y)), p_top, p_top_minus_1, to_p
 

@@ -11,11 +11,29 @@ from fastsce.law import Law
 IGNORED = -1  # stands for the label of a row to leave out
 NO_TARGET = -2  # a label: q = 0 and mass = 1, so that the loss is lse and the gradient p
 SOFT = -3  # stands for the label where the target is soft
-NOTHING, GRADIENT, HESSIAN, LOG_SOFTMAX = range(4)  # what to write
+NOTHING, GRADIENT, HESSIAN, LOG_SOFTMAX = range(4)  # what to write; the first three: how many results a class has
+
+
+class Block(NamedTuple):
+    """What there is to plan for: rows, as they lie in memory, and what their results may be spared."""
+
+    shape: tuple[int, int, int]
+    itemsize: int  # of a number that is computed with
+    contiguous: bool = True  # the classes of a row lie side by side
+    either: bool = True  # those, or the rows' numbers of a class
+    aligned: bool = True
+    simple: bool = False  # few.py has what is asked for
+    banded: bool = False  # bands.py has
+    apart: bool = False  # columns.py: a tile has what it is made of apart, as soft targets and softcaps ask for
+    summed: bool = False  # no more is wanted of the losses than their sum
+    line: int = 0  # `ways.line_shared`
+    stream_rows: bool = False  # what is streamed may be row by row
+    behind: bool = False  # or behind the next rows
+    desk: bool = False  # or in whole lines from a desk
 
 
 class Plan(NamedTuple):
-    """How to go about it."""
+    """How to go about it. What a call asks for, and then what `plan_of` decides."""
 
     parts: int  # that the rows are cut into
     write: int  # NOTHING, GRADIENT, HESSIAN (and gradient) or LOG_SOFTMAX

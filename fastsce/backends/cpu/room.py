@@ -11,7 +11,7 @@ from fastsce.backends.cpu.jit import device
 from fastsce.backends.cpu.makings import Makings
 from fastsce.backends.cpu.memory import at, moved, spare, workspace
 from fastsce.backends.cpu.plan import NOTHING
-from fastsce.backends.cpu.terms import MAKINGS_BYTES, PART_SIZE, STRETCH, SUM_SIZE, TOPS_BYTES, Notes, Rows
+from fastsce.backends.cpu.terms import MAKINGS_BYTES, PART_SIZE, STRETCH, SUM_SIZE, TOPS_BYTES, Notes, Rows, rows_at
 from fastsce.backends.cpu.tiles import send
 from fastsce.backends.cpu.tuning import BLOCK, LANES, TOGETHER
 
@@ -122,8 +122,7 @@ def input_rows(i, job, soft, scratch):
     """Logits and soft target of rows from row i on, and what should be in the caches when it is written."""
     plan = job.plan
     a, b = place_of(i, job.logits)
-    x, q = Rows(at(job.logits, a, b, 0), job.logits.strides[1]), Rows(at(job.soft, a, b, 0), job.soft.strides[1])
-    soon = Rows(at(job.grad, a, b, 0), job.grad.strides[1])
+    x, q, soon = rows_at(job.logits, a, b), rows_at(job.soft, a, b), rows_at(job.grad, a, b)
     if plan.write == NOTHING or plan.stream or plan.copies or plan.desk > 0:
         soon = x
     if plan.copies:

@@ -38,12 +38,14 @@ from fastsce.backends.cpu.coefficients import (
     from_lse,
     note_frame,
     settle,
+    takes,
 )
 from fastsce.backends.cpu.jit import device, kernel
 from fastsce.backends.cpu.memory import address_of, at, fence, gather, load, moved, spare, store
 from fastsce.backends.cpu.partial import load_part
 from fastsce.backends.cpu.parts import hand_out, next_share
 from fastsce.backends.cpu.passes import (
+    Given,
     add_shares,
     clear,
     find,
@@ -70,7 +72,18 @@ from fastsce.backends.cpu.room import (
     send_rows,
     terms_of,
 )
-from fastsce.backends.cpu.terms import STRETCH, SUM_FAR, SUM_MASS, Rows, add_row, add_rows, at_row, notes_of, row
+from fastsce.backends.cpu.terms import (
+    STRETCH,
+    SUM_FAR,
+    SUM_MASS,
+    Rows,
+    add_row,
+    add_rows,
+    at_row,
+    notes_of,
+    row,
+    rows_at,
+)
 from fastsce.backends.cpu.tuning import AHEAD, BLOCK, LANES
 from fastsce.backends.cpu.vectors import lane_numbers, narrow, splat, widen
 
@@ -95,17 +108,17 @@ class Group(NamedTuple):
 
 
 @device
-def share(parts, scratch, job, soft, softcap):
+def share(queue, scratch, job, soft, softcap):
     """Rows that are written behind others are so behind the next that this thread reads, of whatever part."""
     plan, length = job.plan, job.logits.shape[1]
     count = job.logits.shape[0] * length
     before = Group(0, 0, moved(scratch, group_bytes(job.logits.shape[2], plan) if plan.behind else 0))
-    i, stop = next_share(parts, count, plan.parts)
+    i, stop = next_share(queue, count, plan.parts)
     while i < stop or before.n > 0:
         n = min(plan.group, stop - i, length - place_of(i, job.logits)[1])  # of one block
         here, after, end, ahead = Group(i, n, scratch), i + n, stop, AHEAD
         if after == end:
-            after, end = next_share(parts, count, plan.parts)
+            after, end = next_share(queue, count, plan.parts)
         if after < end:
             ahead = (address_of(row_at(after, job)) - address_of(row_at(i, job))) // job.logits.item
         read_group(here, before, ahead, job, soft, softcap)
@@ -189,8 +202,8 @@ def read_together(i, n, y, facts, before, ahead, job, soft, softcap, scratch):
             store(facts.sums, MASS, rows_sum(sums))
             store(facts.sums, DISTANCE, rows_sum(more))
         elif law.off > 0.0:  # whose mass is known
-            at, mass, far = frames_of(f), splat(law.total, LANES), rows_sum(moved(notes.sums, SUM_FAR))
-            store(facts.sums, DISTANCE, frame.distance_to(load(f, M, LANES), at, far, mass, law))
+            about, mass, far = frames_of(f), splat(law.total, LANES), rows_sum(moved(notes.sums, SUM_FAR))
+            store(facts.sums, DISTANCE, frame.distance_to(load(f, M, LANES), about, far, mass, law))
     if soft is not None or job.plan.write == HESSIAN:
         for r in range(n):
             note_largest(row(x, r), row(q, r), classes, load(f, X_TOP + r, 0), r, facts, soft)
@@ -312,7 +325,7 @@ def write_group(group, job, soft, softcap):
     """Write rows that have been read: short ones all at once, those for the desk as many as it takes."""
     plan = job.plan
     together = plan.together and plan.write == GRADIENT and not plan.copies
-    some = max(plan.desk, group.n if together else 1, 1)
+    some = max(plan.desk, group.n if together else 1)
     for r in range(0, group.n, some):
         write_rows(group, r, min(some, group.n - r), job, soft, softcap)
 
@@ -321,11 +334,11 @@ def write_group(group, job, soft, softcap):
 def write_rows(group, r, n, job, soft, softcap):
     """n rows of a group, from row r on; one, where there is more to it than a gradient."""
     scratch, facts = group.scratch, facts_at(group.scratch, job)
-    law, plan, classes, f = job.law, job.plan, job.logits.shape[2], moved(facts.numbers, r)
+    plan, classes, f = job.plan, job.logits.shape[2], moved(facts.numbers, r)
     a, b = place_of(group.i + r, job.logits)
     places, t, blocks = moved(facts.places, r), terms_of(r, job, scratch), blocks_of(r, job, scratch)
-    x, q = Rows(at(job.logits, a, b, 0), job.logits.strides[1]), Rows(at(job.soft, a, b, 0), job.soft.strides[1])
-    g, h = Rows(at(job.grad, a, b, 0), job.grad.strides[1]), at(job.hess, a, b, 0)
+    x, q = rows_at(job.logits, a, b), rows_at(job.soft, a, b)
+    g, h = rows_at(job.grad, a, b), at(job.hess, a, b, 0)
     if plan.desk > 0:
         g = Rows(spare(scratch, copies_start(classes, plan), job.grad.data), classes * job.grad.item)
     if plan.copies:  # x and q were made by input_rows
@@ -340,11 +353,11 @@ def write_rows(group, r, n, job, soft, softcap):
         finish_row(job.hess, a, b, h, plan)
     if plan.write == LOG_SOFTMAX:
         write_log_softmax(x.data, g.data, classes, m, load(f, LOG_S, 0), plan.stream)
-    elif soft is None and law.off == 0.0 and plan.keep and (classes <= BLOCK or not plan.stream):
-        scale_terms(t, blocks, g, n, classes, f, places, law, plan.stream)
+    elif not takes(job.law, soft) and plan.keep and (classes <= BLOCK or not plan.stream):
+        scale_terms(t, blocks, g, n, classes, f, places, plan.stream)
     else:
-        how = (law, soft, softcap, plan.keep, plan.stream)
-        write_gradients(x, q, job.weight, t, blocks, g, n, 0, classes, False, classes, f, places, *how)
+        how = (False, classes, f, places, job.law, soft, softcap, plan.stream)
+        write_gradients(Given(x, q, job.weight, t, plan.keep), blocks, g, n, 0, classes, *how)
     finish_row(job.grad, a, b, g.data, plan)
     if plan.desk > 0:
         send_rows(group.i + r, n, job, scratch)

@@ -7,11 +7,11 @@ from functools import partial
 from llvmlite import ir
 from numba import types
 
-from fastsce.backends.cpu.vectors import ELEMENT, FLOAT, I8, I16, I32, I64, calls
+from fastsce.backends.cpu.vectors import ELEMENT, FLOAT, I16, I32, I64, calls
 
 HALF = ir.HalfType()
 COMPUTE = {types.uint16: types.float32, types.int16: types.float32}  # others compute as they are stored
-STORED = {types.uint16: I16, types.int16: I16, types.uint8: I8, types.int64: I64}
+STORED = {types.uint16: I16, types.int16: I16, types.int64: I64}
 
 
 def compute_type(dtype):

@@ -18,6 +18,7 @@ from fastsce.backends.cpu.coefficients import (
     TO_P,
     TOP_PLACE,
     M,
+    takes,
 )
 from fastsce.backends.cpu.jit import device
 from fastsce.backends.cpu.makings import begin_capped, begin_term, capped_made, term_made, term_of
@@ -99,22 +100,23 @@ def begin_terms(x, e, makings, width, classes, about, law, softcap):
 
 
 @device
-def weigh(x, q, lane, j, width, classes, m, about, facts, job, soft, softcap):
+def weigh(x, q, lane, j, m, about, facts, job, soft, softcap):
     """Note Σ q and Σ q·(z of m − z); where only smoothing asks for them q = w, whose sum is known."""
     if soft is not None:
-        weigh_targets(x, q, lane, j, width, classes, m, about, facts, job, softcap)
+        weigh_targets(x, q, lane, j, m, about, facts, job, softcap)
         return
     if job.plan.weighted:
-        far = distances(x, job.weight, lane, width, classes, m, about, job.law, softcap)
+        far = distances(x, job.weight, lane, m, about, job, softcap)
     else:
-        far = distances(x, None, lane, width, classes, m, about, job.law, softcap)
+        far = distances(x, None, lane, m, about, job, softcap)
     store(facts.sums, DISTANCE + j, frame.distance_to(m, about, far, splat(job.law.total, LANES), job.law))
 
 
 @device
-def weigh_targets(x, q, lane, j, width, classes, m, about, facts, job, softcap):
+def weigh_targets(x, q, lane, j, m, about, facts, job, softcap):
     """In float64: Σ q may be near one q, and must be exact."""
-    law, mass, level = job.law, splat(0.0, LANES), about.rate * m
+    law, width, classes = job.law, job.plan.width, job.logits.shape[2]
+    mass, level = splat(0.0, LANES), about.rate * m
     distance = mass
     for start in range(0, classes, STEP):
         part = splat(0.0, LANES)  # of a weight that is ∞, mass · 0 is none
@@ -129,8 +131,9 @@ def weigh_targets(x, q, lane, j, width, classes, m, about, facts, job, softcap):
 
 
 @device
-def distances(x, w, lane, width, classes, m, about, law, softcap):
+def distances(x, w, lane, m, about, job, softcap):
     """Σ w·(rate·m − rate·u); w is None where it is 1."""
+    law, width, classes = job.law, job.plan.width, job.logits.shape[2]
     level, distance, zero = about.rate * m, splat(0.0, LANES), splat(narrow(0.0, load(x, 0, 0)), LANES)
     for start in range(0, classes, STEP):
         stop, part, other = min(start + STEP, classes), zero, zero  # a sum waits for the one before: two take turns
@@ -163,16 +166,16 @@ def target_share(w, q, c, lane, width, law, soft):
 
 
 @device
-def write_gradient(x, e, q, w, lane, j, width, classes, facts, law, soft, softcap):
+def write_gradient(x, e, q, lane, j, facts, job, soft, softcap):
     """(mass + 2ζ·lse)·p − q, times scale and the slope of the softcap."""
+    law, width, classes = job.law, job.plan.width, job.logits.shape[2]
     push, pull = load(facts.numbers, PUSH + j, LANES), load(facts.numbers, PULL + j, LANES)
     special, place = load(facts.numbers, SPECIAL + j, LANES), load(facts.places, PLACE + j, LANES)
     place = same_integer(place, maths.bits(push))
-    weighed = soft is not None or law.off > 0.0
     for c in range(classes):
         v = load(e, c * width + lane, LANES) * push
-        if weighed:
-            shares = target_share(w, q, c, lane, width, law, soft)
+        if takes(law, soft):
+            shares = target_share(job.weight, q, c, lane, width, law, soft)
             shares = maths.sloped(shares, load(x, c * width + lane, LANES), law.inner, softcap)
             v = maths.class_gradient(load(e, c * width + lane, LANES), push, shares, pull)
             v = maths.where(place == IGNORED, 0.0, v)  # a weight may be ∞

@@ -11,7 +11,7 @@ from fastsce.backends.cpu.ahead import prefetch, prefetch_far
 from fastsce.backends.cpu.coefficients import LIFT, OFFSET, PLACE, RATE, X_TOP, M
 from fastsce.backends.cpu.jit import apart, device
 from fastsce.backends.cpu.makings import Makings, begin_capped, begin_term, capped_made, term_made, term_of
-from fastsce.backends.cpu.memory import address_of, load, moved, moved_bytes, store, stream
+from fastsce.backends.cpu.memory import address_of, at, load, moved, moved_bytes, store, stream
 from fastsce.backends.cpu.partial import fetch
 from fastsce.backends.cpu.plan import IGNORED
 from fastsce.backends.cpu.tuning import BLOCK, LANES
@@ -31,6 +31,12 @@ TOPS_BYTES = 8 * LANES * (BLOCK // STRETCH) + 64  # of a block, whose stretches 
 class Rows(NamedTuple):
     data: Any
     step: Any  # bytes from one to the next; 0 where they take each other's place
+
+
+@device
+def rows_at(v, a, b):
+    """Those of an array from row b of block a on."""
+    return Rows(at(v, a, b, 0), v.strides[1])
 
 
 @device
@@ -170,7 +176,7 @@ def add_terms(x, t, soon, classes, ahead, f, notes, shares, alone, inner, softca
         if in_two_steps(softcap):
             begin_terms(p, e, size, start, at, notes, shares, inner, softcap)
         compared = load(notes.tops, start // STRETCH * LANES, 0) == edge
-        how = (start, ahead, at, compared, edge, notes, shares, alone, inner, softcap)
+        how = (start, ahead, at, compared, edge, notes, shares, alone, softcap)
         if meanwhile is not None:
             idle, busy = min(size, max(0, meanwhile.begin - start)), min(size, meanwhile.stop - start)
             if idle < busy:
@@ -194,23 +200,21 @@ def add_stretch_to(sums, part, start):
 
 
 @device
-def add_some(
-    x, t, soon, begin, stop, start, ahead, at, compared, edge, notes, shares, alone, inner, softcap, meanwhile
-):
+def add_some(x, t, soon, begin, stop, start, ahead, at, compared, edge, notes, shares, alone, softcap, meanwhile):
     """Beside shares it is always compared, lest there be twice as many loops to compile."""
     if begin >= stop:
         return
     if alone is not None:
         if compared:
-            add_stretch(x, t, soon, begin, stop, start, ahead, at, edge, notes, shares, inner, softcap, meanwhile)
+            add_stretch(x, t, soon, begin, stop, start, ahead, at, edge, notes, shares, softcap, meanwhile)
         else:
-            add_stretch(x, t, soon, begin, stop, start, ahead, at, None, notes, shares, inner, softcap, meanwhile)
+            add_stretch(x, t, soon, begin, stop, start, ahead, at, None, notes, shares, softcap, meanwhile)
     else:
-        add_stretch(x, t, soon, begin, stop, start, ahead, at, edge, notes, shares, inner, softcap, meanwhile)
+        add_stretch(x, t, soon, begin, stop, start, ahead, at, edge, notes, shares, softcap, meanwhile)
 
 
 @apart
-def add_stretch(x, t, soon, begin, stop, start, ahead, at, edge, notes, shares, inner, softcap, meanwhile):
+def add_stretch(x, t, soon, begin, stop, start, ahead, at, edge, notes, shares, softcap, meanwhile):
     """Of the stretch that begins with class `start`. `edge` is None where none is as large; `meanwhile` may be, too."""
     whole, zero = stop // LANES * LANES, splat(narrow(0.0, at.rate), LANES)
     part, count, far, mass = load(notes.part, 0, LANES) if begin > 0 else zero, maths.bits(zero), zero, zero
@@ -218,9 +222,9 @@ def add_stretch(x, t, soon, begin, stop, start, ahead, at, edge, notes, shares, 
         far, mass = load(notes.part, PART_FAR, LANES), load(notes.part, PART_MASS, LANES)
     for j in range(begin, whole, LANES):
         v = load(x, j, LANES)
-        part, count = add_term(v, t, j, at, edge, part, count, notes, inner, softcap)
+        part, count = add_term(v, t, j, at, edge, part, count, notes, softcap)
         if shares is not None:
-            far, mass = add_share(v, start + j, at, shares, far, mass, inner, softcap)
+            far, mass = add_share(v, start + j, at, shares, far, mass, softcap)
         ask_for_logits(x, j + ahead, softcap)
         if meanwhile is None:
             prefetch(soon, j, LANES)
@@ -228,12 +232,12 @@ def add_stretch(x, t, soon, begin, stop, start, ahead, at, edge, notes, shares, 
             stream_some(meanwhile, start + j)
     if whole < stop:
         v = load(notes.tail, 0, LANES)
-        part, count = add_term(v, t, whole, at, edge, part, count, notes, inner, softcap)
+        part, count = add_term(v, t, whole, at, edge, part, count, notes, softcap)
         ask_for_logits(x, whole + ahead, softcap)
         if meanwhile is None:
             prefetch(soon, whole, LANES)
         if shares is not None:
-            far, mass = add_last_share(v, start + whole, stop - whole, at, shares, far, mass, inner, softcap)
+            far, mass = add_last_share(v, start + whole, stop - whole, at, shares, far, mass, softcap)
     if shares is not None and not in_two_steps(softcap):
         store(notes.part, PART_FAR, far)
         store(notes.part, PART_MASS, mass)
@@ -252,8 +256,8 @@ def ask_for_logits(x, j, softcap):
 
 
 @device
-def add_term(v, t, j, at, edge, part, count, notes, inner, softcap):
-    e = term_made(notes.makings, j) if in_two_steps(softcap) else term_of(v, at, inner, softcap)
+def add_term(v, t, j, at, edge, part, count, notes, softcap):
+    e = term_made(notes.makings, j) if in_two_steps(softcap) else term_of(v, at, 0.0, None)
     store(t, j, e if softcap is None else load(t, j, LANES) * e)
     if edge is None:
         return part + e, count
@@ -307,19 +311,19 @@ def unit_begun(v, t, j, makings, inner, softcap):
 
 
 @device
-def add_share(v, j, at, shares, far, mass, inner, softcap):
+def add_share(v, j, at, shares, far, mass, softcap):
     """Unless that was done with the first of two steps."""
     if in_two_steps(softcap):
         return far, mass
-    return add_weight(shares.w, j, frame.exponent(v, at.rate, shares.from_m, inner, softcap), far, mass)
+    return add_weight(shares.w, j, frame.exponent(v, at.rate, shares.from_m, 0.0, None), far, mass)
 
 
 @device
-def add_last_share(v, j, n, at, shares, far, mass, inner, softcap):
+def add_last_share(v, j, n, at, shares, far, mass, softcap):
     """The same of the first n lanes."""
     if in_two_steps(softcap):
         return far, mass
-    d, zero = frame.exponent(v, at.rate, shares.from_m, inner, softcap), splat(narrow(0.0, at.rate), LANES)
+    d, zero = frame.exponent(v, at.rate, shares.from_m, 0.0, None), splat(narrow(0.0, at.rate), LANES)
     return add_last_weight(shares.w, j, n, d, far, mass, zero)
 
 

@@ -73,7 +73,8 @@ def drive(address, memory, scratch, first, stop, threads):
         desks = np.empty(threads * DESK, np.int64)
         call_by_system.entry(None, (*args, desks))(*args, desks)
     else:
-        call_alone.entry(None, args)(*args)
+        own = (address, memory, first, stop)
+        call_alone.entry(None, own)(*own)
 
 
 def threading_layer() -> str:
@@ -109,6 +110,6 @@ def call_by_system(address, memory, scratch, first, stop, threads, desks):
 
 
 @kernel
-def call_alone(address, memory, scratch, first, stop, threads):
+def call_alone(address, memory, first, stop):
     offer(memory, first, stop)
     work_off(address, memory, JOB_BYTES)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-from fastsce.backends.cpu.ahead import FOUR, ask, prefetch
+from fastsce.backends.cpu.ahead import STRIPS, ask, prefetch
 from fastsce.backends.cpu.coefficients import FACTS_BYTES
 from fastsce.backends.cpu.jit import apart, device
 from fastsce.backends.cpu.memory import (
@@ -102,7 +102,7 @@ def coming_of(part, v):
 
 @device
 def step_size(part):
-    return FOUR if part.n >= FOUR else LANES
+    return STRIPS if part.n >= STRIPS else LANES
 
 
 @device
@@ -137,8 +137,8 @@ def move_some(moving, i, width, job):
 @device
 def bring_some(v, coming, width):
     """Bring four steps of LANES samples, if so many are left."""
-    if coming.part.n >= FOUR:  # a tenth faster than one by one
-        return bring_step(v, coming, width, FOUR)
+    if coming.part.n >= STRIPS:  # a tenth faster than one by one
+        return bring_step(v, coming, width, STRIPS)
     for _ in range(4):
         if coming.classes > 0:
             coming = bring_step(v, coming, width, LANES)

@@ -7,12 +7,14 @@ from fastsce.backends.cpu.vectors import from_amd, wide_registers
 # AVX-512, and L1 and L2 of 48 KB and 2 MB, as Intel has them. Zen 4 has 32 KB and 1 MB.
 WIDE = wide_registers() and not from_amd()
 
-# Classes in a step of a row, rows whose coefficients go side by side, samples in a strip. 32 in a strip: 10 classes
-# −8 %, 100 classes +20 %; 64 in a step: 64 classes twice as long, long rows as long (Zen 4).
+# Classes in a step of a row, rows whose coefficients go side by side, samples in a strip (and transpose.py turns 16
+# rows). 32 in a strip: 10 classes −8 %, 100 classes +20 %; 64 in a step: 64 classes twice as long, long rows as long
+# (Zen 4).
 LANES = 16
 # A cache line of 16-bit numbers, so that any type can be streamed; elementwise.py takes longer with 16 or 64 (Zen 5).
 LINE = 32
-GROUP = 64  # samples worked on together in columns.py; not compared. Facts have places for so many
+PAGE = 4096  # bytes
+GROUP = 64  # samples of a tile or a band worked on together; not compared. Facts have places for so many
 
 # few.py
 # Bytes of a row in the working precision: 20 MB of 16 float32 classes take 0.86 of the time, 10 0.88, with 256-bit
@@ -69,17 +71,15 @@ GROUP_CLASSES = 16384  # classes of all rows in a group, of which there are up t
 # 256 MB, two cores, Granite Rapids). Where registers are not wide 1024 take 1.15 (Zen 3), and 1.06 on Zen 4.
 GROUP_CLASSES_FAR = 4096 if WIDE else GROUP_CLASSES
 GROUP_CLASSES_BEHIND = 3072 if WIDE else GROUP_CLASSES
-# Of logits from which on results are written past the caches, which could not hold both anyway: at 16 to 31 MB 0.93 to
-# 1.4 times as fast, 0.85 to 1.35 if the gradient is read next; at 12 MB mostly a loss (two cores, Zen 4, 32 MB L3).
-STREAM_BYTES = 16 << 20
 # Of longer rows that share lines and are put together before they are streamed (where lse is given; of those that are
 # gone through together all are): 150 classes 12.8 → 11.1 ms, 333 11.4 → 10.3, 500 10.1 → 10.4 (64 MB, one core, Zen 4).
 DESK_CLASSES = 2048
-# Of a row, side by side with others, whose gradient is: shorter ones, put together first, take 0.94 to 1.12 of the time
-# if they are streamed, at 16 to 256 MB and 2 to 24 classes; 32 classes take 0.83 to 1.01 (two cores, Zen 4).
-STREAM_ROW_BYTES = 112
 
 # columns.py
+# Of a contiguous row of which nothing but a gradient is written: shorter ones are not streamed. Streamed, and put
+# together first, they would take 0.94 to 1.12 of the time at 16 to 256 MB and 2 to 24 classes; 32 classes take 0.83 to
+# 1.01 (two cores, Zen 4).
+STREAM_ROW_BYTES = 112
 # Rows of fewer float32 classes, of half as many float64 ones, are worked on side by side: 82 take 0.77 of the time, 100
 # 0.82, 110 1.03, 119 0.98, 128 1.11, bfloat16 100 0.84, 120 0.90, 150 0.99, float64 50 0.86, 59 0.91, 64 1.13; of 100
 # all options 0.81, a softcap 0.78, the Hessian 0.60, the loss alone 0.96 (64 MB, two cores, Zen 3).
@@ -101,7 +101,7 @@ GROUP_COLUMN_BYTES = (2048 if wide_registers() else 512) << 10
 TILES = 16
 TILE_LANES = 256  # samples in a tile at most: lines of 1 KB are read and written at 0.95 x copy, of 256 bytes at 1.1
 STEP = 32  # classes whose terms are added up before they come to those before: a sum of few float64; not compared
-CLASSES_AHEAD = 4  # in a column: a bare copy through tiles of 21 classes takes 5.7 ms, with 1 ahead 6.5 (two cores)
+CLASSES_AHEAD = 4  # in columns and bands: a bare copy through tiles of 21 classes 5.7 ms, with 1 ahead 6.5 (two cores)
 
 # bands.py
 # Of a sample's classes, in the working precision: with more, and with no more. Classes first of 200 take 0.9 of the
@@ -119,7 +119,10 @@ BANDS = 16  # in a part: 1000 classes take 1.0 with 64, 0.95 with 128, 1.0 to 1.
 RUN = 1024  # elements read, worked out and written while they are in L1; 512 take 1.1 to 1.25, 2048 as long (Zen 4)
 ELEMENTS_AHEAD = 2048  # so far ahead L2 is asked for; 1024 and 4096 as fast, L1 256 to 1024 ahead 1.05 to 1.3
 
-# threads.py, labels.py, __init__.py
+# threads.py, __init__.py
+# Of logits from which on results are written past the caches, which could not hold both anyway: at 16 to 31 MB 0.93 to
+# 1.4 times as fast, 0.85 to 1.35 if the gradient is read next; at 12 MB mostly a loss (two cores, Zen 4, 32 MB L3).
+STREAM_BYTES = 16 << 20
 ALONE = 256 << 10  # bytes of logits: two threads are faster from 125 KB on when hot, from 1 MB when they were asleep
 ROUND = 16 << 20  # bytes of logits a thread works on until Ctrl-C is seen, 3 to 80 ms; one round is 1 to 4 % faster
 # Of logits in a part; a thread that is done takes another. Halves of a batch instead: float32, 256 and 1024 classes of
@@ -127,4 +130,4 @@ ROUND = 16 << 20  # bytes of logits a thread works on until Ctrl-C is seen, 3 to
 # 1.06, 1.15, 1.0; of 1 MB 1.0 to 1.05; of 2 MB 1.08, 1.02, 1.2 (two cores, Zen 3).
 PART = 512 << 10
 COPIES = 8  # times as many rounds where rows are copied number by number, which may come from a page each
-PIECE = 16384  # labels or losses added up one after the other; sums of pieces are added in their order
+PIECE = 16384  # labels or losses added up one after the other (labels.py, few.py); sums of pieces come in their order

@@ -76,10 +76,6 @@ def splat_value(b, vector, value):
     return shuffle(b, b.insert_element(undefined, value, I32(0)), undefined, [0] * vector.lanes)
 
 
-def constant(vector, value):
-    return ir.Constant(vector.llvm, [value] * vector.lanes)
-
-
 def widened(context, b, value, given, vector):
     """An argument as a vector: a number is put into every lane."""
     if isinstance(given, Vector):

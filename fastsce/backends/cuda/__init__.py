@@ -73,7 +73,7 @@ def softmax(spec, logits, target, weight, scale, loss, lse, grad, hess, *, write
     if classes > MOST_CLASSES:
         raise ValueError(f"rows of {classes} classes are too long for a GPU; it takes up to {MOST_CLASSES}")
     soft = target is not None and target.ndim == logits.ndim
-    law = law_of(spec, classes, target is None, dtype)
+    law = law_of(spec, classes, dtype)
     total = None
     if weight is not None:
         total = chores.empty(weight, (1,), np.float64)

@@ -177,7 +177,7 @@ def settle(row, facts, law, job, soft, softcap):
         special,
         maths.where(row.skip, 0.0, to_p),
         number(0.0 if row.skip else curve, p),
-        maths.narrow(curve * p_top * p_top_minus_1 * -1.0, facts.x_top),
+        maths.narrow(curve * maths.top_curvature(p_top, p_top_minus_1), facts.x_top),
         maths.narrow(log_s, facts.x_top),
         loss,
         lse,
