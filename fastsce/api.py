@@ -236,7 +236,7 @@ denominator, axis, backend, check_targets, out
     spec = check.spec(ignore_index, label_smoothing, z_loss, softcap, logit_scale, reduction, denominator)
     problem = prepare(spec, logits, target, weight, sample_weight, axis, backend, check_targets)
     row_scale = problem.row_scale(grad_output)
-    saved = check.same_shape("lse", check.real("lse", problem.view("lse", lse)), problem.rows, "for each row")
+    saved = check.same_shape("lse", problem.real("lse", lse), problem.rows, "for each row")
     grad = problem.gradient_buffer("out", out)
     if grad.size:
         problem.backend.backward(

@@ -86,6 +86,13 @@ class Torch:
         return torch.from_numpy(a)
 
     @staticmethod
+    def written(x: Any) -> None:
+        """Tell autograd, which may have counted on what was there."""
+        import torch
+
+        torch.autograd.graph.increment_version(x)
+
+    @staticmethod
     def empty(shape: tuple[int, ...], dtype: np.dtype, home: gpu.Home) -> Any:
         import torch
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from fastsce import check
 from fastsce.api import GradAndHess, ValueAndGrad
-from fastsce.problem import NUMBERS, Call, locate
+from fastsce.problem import NUMBERS, Call, locate, number_of
 
 
 def binary_cross_entropy(
@@ -198,7 +198,7 @@ def prepare(logits, target, weight, pos_weight, sample_weight, reduction, denomi
 
     def factor(name, argument, fit):
         if isinstance(argument, NUMBERS):
-            return fit(name, check.real(name, np.asarray(argument)), shape)
+            return fit(name, number_of(name, argument), shape)
         return 1.0 if argument is None else fit(name, call.real(name, argument), shape)
 
     return BinaryProblem(

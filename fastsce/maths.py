@@ -69,6 +69,10 @@ def log_parts(u):
     return log_parts_f32(u) if u.dtype == np.float32 else log_parts_f64(u)
 
 
+def most(x):
+    return MOST_F32 if x.dtype == np.float32 else MOST_F64
+
+
 def whole(x):
     return whole_f32(x) if x.dtype == np.float32 else whole_f64(x)
 
@@ -199,18 +203,21 @@ LN2_HI_F64 = 6.93147180369123816490e-01  # 33 bits
 LN2_LO_F64 = 1.90821492927058770002e-10
 
 
+MOST_F32, MOST_F64 = 88.0, 709.0  # e^y for the largest y whose power of two is a number, and twice that is none
+
+
 def tanh_parts(a):
     """`exp_parts` of 2|a|."""
     y = maximum(a * 2.0, a * -2.0)
-    return exp_parts(where(y > 88.0, 88.0, y), 0.0)
+    return exp_parts(where(y > most(a), most(a), y), 0.0)
 
 
 def tanh_of(a, scale, r):
-    """(tanh a, 1 − tanh² a) of `tanh_parts`, both to a few ulp, large a included."""
+    """(tanh a, 1 − tanh² a) of `tanh_parts`, both to a few ulp; the second is 0 where it is no normal number."""
     e = fma(scale, fma(exp_series(r, r) * r, r, r), scale - 1.0)  # e^2|a| − 1
     reciprocal = 1.0 / (e + 2.0)
     t = e * reciprocal
-    return where(a < 0.0, t * -1.0, t), reciprocal * 2.0 * (t + 1.0)
+    return where(a < 0.0, t * -1.0, t), where(scale + scale == np.inf, 0.0, reciprocal * 2.0 * (t + 1.0))
 
 
 def carried(scale):
@@ -222,7 +229,7 @@ def carried(scale):
 
 
 def capped(x, inner):
-    """(tanh, its derivative) at inner·x, and (−∞, 0) at −∞: a mask stays a mask."""
+    """(tanh, its derivative) at inner·x, and −∞ at −∞: a mask stays a mask."""
     scale, r = tanh_parts(x * inner)
     return capped_of(x, inner, scale, r)
 
@@ -230,11 +237,11 @@ def capped(x, inner):
 def capped_of(x, inner, scale, r):
     """The same where its parts are known."""
     u, slope = tanh_of(x * inner, scale, r)
-    return where(x == -np.inf, -np.inf, u), where(x == -np.inf, 0.0, slope)
+    return where(x == -np.inf, -np.inf, u), slope
 
 
 def slope(x, inner):
-    """The derivative of tanh at inner·x, and 0 at −∞."""
+    """The derivative of tanh at inner·x."""
     return capped(x, inner)[1]
 
 

@@ -16,6 +16,11 @@ FLOAT32, FLOAT64 = np.dtype(np.float32), np.dtype(np.float64)
 NUMBERS = (int, float, complex, np.number)
 
 
+def number_of(name: str, value: Any) -> np.ndarray:
+    """One that is no array's; NumPy would make an object of an integer that 64 bits cannot hold."""
+    return check.real(name, np.asarray(float(value) if isinstance(value, int) else value))
+
+
 @dataclass
 class Call:
     """What every function needs: the caller's logits, who computes, and where results go."""
@@ -48,7 +53,7 @@ class Call:
         if grad_output is None:
             return None
         number = isinstance(grad_output, NUMBERS)
-        g = check.real("grad_output", np.asarray(grad_output)) if number else self.real("grad_output", grad_output)
+        g = number_of("grad_output", grad_output) if number else self.real("grad_output", grad_output)
         if g.shape != ():
             if reduction != "none":
                 raise ValueError(f"grad_output must be a number with reduction={reduction!r}, got shape {g.shape}")
@@ -70,6 +75,8 @@ class Call:
     def wrap(self, a: np.ndarray, out: Any = None) -> Any:
         """The result in the caller's library: `out` itself where the caller gave it."""
         if out is not None:
+            if arrays.library_of(out) is arrays.Torch:
+                arrays.Torch.written(out)
             return out
         if self.device != "cpu" and (narrower := getattr(self.library, "narrower", lambda dtype: None)(a.dtype)):
             a = self.backend.chores.as_dtype(a, narrower)
@@ -96,6 +103,7 @@ class Problem(Call):
     spec: Spec
     axis: int
     target: np.ndarray | None = None  # labels (*rows), probabilities (*rows, C), or None
+    taken: np.ndarray | None = None  # the caller's own target, of which `target` may be a copy
     weight: np.ndarray | None = None  # (C,) float64
     sample_weight: np.ndarray | None = None  # (*rows) float64
     normaliser: Any = 1.0  # what the mean divides by, as the backend knows it; 1 for the other reductions
@@ -124,7 +132,7 @@ class Problem(Call):
         return self.backend.chores.scale(upstream, self.normaliser, self.sample_weight)
 
     def gradient_buffer(self, name: str, out: Any) -> np.ndarray:
-        return self.buffer(name, out, target=self.target)
+        return self.buffer(name, out, target=self.taken)
 
     def forward_backward(self, row_scale, grad=None, hess=None, *, loss, lse) -> tuple[np.ndarray | float, np.ndarray]:
         """Run the backend; loss (without sample_weight) and lse of every row, and whether the caller will see them. In
@@ -179,11 +187,12 @@ def prepare(spec: Spec, logits, target, weight, sample_weight, axis, backend, ch
     """Check everything about one cross-entropy call; read the labels, write nothing."""
     call = locate(logits, backend)
     axis = check.axis(axis, call[1].shape)
+    check.computable(spec, call[1])
     problem = Problem(*call, spec, axis)
     classes = problem.logits.shape[-1]
     if target is None:
         raise TypeError("target is required: class indices, or class probabilities of the logits' shape")
-    t = problem.view("target", target)
+    t = problem.taken = problem.view("target", target)
     kind = check.target_kind(t, problem.x.shape, problem.rows, axis, spec.ignore_index)
     if weight is not None:
         w = check.same_shape("weight", problem.real("weight", weight), (classes,), "for each class")

@@ -202,8 +202,9 @@ class Truth:
         return (law.row_scale * pull)[:, None] * law.p * z * self.eps
 
     def flat(self, law, pull):
-        """Where a softcap has flattened the logits: its slope stops falling at 4·e^−88."""
-        return 0.0 if law.softcap is None else 5 * np.exp(-88) * law.logit_scale * law.row_scale[:, None] * pull
+        """Where a softcap has flattened the logits: its slope is 0 where it is no normal number."""
+        lowest = np.exp(-708.0 if self.dtype == "float64" else -87.6)
+        return 0.0 if law.softcap is None else 5 * lowest * law.logit_scale * law.row_scale[:, None] * pull
 
     # -------------------------------------------------------------------------------------------------- probabilities
 

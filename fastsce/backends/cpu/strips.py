@@ -114,18 +114,18 @@ def weigh(x, q, lane, j, m, about, facts, job, soft, softcap):
 
 @device
 def weigh_targets(x, q, lane, j, m, about, facts, job, softcap):
-    """In float64: Σ q may be near one q, and must be exact."""
+    """In float64: Σ q may be near one q."""
     law, width, classes = job.law, job.plan.width, job.logits.shape[2]
     mass, level = splat(0.0, LANES), about.rate * m
     distance = mass
     for start in range(0, classes, STEP):
-        part = splat(0.0, LANES)  # of a weight that is ∞, mass · 0 is none
+        part, some = splat(0.0, LANES), splat(0.0, LANES)  # of a weight that is ∞, mass · 0 is none
         for c in range(start, min(start + STEP, classes)):
             d = frame.exponent(load(x, c * width + lane, LANES), about.rate, level, law.inner, softcap)
             shares = widen(target_share(job.weight, q, c, lane, width, law, job.soft))
             part = part - maths.share(shares, widen(d))
-            mass = mass + shares
-        distance = distance + part
+            some = some + shares
+        mass, distance = mass + some, distance + part
     store(facts.sums, MASS + j, mass)
     store(facts.sums, DISTANCE + j, frame.distance_to(m, about, distance, mass, law))
 

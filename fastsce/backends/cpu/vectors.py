@@ -285,6 +285,13 @@ def log_parts_overload(u):
     return lambda u: maths.log_parts_f64(u)
 
 
+@overload(maths.most)
+def most_overload(x):
+    if element(x) == types.float32:
+        return lambda x: maths.MOST_F32
+    return lambda x: maths.MOST_F64
+
+
 @overload(maths.whole)
 def whole_overload(x):
     if element(x) == types.float32:

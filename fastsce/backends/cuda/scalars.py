@@ -257,6 +257,13 @@ def log_parts_meaning(u):
     return lambda u: maths.log_parts_f64(u)
 
 
+@meaning(maths.most)
+def most_meaning(x):
+    if x == SINGLE:
+        return lambda x: maths.MOST_F32
+    return lambda x: maths.MOST_F64
+
+
 @meaning(frame.reach)
 def reach_meaning(x):
     if x == SINGLE:
