@@ -65,7 +65,8 @@ def cross_entropy(
     softcap : float, positive, optional
         Replaces z by softcap·tanh(z/softcap).
     logit_scale : float, positive
-        The inverse temperature s: z = s·logits, which must not overflow the working precision.
+        The inverse temperature s: z = s·logits, which must not overflow the working precision. Like softcap, it must be
+        a normal number in it: float64 for float64 logits, else float32.
     reduction : {"mean", "sum", "none"}
         "mean" divides the sum by `denominator` if given, else by Σ w_y·sample_weight over the rows not ignored
         (class indices) or by the number of rows (probabilities).
@@ -155,7 +156,8 @@ denominator, axis, backend, check_targets
     Raises
     ------
     IndexError, ValueError, TypeError, RuntimeError
-        As `cross_entropy`, before anything is written; also if `out` does not fit or overlaps an input in part.
+        As `cross_entropy`, before anything is written; also if `out` does not fit, or lies on the target or on the
+        logits in part.
 
     Examples
     --------

@@ -213,7 +213,7 @@ def tanh_parts(a):
 
 
 def tanh_of(a, scale, r):
-    """(tanh a, 1 − tanh² a) of `tanh_parts`, both to a few ulp; the second is 0 where it is no normal number."""
+    """(tanh a, 1 − tanh² a) of `tanh_parts`, both to a few ulp; the second is 0 from the smallest normal numbers on."""
     e = fma(scale, fma(exp_series(r, r) * r, r, r), scale - 1.0)  # e^2|a| − 1
     reciprocal = 1.0 / (e + 2.0)
     t = e * reciprocal

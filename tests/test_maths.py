@@ -129,6 +129,17 @@ def test_relatives_of_exp(vectors, name, truth, low, high, limit, dtype):
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_slopes_become_0(vectors, dtype):
+    """Where they are no normal numbers, and not before."""
+    end = (np.log(4) - np.log(float(np.finfo(dtype).tiny))) / 2
+    x = np.array([end - 1, end + 0.5, 1e30, np.inf], dtype)
+    found = vectors["slope"](np.concatenate([x, -x]))
+    true = 4 * np.exp(-2 * (end - 1))
+    np.testing.assert_allclose(found[[0, 4]], true, rtol=1e-3 if dtype == np.float32 else 1e-9)
+    assert not found[[1, 2, 3, 5, 6, 7]].any()
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_the_same_functions_on_one_number(vectors, dtype):
     x = -np.logspace(-6, 1.8, 200).astype(dtype)
     one_by_one = np.array([maths.exp(v, dtype(maths.POWER)) for v in x], dtype)

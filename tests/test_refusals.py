@@ -99,6 +99,11 @@ BAD_OPTIONS = [
     ({"logit_scale": 0}, ValueError, "logit_scale must be finite and positive, got 0.0"),
     ({"logit_scale": -1.5}, ValueError, "logit_scale must be finite and positive, got -1.5"),
     ({"logit_scale": NAN}, ValueError, "logit_scale must be finite and positive, got nan"),
+    (
+        {"logit_scale": 1e-46},
+        ValueError,
+        "logit_scale=1e-46 is out of the range of float32, in which float32 logits are",
+    ),
     ({"reduction": "avg"}, ValueError, "reduction must be one of 'none', 'mean', 'sum', got 'avg'"),
     ({"reduction": None}, ValueError, "reduction must be one of 'none', 'mean', 'sum', got None"),
     ({"denominator": 0}, ValueError, "denominator must be finite and positive, got 0.0"),
@@ -116,6 +121,18 @@ BAD_OPTIONS = [
 def test_bad_option(backend, given, error, message):
     for call in CALLS:
         refused(error, message, call, X, Y, **{"backend": backend, **given})
+
+
+def test_softcaps_beyond_float32(backend):
+    """Where logits are worked on in it."""
+    for softcap, scale in ((1e39, 1.0), (1e-46, 1.0), (1e-30, 1e20)):
+        given = {"softcap": softcap, "logit_scale": scale}
+        for dtype in ("float32", "float16"):
+            message = (
+                f"softcap={softcap} with logit_scale={scale} is out of the range of float32, in which {dtype} logits"
+            )
+            refused(ValueError, message, value_and_grad, backend, np.ones((1, 3), dtype), np.array([0]), **given)
+        assert np.isclose(fastsce.cross_entropy(np.ones((1, 3)), np.array([0]), **given, backend=backend), np.log(3))
 
 
 def test_options_are_told_apart_by_their_types(backend):

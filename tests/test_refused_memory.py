@@ -99,6 +99,18 @@ def test_out_on_an_input(backend):
     assert np.array_equal(memory, kept)
 
 
+@pytest.mark.parametrize("dtype", ["i1", "u2", ">i4", "i8"])
+def test_out_on_labels(backend, dtype):
+    """Of which a copy may be used: they would be lost all the same."""
+    memory = np.zeros(48, np.uint8)
+    y = memory[: 4 * np.dtype(dtype).itemsize].view(dtype)
+    y[:] = Y
+    kept, out = memory.copy(), memory.view(np.float32).reshape(4, 3)
+    for named in {backend, None if backend == "cpu" else backend}:
+        refused(ValueError, "out overlaps target, which would be overwritten", value_and_grad, named, X, y, out=out)
+    assert np.array_equal(memory, kept)
+
+
 def test_bad_pairs(backend):
     for call, target in ((fastsce.cross_entropy_grad_and_hess, Y), (fastsce.binary_cross_entropy_grad_and_hess, P)):
         out = np.zeros_like(X)

@@ -159,6 +159,19 @@ def test_torch_tensors(backend, dtype):
     assert torch.equal(given, tensor(x))
 
 
+def test_autograd_is_told_what_is_written(backend):
+    """It would go on with what was there: exp keeps its result for its own gradient."""
+    start = torch.zeros(1, 3, requires_grad=True)
+    x = start.exp()
+    grad = fastsce.cross_entropy_value_and_grad(x, torch.tensor([0]), out=x, backend=backend).grad
+    assert grad is x
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        x.backward(torch.ones_like(x))
+    pair = torch.empty(1, 3), torch.empty(1, 3)
+    fastsce.cross_entropy_grad_and_hess(start, torch.tensor([0]), out=pair, backend=backend)
+    assert all(a._version == 1 for a in pair)
+
+
 def test_torch_leaf_and_strides(backend):
     """A tensor that requires a gradient is read as it is; permuted tensors are not copied."""
     x = logits((4, 6, 5), "float32")

@@ -20,6 +20,7 @@ from fastsce.backends.cpu.small import small, small_bytes
 from fastsce.backends.cpu.threads import cache_directory, parts_of, thread_count, threading_layer
 from fastsce.backends.cpu.tuning import (
     ALONE,
+    BLOCK,
     COPIES,
     DESK_CLASSES,
     FEW_BYTES,
@@ -114,7 +115,7 @@ def run(spec, logits, target, weight, row_scale, loss, lse, grad, hess, *, write
     if weight is not None:
         law, w = weighted(law, weight, dtype)
     elif soft or not optionless(law, False):
-        w = ones(classes, dtype)
+        w = equal_weights(classes, dtype)
     else:  # nobody reads it
         w = nothing(dtype, 1)
     large = write != NOTHING and logits.nbytes >= STREAM_BYTES
@@ -225,7 +226,14 @@ def weighted(law, weight, dtype):
     """The law and the weights of classes, of those that are given in float64."""
     with np.errstate(all="ignore"):
         w = weight.astype(dtype)
-        return law._replace(total=float(w.sum(dtype=np.float64))), w
+        return law._replace(total=float(w.sum(dtype=np.float64))), with_masses(w)
+
+
+def with_masses(w):
+    """And then the sum of each block of classes, if there are several, in which rows.py goes through long rows."""
+    if w.size <= BLOCK:
+        return w
+    return np.append(w, np.add.reduceat(w.astype(np.float64), range(0, w.size, BLOCK)).astype(w.dtype))
 
 
 def small_call(spec, dtype, shape, gradient):
@@ -236,7 +244,7 @@ def small_call(spec, dtype, shape, gradient):
     if size >= STREAM_BYTES or rows > ALONE:  # threads look through labels whose eighth has so many bytes
         return None
     unweighted, write = law_of(spec, classes, dtype), GRADIENT if gradient else NOTHING
-    equal = nothing(dtype, 1) if optionless(unweighted, False) else ones(classes, dtype)
+    equal = nothing(dtype, 1) if optionless(unweighted, False) else equal_weights(classes, dtype)
 
     def planned(parts, weights):
         simple = spec.softcap is None and (gradient or optionless(unweighted, weights))
@@ -297,8 +305,13 @@ def nothing(dtype, ndim):
 
 
 @lru_cache(maxsize=8)
-def ones(classes, dtype):
-    return np.ones(classes, dtype)
+def ones(size, dtype):
+    return np.ones(size, dtype)
+
+
+@lru_cache(maxsize=8)
+def equal_weights(classes, dtype):
+    return with_masses(np.ones(classes, dtype))
 
 
 def softmax_vjp(p, v, *, out):

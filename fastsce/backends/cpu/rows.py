@@ -75,7 +75,6 @@ from fastsce.backends.cpu.room import (
 from fastsce.backends.cpu.terms import (
     STRETCH,
     SUM_FAR,
-    SUM_MASS,
     Rows,
     add_row,
     add_rows,
@@ -303,12 +302,20 @@ def statistics(r, x, q, soon, facts, before, job, soft, softcap, scratch):
             add_shares(block, shares, w, 1, n, f, sums, more, job, softcap)
             mass, distance = mass + load(sums, 0, LANES), distance + load(more, 0, LANES)
         elif law.off > 0.0:
-            far, some = load(notes.sums, SUM_FAR, LANES), load(notes.sums, SUM_MASS, LANES)
+            far, some = load(notes.sums, SUM_FAR, LANES), mass_of(start, job)
             mass = mass + some
             distance = distance + frame.distance_to(load(f, M, 0), at_row(f, 0), far, some, law)
         if r < before.n:
             write_behind(before, r, 1, start, start + n, meanwhile.stop > 0, job, soft, softcap)
     return x_top, total(rest), total(ties), total(mass), total(distance)
+
+
+@device
+def mass_of(start, job):
+    """Σ w of a block, a share of it in every lane."""
+    classes = job.logits.shape[2]
+    mass = job.law.total if classes <= BLOCK else widen(load(job.weight, classes + start // BLOCK, 0))
+    return splat(mass / LANES, LANES)
 
 
 @device

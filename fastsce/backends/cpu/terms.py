@@ -20,9 +20,10 @@ from fastsce.frame import At
 
 STRETCH = 32 * LANES  # classes whose numbers are added up in the working precision
 TWO_STEPS = few_registers()  # 16 hold half of what a term takes: 1024 classes in L3 11.9 → 9.6 ns for 16 (Zen 3)
-# Where, in `part` and in `sums`, Σ w·(rate·m − rate·u) is, which smoothing asks for, and Σ w.
-PART_FAR, PART_MASS, PART_SIZE = LANES, 2 * LANES, 3 * LANES
-SUM_FAR, SUM_MASS, SUM_SIZE = LANES * LANES, 2 * LANES * LANES, 3 * LANES * LANES
+# Where, in `part` and in `sums`, Σ w·(rate·m − rate·u) is, which smoothing asks for. Before it, in `part`, are two sums
+# of terms that take turns: 32 equal terms added up one after the other may all round one way.
+PART_FAR, PART_SIZE = 2 * LANES, 3 * LANES
+SUM_FAR, SUM_SIZE = LANES * LANES, 2 * LANES * LANES
 MAKINGS_ALIGNED = 4 * STRETCH  # bytes, half a page: scale and r are as far from each other, or twice as far
 MAKINGS_BYTES = 8 * (PART_SIZE + 2 * STRETCH) + 64 + MAKINGS_ALIGNED  # and of the sums of a stretch
 TOPS_BYTES = 8 * LANES * (BLOCK // STRETCH) + 64  # of a block, whose stretches are no fewer than those of rows together
@@ -184,19 +185,17 @@ def add_terms(x, t, soon, classes, ahead, f, notes, shares, alone, inner, softca
                 add_some(p, e, p, idle, busy, *how, meanwhile)
                 j = busy
         add_some(p, e, later, j, size, *how, None)
-        add_stretch_to(notes.sums, notes.part, start)
+        add_stretch_to(notes.sums, load(notes.part, 0, LANES) + load(notes.part, LANES, LANES), start)
         if shares is not None:
-            add_stretch_to(moved(notes.sums, SUM_FAR), moved(notes.part, PART_FAR), start)
-            add_stretch_to(moved(notes.sums, SUM_MASS), moved(notes.part, PART_MASS), start)
+            add_stretch_to(moved(notes.sums, SUM_FAR), load(notes.part, PART_FAR, LANES), start)
     if meanwhile is not None:
         for j in range(max(meanwhile.begin, classes // LANES * LANES), meanwhile.stop, LANES):
             stream_some(meanwhile, j)
 
 
 @device
-def add_stretch_to(sums, part, start):
-    v = widen(load(part, 0, LANES))
-    store(sums, 0, load(sums, 0, LANES) + v if start > 0 else v)
+def add_stretch_to(sums, v, start):
+    store(sums, 0, load(sums, 0, LANES) + widen(v) if start > 0 else widen(v))
 
 
 @device
@@ -217,14 +216,17 @@ def add_some(x, t, soon, begin, stop, start, ahead, at, compared, edge, notes, s
 def add_stretch(x, t, soon, begin, stop, start, ahead, at, edge, notes, shares, softcap, meanwhile):
     """Of the stretch that begins with class `start`. `edge` is None where none is as large; `meanwhile` may be, too."""
     whole, zero = stop // LANES * LANES, splat(narrow(0.0, at.rate), LANES)
-    part, count, far, mass = load(notes.part, 0, LANES) if begin > 0 else zero, maths.bits(zero), zero, zero
+    (a, b), count, far = (zero, zero), maths.bits(zero), zero
+    if begin > 0:
+        a, b = load(notes.part, 0, LANES), load(notes.part, LANES, LANES)
     if shares is not None and begin > 0:
-        far, mass = load(notes.part, PART_FAR, LANES), load(notes.part, PART_MASS, LANES)
+        far = load(notes.part, PART_FAR, LANES)
     for j in range(begin, whole, LANES):
         v = load(x, j, LANES)
-        part, count = add_term(v, t, j, at, edge, part, count, notes, softcap)
+        e, count = add_term(v, t, j, at, edge, count, notes, softcap)
+        a, b = b, a + e
         if shares is not None:
-            far, mass = add_share(v, start + j, at, shares, far, mass, softcap)
+            far = add_share(v, start + j, at, shares, far, softcap)
         ask_for_logits(x, j + ahead, softcap)
         if meanwhile is None:
             prefetch(soon, j, LANES)
@@ -232,17 +234,18 @@ def add_stretch(x, t, soon, begin, stop, start, ahead, at, edge, notes, shares, 
             stream_some(meanwhile, start + j)
     if whole < stop:
         v = load(notes.tail, 0, LANES)
-        part, count = add_term(v, t, whole, at, edge, part, count, notes, softcap)
+        e, count = add_term(v, t, whole, at, edge, count, notes, softcap)
+        a, b = b, a + e
         ask_for_logits(x, whole + ahead, softcap)
         if meanwhile is None:
             prefetch(soon, whole, LANES)
         if shares is not None:
-            far, mass = add_last_share(v, start + whole, stop - whole, at, shares, far, mass, softcap)
+            far = add_last_share(v, start + whole, stop - whole, at, shares, far, softcap)
     if shares is not None and not in_two_steps(softcap):
         store(notes.part, PART_FAR, far)
-        store(notes.part, PART_MASS, mass)
     many = narrow(count, zero)
-    store(notes.part, 0, part)
+    store(notes.part, 0, a)
+    store(notes.part, LANES, b)
     store(notes.counts, 0, load(notes.counts, 0, LANES) + many if start + begin > 0 else many)
 
 
@@ -256,12 +259,13 @@ def ask_for_logits(x, j, softcap):
 
 
 @device
-def add_term(v, t, j, at, edge, part, count, notes, softcap):
+def add_term(v, t, j, at, edge, count, notes, softcap):
+    """Work it out, and leave it in t: what of it is to be added, and how many are not."""
     e = term_made(notes.makings, j) if in_two_steps(softcap) else term_of(v, at, 0.0, None)
     store(t, j, e if softcap is None else load(t, j, LANES) * e)
     if edge is None:
-        return part + e, count
-    return part + maths.where(v == edge, 0.0, e), maths.where(v == edge, count + 1, count)
+        return e, count
+    return maths.where(v == edge, 0.0, e), maths.where(v == edge, count + 1, count)
 
 
 @device
@@ -277,7 +281,7 @@ def in_two_steps(softcap):
 @apart
 def begin_terms(x, t, size, start, at, notes, shares, inner, softcap):
     whole, zero = size // LANES * LANES, splat(narrow(0.0, at.rate), LANES)
-    far, mass = zero, zero
+    far = zero
     if softcap is not None:
         for j in range(0, whole, LANES):
             begin_capped(load(x, j, LANES), j, notes.makings, inner)
@@ -288,16 +292,15 @@ def begin_terms(x, t, size, start, at, notes, shares, inner, softcap):
         begin_term(u, j, at, notes.makings)
         if shares is not None:
             d = frame.exponent(u, at.rate, shares.from_m, 0.0, None)
-            far, mass = add_weight(shares.w, start + j, d, far, mass)
+            far = add_weight(shares.w, start + j, d, far)
     if whole < size:
         u = unit_begun(load(notes.tail, 0, LANES), t, whole, notes.makings, inner, softcap)
         begin_term(u, whole, at, notes.makings)
         if shares is not None:
             d = frame.exponent(u, at.rate, shares.from_m, 0.0, None)
-            far, mass = add_last_weight(shares.w, start + whole, size - whole, d, far, mass, zero)
+            far = add_last_weight(shares.w, start + whole, size - whole, d, far, zero)
     if shares is not None:
         store(notes.part, PART_FAR, far)
-        store(notes.part, PART_MASS, mass)
 
 
 @device
@@ -311,32 +314,30 @@ def unit_begun(v, t, j, makings, inner, softcap):
 
 
 @device
-def add_share(v, j, at, shares, far, mass, softcap):
+def add_share(v, j, at, shares, far, softcap):
     """Unless that was done with the first of two steps."""
     if in_two_steps(softcap):
-        return far, mass
-    return add_weight(shares.w, j, frame.exponent(v, at.rate, shares.from_m, 0.0, None), far, mass)
+        return far
+    return add_weight(shares.w, j, frame.exponent(v, at.rate, shares.from_m, 0.0, None), far)
 
 
 @device
-def add_last_share(v, j, n, at, shares, far, mass, softcap):
+def add_last_share(v, j, n, at, shares, far, softcap):
     """The same of the first n lanes."""
     if in_two_steps(softcap):
-        return far, mass
+        return far
     d, zero = frame.exponent(v, at.rate, shares.from_m, 0.0, None), splat(narrow(0.0, at.rate), LANES)
-    return add_last_weight(shares.w, j, n, d, far, mass, zero)
+    return add_last_weight(shares.w, j, n, d, far, zero)
 
 
 @device
-def add_weight(w, j, d, far, mass):
-    weight = load(w, j, LANES)
-    return far - maths.share(weight, d), mass + weight
+def add_weight(w, j, d, far):
+    return far - maths.share(load(w, j, LANES), d)
 
 
 @device
-def add_last_weight(w, j, n, d, far, mass, zero):
-    weight = fetch(w, j, n, 0.0, zero)
-    return far - maths.share(weight, d), mass + weight
+def add_last_weight(w, j, n, d, far, zero):
+    return far - maths.share(fetch(w, j, n, 0.0, zero), d)
 
 
 @device
