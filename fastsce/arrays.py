@@ -34,7 +34,9 @@ class NumPy:
     def view(x: Any) -> np.ndarray:
         a = np.asarray(x)
         if a is not x and isinstance(x, np.ma.MaskedArray):
-            raise TypeError("masked arrays are not supported; put -inf into masked logits and pass the plain array")
+            raise TypeError(
+                "masked arrays are not supported; pass the plain array, with -inf in the place of masked logits"
+            )
         return a.view(BFLOAT16) if a.dtype.kind == "V" and a.dtype.name == "bfloat16" else a
 
     @staticmethod

@@ -80,7 +80,7 @@ def number(name, value) -> float:
         raise ValueError(f"{name} must fit a float, and is larger") from None
 
 
-def axis(value, shape) -> int:
+def axis(value, shape, name="logits") -> int:
     """The class axis, counted from 0; it may be empty only when there is no row either."""
     ndim = len(shape)
     try:
@@ -88,12 +88,12 @@ def axis(value, shape) -> int:
     except TypeError:
         raise TypeError(f"axis must be an integer, got {value!r}") from None
     if ndim == 0:
-        raise ValueError("logits must have a class axis, got a single number of shape ()")
+        raise ValueError(f"{name} must have a class axis, got a single number of shape ()")
     if not -ndim <= index < ndim:
-        raise ValueError(f"axis {index} is out of range for logits with {ndim} axes; use {-ndim} to {ndim - 1}")
+        raise ValueError(f"axis {index} is out of range for {name} with {ndim} axes; use {-ndim} to {ndim - 1}")
     index %= ndim
     if shape[index] == 0 and math.prod(shape[:index] + shape[index + 1 :]) > 0:
-        raise ValueError(f"logits have no classes: axis {index} of shape {shape} is empty")
+        raise ValueError(f"{name} must have classes, but axis {index} of shape {shape} is empty")
     return index
 
 

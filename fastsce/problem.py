@@ -180,7 +180,7 @@ def locate(logits: Any, backend: str | None, name: str = "logits") -> tuple[Any,
 def untargeted(x: Any, axis: int, backend: str | None, name: str = "x") -> Problem:
     """The law without a target: its loss is lse, its gradient the softmax."""
     call = locate(x, backend, name)
-    return Problem(*call, Spec(), check.axis(axis, call[1].shape))
+    return Problem(*call, Spec(), check.axis(axis, call[1].shape, name))
 
 
 def prepare(spec: Spec, logits, target, weight, sample_weight, axis, backend, check_targets) -> Problem:

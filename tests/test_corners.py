@@ -148,6 +148,21 @@ def test_bfloat16_weights():
     assert cross_entropy(x, target, weight=w.astype(ml_dtypes.bfloat16)) == cross_entropy(x, target, weight=w)
 
 
+def test_bfloat16_lse(backend):
+    ml_dtypes = pytest.importorskip("ml_dtypes")
+    x, target, lse = np.zeros((2, 4), np.float32), np.array([0, 1]), np.array([1.5, 2.0])
+    found = fastsce.cross_entropy_backward(x, target, lse.astype(ml_dtypes.bfloat16), backend=backend)
+    assert np.array_equal(found, fastsce.cross_entropy_backward(x, target, lse, backend=backend))
+
+
+def test_integers_of_more_than_64_bits(backend):
+    x, target, p = np.zeros((2, 4), np.float32), np.array([0, 1]), np.ones((2, 4), np.float32)
+    found = cross_entropy_value_and_grad(x, target, grad_output=2**70, backend=backend).grad
+    assert np.array_equal(found, cross_entropy_value_and_grad(x, target, grad_output=2.0**70, backend=backend).grad)
+    found = fastsce.binary_cross_entropy(x, p, weight=2**70, backend=backend)
+    assert found == fastsce.binary_cross_entropy(x, p, weight=2.0**70, backend=backend)
+
+
 def test_what_is_missing_is_said():
     with pytest.raises(TypeError, match="target is required"):
         cross_entropy(np.zeros((2, 3)), None)

@@ -191,7 +191,7 @@ BAD_ARRAYS = [
     ((X.astype(np.longdouble), Y), {}, TypeError, f"got {np.dtype(np.longdouble)}"),
     ((np.array([["a"]]), [0]), {}, TypeError, "logits must be float32, float64, float16 or bfloat16, got <U1"),
     ((np.float32(1), 0), {}, ValueError, "logits must have a class axis, got a single number of shape ()"),
-    ((X[:, :0], Y), {}, ValueError, "logits have no classes: axis 1 of shape (4, 0) is empty"),
+    ((X[:, :0], Y), {}, ValueError, "logits must have classes, but axis 1 of shape (4, 0) is empty"),
     ((X, Y), {"weight": np.ones(4)}, ValueError, "weight must have shape (3,), one value for each class, got (4,)"),
     ((X, Y), {"weight": 2.0}, ValueError, "weight must have shape (3,), one value for each class, got ()"),
     ((X, Y), {"weight": np.ones(3, complex)}, TypeError, "weight of dtype complex128 cannot be used"),
@@ -203,7 +203,7 @@ BAD_ARRAYS = [
         "sample_weight must have shape (4,), one value for each row, got",
     ),
     ((X, Y), {"sample_weight": np.array(["a"] * 4)}, TypeError, "sample_weight of dtype <U1 cannot be used"),
-    ((np.ma.masked_array(X), Y), {}, TypeError, "masked arrays are not supported; put -inf into masked logits"),
+    ((np.ma.masked_array(X), Y), {}, TypeError, "masked arrays are not supported; pass the plain array, with -inf"),
 ]
 
 
@@ -270,8 +270,8 @@ def test_bad_binary(backend, call):
 def test_bad_softmax_family(backend):
     for call in (fastsce.softmax, fastsce.log_softmax, fastsce.logsumexp):
         refused(TypeError, "x must be float32, float64, float16 or bfloat16, got int64", call, Y, backend=backend)
-        refused(ValueError, "axis 5 is out of range for logits with 2 axes", call, X, 5, backend=backend)
-        refused(ValueError, "logits have no classes: axis 1 of shape (4, 0) is empty", call, X[:, :0], backend=backend)
+        refused(ValueError, "axis 5 is out of range for x with 2 axes", call, X, 5, backend=backend)
+        refused(ValueError, "x must have classes, but axis 1 of shape (4, 0) is empty", call, X[:, :0], backend=backend)
     vjp = fastsce.softmax_vjp
     refused(
         ValueError, "v must have shape (4, 3), one value for each probability, got (3,)", vjp, P, P[0], backend=backend
