@@ -65,8 +65,8 @@ def cross_entropy(
     softcap : float, positive, optional
         Replaces z by softcap·tanh(z/softcap).
     logit_scale : float, positive
-        The inverse temperature s: z = s·logits, which must not overflow the working precision. Like softcap, it must be
-        a normal number in it: float64 for float64 logits, else float32.
+        The inverse temperature s: z = s·logits, which must not overflow the working precision: float64 for float64
+        logits, else float32. There s, or softcap and s/softcap, must be normal numbers.
     reduction : {"mean", "sum", "none"}
         "mean" divides the sum by `denominator` if given, else by Σ w_y·sample_weight over the rows not ignored
         (class indices) or by the number of rows (probabilities).

@@ -92,7 +92,8 @@ class Torch:
         """Tell autograd, which may have counted on what was there."""
         import torch
 
-        torch.autograd.graph.increment_version(x)
+        if not x.is_inference():  # such tensors have no version
+            torch.autograd.graph.increment_version(x)
 
     @staticmethod
     def empty(shape: tuple[int, ...], dtype: np.dtype, home: gpu.Home) -> Any:

@@ -42,13 +42,15 @@ def computable(spec, logits) -> None:
     """What z is made with must be a number, and no subnormal one, where logits are worked on."""
     dtype = np.float64 if logits.dtype == np.float64 else np.float32
     lowest, highest = float(np.finfo(dtype).tiny), float(np.finfo(dtype).max)
-    name, gain = ("logit_scale", spec.logit_scale) if spec.softcap is None else ("softcap", spec.softcap)
-    if not lowest <= gain <= highest or (spec.softcap is not None and spec.logit_scale / gain > highest):
-        scale = "" if spec.softcap is None else f" with logit_scale={spec.logit_scale}"
-        raise ValueError(
-            f"{name}={gain}{scale} is out of the range of {dtype.__name__}, in which {dtype_name(logits)} logits are "
-            f"computed: {lowest:.3g} to {highest:.3g}; pass one within, or float64 logits"
-        )
+    made = {"logit_scale": spec.logit_scale}
+    if spec.softcap is not None:
+        made = {"softcap": spec.softcap, "logit_scale / softcap": spec.logit_scale / spec.softcap}
+    for name, value in made.items():
+        if not lowest <= value <= highest:
+            raise ValueError(
+                f"{name} = {value} is out of the range of {dtype.__name__}, in which {dtype_name(logits)} logits are "
+                f"computed: {lowest:.3g} to {highest:.3g}; choose another, or pass float64 logits"
+            )
 
 
 def reducing(reduction, denominator):

@@ -18,7 +18,7 @@ NUMBERS = (int, float, complex, np.number)
 
 def number_of(name: str, value: Any) -> np.ndarray:
     """One that is no array's; NumPy would make an object of an integer that 64 bits cannot hold."""
-    return check.real(name, np.asarray(float(value) if isinstance(value, int) else value))
+    return check.real(name, np.asarray(check.number(name, value) if type(value) is int else value))
 
 
 @dataclass

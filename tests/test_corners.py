@@ -159,6 +159,8 @@ def test_integers_of_more_than_64_bits(backend):
     x, target, p = np.zeros((2, 4), np.float32), np.array([0, 1]), np.ones((2, 4), np.float32)
     found = cross_entropy_value_and_grad(x, target, grad_output=2**70, backend=backend).grad
     assert np.array_equal(found, cross_entropy_value_and_grad(x, target, grad_output=2.0**70, backend=backend).grad)
+    with pytest.raises(ValueError, match="grad_output must fit a float, and is larger"):
+        cross_entropy_value_and_grad(x, target, grad_output=10**400, backend=backend)
     found = fastsce.binary_cross_entropy(x, p, weight=2**70, backend=backend)
     assert found == fastsce.binary_cross_entropy(x, p, weight=2.0**70, backend=backend)
 

@@ -102,7 +102,7 @@ BAD_OPTIONS = [
     (
         {"logit_scale": 1e-46},
         ValueError,
-        "logit_scale=1e-46 is out of the range of float32, in which float32 logits are",
+        "logit_scale = 1e-46 is out of the range of float32, in which float32 logits are",
     ),
     ({"reduction": "avg"}, ValueError, "reduction must be one of 'none', 'mean', 'sum', got 'avg'"),
     ({"reduction": None}, ValueError, "reduction must be one of 'none', 'mean', 'sum', got None"),
@@ -125,11 +125,16 @@ def test_bad_option(backend, given, error, message):
 
 def test_softcaps_beyond_float32(backend):
     """Where logits are worked on in it."""
-    for softcap, scale in ((1e39, 1.0), (1e-46, 1.0), (1e-30, 1e20)):
+    for softcap, scale, name in (
+        (1e39, 1.0, "softcap = 1e+39"),
+        (1e-46, 1.0, "softcap = 1e-46"),
+        (0.25, 1e38, "logit_scale / softcap = 4e+38"),
+        (32.0, 1e-45, "logit_scale / softcap = 3.125e-47"),
+    ):
         given = {"softcap": softcap, "logit_scale": scale}
         for dtype in ("float32", "float16"):
             message = (
-                f"softcap={softcap} with logit_scale={scale} is out of the range of float32, in which {dtype} logits"
+                f"{name} is out of the range of float32, in which {dtype} logits are computed: 1.18e-38 to 3.4e+38"
             )
             refused(ValueError, message, value_and_grad, backend, np.ones((1, 3), dtype), np.array([0]), **given)
         assert np.isclose(fastsce.cross_entropy(np.ones((1, 3)), np.array([0]), **given, backend=backend), np.log(3))

@@ -170,6 +170,9 @@ def test_autograd_is_told_what_is_written(backend):
     pair = torch.empty(1, 3), torch.empty(1, 3)
     fastsce.cross_entropy_grad_and_hess(start, torch.tensor([0]), out=pair, backend=backend)
     assert all(a._version == 1 for a in pair)
+    with torch.inference_mode():  # whose tensors have no version
+        out = torch.empty(1, 3)
+    assert fastsce.cross_entropy_value_and_grad(start, torch.tensor([0]), out=out, backend=backend).grad is out
 
 
 def test_torch_leaf_and_strides(backend):

@@ -202,7 +202,7 @@ class Truth:
         return (law.row_scale * pull)[:, None] * law.p * z * self.eps
 
     def flat(self, law, pull):
-        """Where a softcap has flattened the logits: its slope is 0 where it is no normal number."""
+        """Where a softcap has flattened the logits: its slope is 0 from about the smallest normal number on."""
         lowest = np.exp(-708.0 if self.dtype == "float64" else -87.6)
         return 0.0 if law.softcap is None else 5 * lowest * law.logit_scale * law.row_scale[:, None] * pull
 

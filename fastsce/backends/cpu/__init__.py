@@ -230,10 +230,10 @@ def weighted(law, weight, dtype):
 
 
 def with_masses(w):
-    """And then the sum of each block of classes, if there are several, in which rows.py goes through long rows."""
+    """And then, if rows have several blocks, as rows.py goes through long ones, the sum of each ÷ BLOCK."""
     if w.size <= BLOCK:
         return w
-    return np.append(w, np.add.reduceat(w.astype(np.float64), range(0, w.size, BLOCK)).astype(w.dtype))
+    return np.append(w, (np.add.reduceat(w.astype(np.float64), range(0, w.size, BLOCK)) / BLOCK).astype(w.dtype))
 
 
 def small_call(spec, dtype, shape, gradient):

@@ -314,8 +314,9 @@ def statistics(r, x, q, soon, facts, before, job, soft, softcap, scratch):
 def mass_of(start, job):
     """Σ w of a block, a share of it in every lane."""
     classes = job.logits.shape[2]
-    mass = job.law.total if classes <= BLOCK else widen(load(job.weight, classes + start // BLOCK, 0))
-    return splat(mass / LANES, LANES)
+    if classes <= BLOCK:
+        return splat(job.law.total / LANES, LANES)
+    return splat(widen(load(job.weight, classes + start // BLOCK, 0)) * (BLOCK / LANES), LANES)
 
 
 @device
