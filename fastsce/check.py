@@ -11,6 +11,7 @@ from fastsce.spec import BFLOAT16, Spec
 
 REDUCTIONS = ("none", "mean", "sum")
 FLOATING = {np.dtype("float16"), BFLOAT16, np.dtype("float32"), np.dtype("float64")}  # of this machine's byte order
+NORMAL = {kind: (float(np.finfo(kind).tiny), float(np.finfo(kind).max)) for kind in (np.float32, np.float64)}
 OVERLAP_WORK = 10_000  # effort to spend on proving that two strided arrays do not overlap
 
 
@@ -41,7 +42,7 @@ def spec(ignore_index, label_smoothing, z_loss, softcap, logit_scale, reduction,
 def computable(spec, logits) -> None:
     """What z is made with must be a number, and no subnormal one, where logits are worked on."""
     dtype = np.float64 if logits.dtype == np.float64 else np.float32
-    lowest, highest = float(np.finfo(dtype).tiny), float(np.finfo(dtype).max)
+    lowest, highest = NORMAL[dtype]
     made = {"logit_scale": spec.logit_scale}
     if spec.softcap is not None:
         made = {"softcap": spec.softcap, "logit_scale / softcap": spec.logit_scale / spec.softcap}
