@@ -203,7 +203,7 @@ LN2_HI_F64 = 6.93147180369123816490e-01  # 33 bits
 LN2_LO_F64 = 1.90821492927058770002e-10
 
 
-MOST_F32, MOST_F64 = 88.0, 709.0  # e^y for the largest y whose power of two is a number, and twice that is none
+MOST_F32, MOST_F64 = 87.3, 708.3  # 1/e^y is a normal number, which a processor may be told to take others for 0
 
 
 def tanh_parts(a):
@@ -217,7 +217,7 @@ def tanh_of(a, scale, r):
     e = fma(scale, fma(exp_series(r, r) * r, r, r), scale - 1.0)  # e^2|a| − 1
     reciprocal = 1.0 / (e + 2.0)
     t = e * reciprocal
-    return where(a < 0.0, t * -1.0, t), where(scale + scale == np.inf, 0.0, reciprocal * 2.0 * (t + 1.0))
+    return where(a < 0.0, t * -1.0, t), where(scale * 4.0 == np.inf, 0.0, reciprocal * 2.0 * (t + 1.0))
 
 
 def carried(scale):

@@ -130,7 +130,7 @@ def test_relatives_of_exp(vectors, name, truth, low, high, limit, dtype):
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_slopes_become_0(vectors, dtype):
-    """Where they are the smallest normal numbers, or up to three times as much, and not before."""
+    """Where they are the smallest normal numbers, or up to six times as much, and not before."""
     end = (np.log(4) - np.log(float(np.finfo(dtype).tiny))) / 2
     x = np.array([end - 1, end + 0.5, 1e30, np.inf], dtype)
     found = vectors["slope"](np.concatenate([x, -x]))

@@ -175,6 +175,20 @@ def test_autograd_is_told_what_is_written(backend):
     assert fastsce.cross_entropy_value_and_grad(start, torch.tensor([0]), out=out, backend=backend).grad is out
 
 
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_subnormal_numbers_may_be_flushed(dtype):
+    """As torch may tell the processor: logits far beyond a softcap are at the cap all the same."""
+    x, y = np.array([[1.0, 2.0, -1e9, 3e3], [900.0, -1300.0, -1320.0, 0.0]], dtype), np.array([0, 1])
+    expected = fastsce.cross_entropy(x, y, softcap=30.0, reduction="none")
+    if not torch.set_flush_denormal(True):
+        pytest.skip("this processor does not")
+    try:
+        found = fastsce.cross_entropy(x, y, softcap=30.0, reduction="none")
+    finally:
+        torch.set_flush_denormal(False)
+    np.testing.assert_allclose(found, expected, rtol=1e-6)
+
+
 def test_torch_leaf_and_strides(backend):
     """A tensor that requires a gradient is read as it is; permuted tensors are not copied."""
     x = logits((4, 6, 5), "float32")

@@ -203,7 +203,7 @@ class Truth:
 
     def flat(self, law, pull):
         """Where a softcap has flattened the logits: its slope is 0 from about the smallest normal number on."""
-        lowest = np.exp(-708.0 if self.dtype == "float64" else -87.6)
+        lowest = np.exp(-708.0 if self.dtype == "float64" else -86.9)
         return 0.0 if law.softcap is None else 5 * lowest * law.logit_scale * law.row_scale[:, None] * pull
 
     # -------------------------------------------------------------------------------------------------- probabilities

@@ -99,7 +99,7 @@ for _op, _sign in ((operator.lt, "<"), (operator.gt, ">"), (operator.eq, "==")):
 def quotient(b, x, y):
     """x/y within an ulp, for finite y that are not 0, without the call that makes it right for all others.
 
-    1/y may be subnormal: tanh divides by e^88.
+    tanh divides by up to e^87.
     """
     kind = ir.FunctionType(FLOAT, [FLOAT])
     r = b.call(ir.InlineAsm(kind, "rcp.approx.f32 $0, $1;", "=f,f"), [y])
