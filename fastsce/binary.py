@@ -102,7 +102,7 @@ def binary_cross_entropy_value_and_grad(
     Raises
     ------
     ValueError, TypeError, RuntimeError
-        As `binary_cross_entropy`; also if `out` does not fit or overlaps an input in part.
+        As `binary_cross_entropy`; also if `out` does not fit, or lies on another input, or on the logits in part.
 
     Examples
     --------

@@ -15,7 +15,7 @@ NOTHING, GRADIENT, HESSIAN, LOG_SOFTMAX = range(4)  # what to write; the first t
 
 
 class Block(NamedTuple):
-    """What there is to plan for: rows, as they lie in memory, and what their results may be spared."""
+    """What there is to plan for: rows, as they lie in memory, and which kernels and ways out would do for them."""
 
     shape: tuple[int, int, int]
     itemsize: int  # of a number that is computed with
@@ -23,7 +23,7 @@ class Block(NamedTuple):
     either: bool = True  # those, or the rows' numbers of a class
     aligned: bool = True
     simple: bool = False  # few.py has what is asked for
-    banded: bool = False  # bands.py has
+    banded: bool = False  # bands.py has, for as many classes as suit it
     apart: bool = False  # columns.py: a tile has what it is made of apart, as soft targets and softcaps ask for
     summed: bool = False  # no more is wanted of the losses than their sum
     line: int = 0  # `ways.line_shared`
