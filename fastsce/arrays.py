@@ -317,6 +317,13 @@ def dtype_of(dtype: Any) -> np.dtype:
     return found
 
 
+def written(out: Any) -> Any:
+    """The caller's own array, into whose memory a result was written."""
+    if library_of(out) is Torch:
+        Torch.written(out)
+    return out
+
+
 def device_of(x: Any) -> str:
     """'cpu', 'cuda:0', or the name of another device."""
     return library_of(x).device(x)

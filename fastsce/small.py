@@ -1,5 +1,5 @@
-"""Calls on plain NumPy arrays of less than 16 MB, in which much of the time is Python's, or nearly all: what follows
-from types, shapes and options is found out once for all calls like them.
+"""Calls on less than 16 MB of logits in the CPU's memory, in which much of the time is Python's, or nearly all: what
+follows from types, shapes and options is found out once for all calls like them.
 
 Any other call goes the long way, by `fastsce.problem`: one that names a backend, so that tests can compare both ways,
 and one whose arrays or labels are to be refused.
@@ -13,9 +13,11 @@ from typing import Any
 
 import numpy as np
 
-from fastsce import check, dispatch
+from fastsce import arrays, check, dispatch
+from fastsce.layout import STORAGE, compute_dtype
 
-FLOATS = {np.dtype(np.float32), np.dtype(np.float64)}
+REAL = {np.dtype(np.float32), np.dtype(np.float64)}
+FLOATS = {*REAL, *STORAGE}
 LABELS = np.dtype(np.int64)
 INTEGERS = {np.dtype(kind) for kind in ("i1", "i2", "i4", "i8", "u1", "u2", "u4")}  # that become int64 as they are
 CONSTANTS = {int, float, str, type(None)}  # other numbers, torch's for one, may be looked up though they change
@@ -25,14 +27,14 @@ def attempt(
     gradient: bool, logits: Any, target: Any, out: Any, weight: Any, sample_weight: Any, *options: Any
 ) -> tuple[Any, Any, Any] | None:
     """(loss, gradient, lse), or None for the long way; options as `check.spec` takes them, and the class axis."""
-    if type(logits) is not np.ndarray or type(target) is not np.ndarray:
-        return None
+    if type(logits) is not np.ndarray or type(target) is not np.ndarray or logits.dtype not in FLOATS:
+        return of_other_arrays(gradient, logits, target, out, weight, sample_weight, *options)
     *others, reduction, denominator, axis = options
     try:
-        run = small_call(gradient, logits.dtype, logits.shape, target.dtype, target.shape, axis, reduction, *others)
+        found = small_call(gradient, logits.dtype, logits.shape, target.dtype, target.shape, axis, reduction, *others)
     except (TypeError, ValueError):  # of an option that cannot be remembered, or is to be refused
         return None
-    if run is None or not (countable(weight, logits.shape[-1:]) and countable(sample_weight, logits.shape[:-1])):
+    if found is None or not (countable(weight, logits.shape[-1:]) and countable(sample_weight, logits.shape[:-1])):
         return None
     if not gradient:
         grad = logits
@@ -48,24 +50,56 @@ def attempt(
     if denominator is not None:
         divisor = check.reducing(reduction, denominator)[1]
     rows = logits.shape[:-1]
-    lse, losses = np.empty(rows), np.empty(rows, logits.dtype) if reduction == "none" else None
-    arrays: tuple[Any, ...] = logits, target, weight, sample_weight, losses, lse, grad
+    run, exact = found
+    lse, losses = np.empty(rows), np.empty(rows, exact) if reduction == "none" else None
+    given: tuple[Any, ...] = logits, target, weight, sample_weight, losses, lse, grad
     if len(rows) != 1:
-        if not all(a is None or a.flags.c_contiguous for a in arrays):
+        if not all(a is None or a.flags.c_contiguous for a in given):
             return None
-        arrays = tuple(a if a is None or a is weight else a.reshape(-1, *a.shape[len(rows) :]) for a in arrays)
-    loss = run(divisor, *arrays)
-    return None if loss is None else (logits.dtype.type(loss) if losses is None else losses, grad, lse)
+        given = tuple(a if a is None or a is weight else a.reshape(-1, *a.shape[len(rows) :]) for a in given)
+    loss = run(divisor, *given)
+    return None if loss is None else (exact.type(loss) if losses is None else losses, grad, lse)
+
+
+def of_other_arrays(gradient: bool, logits: Any, target: Any, out: Any, *others: Any) -> tuple[Any, Any, Any] | None:
+    """The same of arrays of any library, as long as NumPy can see them."""
+    if getattr(target, "shape", ()) != getattr(logits, "shape", ())[:-1]:
+        return None
+    if out is not None and type(out) is not np.ndarray and arrays.library_of(out) is not arrays.Torch:
+        return None
+    weight, sample_weight, *options = others
+    try:
+        x, *rest = map(seen, (logits, target, out, weight, sample_weight))
+    except (TypeError, ValueError, RuntimeError):  # of an array that is to be refused
+        return None
+    found = attempt(gradient, x, *rest, *options) if x.dtype in FLOATS else None
+    if found is None:
+        return None
+    library, (loss, grad, lse) = arrays.library_of(logits), found
+    grad = library.wrap(grad, logits) if out is None else arrays.written(out)
+    return library.wrap(np.asarray(loss), logits), grad, library.wrap(lse, logits)
+
+
+def seen(a: Any) -> Any:
+    """An array as NumPy sees it; TypeError of what is none, or lies elsewhere than in the CPU's memory."""
+    if a is None:
+        return a
+    library = arrays.library_of(a)
+    if library.device(a) != "cpu" or (library is arrays.NumPy and type(a) is not np.ndarray):
+        raise TypeError("not to be seen as it is")
+    return library.view(a)
 
 
 def countable(numbers: Any, shape: tuple[int, ...]) -> bool:
     """Whether a kernel may be given a copy of them, if they are given."""
-    return numbers is None or (type(numbers) is np.ndarray and numbers.dtype in FLOATS and numbers.shape == shape)
+    return numbers is None or (type(numbers) is np.ndarray and numbers.dtype in REAL and numbers.shape == shape)
 
 
 @lru_cache(maxsize=256, typed=True)  # True is no label_smoothing, though 1.0 is
 def small_call(gradient, dtype, shape, target_dtype, target_shape, axis, reduction, *others: Any) -> Any:
-    """The backend's function for calls of this kind, or None if it has none; others: the first options of a Spec."""
+    """The backend's function for calls of this kind and the losses' dtype, or None if it has no such function; others:
+    the first options of a Spec.
+    """
     if not CONSTANTS.issuperset(map(type, (axis, reduction, *others))):
         raise TypeError("not to be remembered")
     ignore_index, label_smoothing, z_loss, softcap, logit_scale = others
@@ -74,5 +108,7 @@ def small_call(gradient, dtype, shape, target_dtype, target_shape, axis, reducti
         return None
     if target_shape != shape[:-1] or len(shape) < 2 or 0 in shape:
         return None
-    check.computable(spec, np.empty(0, dtype))
-    return dispatch.load("cpu").small_call(spec, dtype, (math.prod(shape[:-1]), shape[-1]), gradient)
+    example = np.empty(0, dtype)
+    check.computable(spec, example)
+    run = dispatch.load("cpu").small_call(spec, dtype, (math.prod(shape[:-1]), shape[-1]), gradient)
+    return run and (run, compute_dtype(example))

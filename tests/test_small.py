@@ -1,14 +1,15 @@
-"""Small calls on plain NumPy arrays: the same bits as the long way, and the same refusals."""
+"""Small calls: the same bits as the long way, and the same refusals."""
 
 import itertools
 
 import numpy as np
 import pytest
-from cases import labels, logits
-from expect import same_bits
+from cases import DTYPES, labels, logits
+from expect import refused, same_bits
 
 import fastsce
 from fastsce import api, cross_entropy, cross_entropy_value_and_grad, small
+from fastsce.arrays import view_of
 from fastsce.backends import cpu
 
 SHAPES = [(1, 2), (1, 10), (32, 10), (33, 63), (17, 64), (40, 100), (3, 512), (3, 513), (9000, 5), (1, 65536)]
@@ -62,10 +63,10 @@ def compare(x, target, **options):
         for a, b in zip(short, long):
             assert type(a) is type(b)
             assert a.dtype == b.dtype
-            assert same_bits(a, b)
+            assert same_bits(view_of(a), view_of(b))
 
 
-@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("name", OPTIONS)
 @pytest.mark.parametrize("shape", SHAPES)
 def test_the_same_bits(shape, name, dtype):
@@ -143,6 +144,69 @@ def test_weights_and_narrow_labels_take_the_short_way(name):
     assert all(a is None or same_bits(a, b) for a, b in zip(given.values(), before))
 
 
+def libraries():
+    """Of each whose arrays are to be seen as they are: what makes one of them."""
+    torch, jnp = pytest.importorskip("torch"), pytest.importorskip("jax.numpy")
+
+    def tensor(a):
+        if a.dtype == DTYPES["bfloat16"]:
+            return torch.from_numpy(a.view(np.int16).copy()).view(torch.bfloat16)
+        return torch.from_numpy(a.copy())
+
+    return {"torch": tensor, "jax": jnp.asarray, "numpy": np.array}
+
+
+@pytest.mark.parametrize("reduction", ["mean", "none"])
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("library", ["torch", "jax", "numpy"])
+def test_arrays_of_other_libraries(library, dtype, reduction, monkeypatch):
+    """Each with arrays of all others beside it: the same bits, and the types of the long way."""
+    kinds = libraries()
+    x, target, given = logits((17, 10), dtype), labels(17, 10, ignored=True), weights("both", 17, 10, labels(17, 10))
+    x = kinds[library](x)
+    calls = [{"target": kind(target), "reduction": reduction} for kind in kinds.values()]
+    calls += [{**calls[0], **{name: kind(w) for name, w in given.items()}} for kind in kinds.values()]
+    long = [cross_entropy_value_and_grad(x, **call, backend="cpu") for call in calls]
+    monkeypatch.setattr(api, "prepare", None)
+    for call, expected in zip(calls, long):
+        found = cross_entropy_value_and_grad(x, **call)
+        for a, b in zip((*found, cross_entropy(x, **call)), (*expected, expected.loss)):
+            assert type(a) is type(b) and a.dtype == b.dtype and a.shape == b.shape
+            assert same_bits(view_of(a), view_of(b))
+
+
+@pytest.mark.usefixtures("the_long_way_fails")
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_tensors_that_are_written_into(dtype):
+    kinds, target = libraries(), labels(17, 10)
+    x = kinds["torch"](logits((17, 10), dtype))
+    _, grad, _ = cross_entropy_value_and_grad(x, target)
+    for out in (x.clone(), x):
+        before = out._version
+        assert cross_entropy_value_and_grad(x, target, out=out).grad is out
+        assert same_bits(view_of(out), view_of(grad))
+        assert out._version == before + 1  # autograd is told
+
+
+def test_tensors_that_are_refused():
+    kinds, target = libraries(), labels(17, 10)
+    x = kinds["torch"](logits((17, 10)))
+    calls = [
+        ((x.to_sparse(), target), {}, "to_dense"),
+        ((x.to("meta"), target), {}, "meta"),
+        ((x, x.long()[:, 0].to("meta")), {}, "target is on meta"),
+        ((x, target), {"weight": x[0].to("meta")}, "weight is on meta"),
+        ((x, target), {"sample_weight": x.to_sparse()[:, 0]}, "to_dense"),
+        ((x, target), {"out": kinds["jax"](logits((17, 10)))}, "cannot be written into"),
+        ((x, target), {"out": x.tolist()}, "cannot be written into"),
+        ((x, target), {"out": x.to("meta")}, "out is on meta"),
+        ((np.ma.array(logits((17, 10))), target), {}, "masked"),
+    ]
+    for arguments, options, words in calls:
+        refused((TypeError, RuntimeError), words, cross_entropy_value_and_grad, *arguments, **options)
+    assert same_bits(x.numpy(), logits((17, 10)))
+
+
 @pytest.mark.usefixtures("the_long_way_fails")
 def test_other_calls_do_not():
     x, target, wide = logits((4, 6)), labels(4, 6), np.zeros((4, 12), np.float32)
@@ -161,7 +225,11 @@ def test_other_calls_do_not():
         (x, target.astype(bool), None, {}),
         (x, labels_below.view(np.int32)[:4], on_labels, {}),
         (x, np.repeat(target, 2)[::2], None, {}),
-        (x.astype(np.float16), target, None, {}),
+        (x.astype(np.longdouble), target, None, {}),
+        (x.astype(">f4"), target, None, {}),
+        (x.tolist(), target, None, {}),
+        (x, target.tolist(), None, {}),
+        (x.view(np.memmap), target, None, {}),
         (x, target, wide[:, ::2], {}),
         (x, target, odd, {}),
         (x, target, read_only, {}),

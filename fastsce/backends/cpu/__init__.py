@@ -243,6 +243,8 @@ def small_call(spec, dtype, shape, gradient):
     (rows, classes), size = shape, dtype.itemsize * math.prod(shape)
     if size >= STREAM_BYTES or rows > ALONE:  # threads look through labels whose eighth has so many bytes
         return None
+    example = np.empty((1, 1, 1), dtype)
+    wide, dtype = stored(example), compute_dtype(example)
     unweighted, write = law_of(spec, classes, dtype), GRADIENT if gradient else NOTHING
     equal = nothing(dtype, 1) if optionless(unweighted, False) else equal_weights(classes, dtype)
 
@@ -251,14 +253,14 @@ def small_call(spec, dtype, shape, gradient):
         block = Block((1, rows, classes), dtype.itemsize, simple=simple, apart=spec.softcap is not None)
         return plan_of(block, Plan(parts, write, False, False, weights, False, spec.ignore_index), parts)
 
-    numbers, wide, memory = np.empty(1), np.empty((1, 1, 1), dtype), np.empty(JOB_BYTES, np.uint8)
+    numbers, memory = np.empty(1), np.empty(JOB_BYTES, np.uint8)
     no_losses = nothing(dtype, 1)
 
     @cache
     def alone(weights):
         """The plan, the memory that a thread needs, and where the code is, which the kernel says."""
         kernel, plan, scratch = planned(1, weights)
-        form, chosen = choice(kernel, dtype, classes, write, spec, optionless(unweighted, weights))
+        form, chosen = choice(kernel, wide.dtype, classes, write, spec, optionless(unweighted, weights))
         rest = (unweighted, chosen, plan._replace(parts=2), memory)
         args = (wide, NO_LABELS, equal, (numbers, 1.0), numbers, numbers, wide, wide, *rest)
         return plan, scratch, kernel.entry(form, args)(*args)
@@ -267,8 +269,8 @@ def small_call(spec, dtype, shape, gradient):
     def entry(counted, weights):
         arrays = (wide[0], NO_LABELS, (numbers, numbers) if counted else None, no_losses, numbers, wide[0])
         plan, _, address = alone(weights)
-        example = (unweighted, spec.softcap, plan, equal, address, 1.0, *arrays, 0, False, memory)
-        return small.entry((dtype.char, spec.softcap is None, counted), example)
+        args = (unweighted, spec.softcap, plan, equal, address, 1.0, *arrays, 0, False, memory)
+        return small.entry((wide.dtype.char, spec.softcap is None, counted), args)
 
     def run(divisor, logits, labels, weight, sample_weight, losses, lse, grad):
         law, w, counts, weights = unweighted, equal, None, weight is not None
@@ -280,6 +282,8 @@ def small_call(spec, dtype, shape, gradient):
             law, w = weighted(unweighted, share, dtype)
         if labels.dtype != np.int64:
             labels = copy_of(labels, np.int64)
+        if wide is not example:
+            logits, grad = stored(logits), stored(grad)
         parts = 1 if size <= ALONE else parts_of(size, rows)
         plan, scratch, address = alone(weights)
         if parts > 1:
