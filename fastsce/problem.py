@@ -103,7 +103,7 @@ class Problem(Call):
     target: np.ndarray | None = None  # labels (*rows), probabilities (*rows, C), or None
     taken: np.ndarray | None = None  # the caller's own target, of which `target` may be a copy
     weight: np.ndarray | None = None  # (C,) float64
-    sample_weight: np.ndarray | None = None  # (*rows) float64
+    sample_weight: np.ndarray | None = None  # (*rows) float64; of a backend's making, may be that of classes as well
     normaliser: Any = 1.0  # what the mean divides by, as the backend knows it; 1 for the other reductions
 
     def __post_init__(self):
@@ -195,22 +195,23 @@ def prepare(spec: Spec, logits, target, weight, sample_weight, axis, backend, ch
     if weight is not None:
         w = check.same_shape("weight", problem.real("weight", weight), (classes,), "for each class")
         problem.weight = problem.backend.chores.numbers(w)  # a copy: `out` may lie on the caller's
+    share = None
     if sample_weight is not None:
-        s = problem.real("sample_weight", sample_weight)
-        s = check.same_shape("sample_weight", s, problem.rows, "for each row")
-        problem.sample_weight = problem.backend.chores.numbers(s)
+        share = problem.real("sample_weight", sample_weight)
+        check.same_shape("sample_weight", share, problem.rows, "for each row")
     if kind == "index":
         if t.dtype.kind == "u" and t.dtype.itemsize == 8:  # of either byte order
             check.labels(t)
         problem.target = problem.backend.chores.labels(t)
         summed = spec.reduction == "mean" and spec.denominator is None
-        bad, total = problem.backend.scan_labels(
-            problem.target, classes, spec.ignore_index, problem.weight, problem.sample_weight, summed, check_targets
+        bad, total, problem.weight, problem.sample_weight = problem.backend.scan_labels(
+            spec, problem.target, classes, problem.weight, share, summed, check_targets
         )
         if bad >= 0:
             check.bad_label(problem.backend.chores.item(t, bad), bad, t.shape, classes, spec.ignore_index)
     else:
         problem.target = problem.classes_last(t)
+        problem.sample_weight = None if share is None else problem.backend.chores.numbers(share)
         total = float(math.prod(problem.rows))
     if spec.reduction == "mean":
         problem.normaliser = total if spec.denominator is None else spec.denominator

@@ -59,8 +59,8 @@ def write_early(check_out):
     return early
 
 
-def any_label(labels, *args, **given):
-    return -1, float(labels.size)
+def any_label(spec, labels, classes, weight, sample_weight, *args):
+    return -1, float(labels.size), weight, sample_weight
 
 
 def key_error(*args, **given):
@@ -77,7 +77,7 @@ WAYS = {  # where, what, instead; all of the cpu backend or of what both share
     "a row too far": (
         cpu,
         "scan_labels",
-        after(cpu.scan_labels, lambda found, *args: (max(found[0] - 1, -1), found[1])),
+        after(cpu.scan_labels, lambda found, *args: (max(found[0] - 1, -1), *found[1:])),
     ),
     "overlap not seen": (check, "overlap", lambda a, b: False),
     "shape not checked": (check, "same_shape", lambda name, array, shape, of: array),

@@ -15,6 +15,7 @@ from law import Law, stored
 from ulp import assert_within
 
 import fastsce
+from fastsce.spec import Spec
 
 SHAPES = [(1000, 5), (1000, 16), (301, 100), (64, 1003), (9, 20000)]
 
@@ -41,9 +42,15 @@ def test_labels_with_any_number_of_threads(monkeypatch):
     try:
         for threads in range(1, min(4, numba.config.NUMBA_NUM_THREADS) + 1):
             numba.set_num_threads(threads)
-            assert cpu.scan_labels(target, 10, -100, None, None) == (-1, valid.sum())
-            assert cpu.scan_labels(bad, 10, -100, weight, sample_weight)[0] == 29_999
-            found.add(cpu.scan_labels(target, 10, -100, weight, sample_weight))
+            assert cpu.scan_labels(Spec(), target, 10, None, None) == (-1, valid.sum(), None, None)
+            assert cpu.scan_labels(Spec(), bad, 10, weight, sample_weight)[0] == 29_999
+            for spec in (Spec(), Spec(label_smoothing=0.1), Spec(z_loss=0.1)):
+                row, total, classes, rows = cpu.scan_labels(spec, target, 10, weight, sample_weight)
+                both = spec == Spec()
+                assert classes is None if both else same_bits(classes, weight)
+                own = sample_weight * weight[np.where(valid, target, 0)] if both else sample_weight
+                assert same_bits(rows, np.where(valid, own, 0.0))
+                found.add((row, total))
     finally:
         numba.set_num_threads(before)
     assert len(found) == 1 and found.pop() == (-1, pytest.approx(true, rel=1e-13))

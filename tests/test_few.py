@@ -184,12 +184,13 @@ def test_no_losses_that_are_summed_are_written(monkeypatch):
 
 PLAIN = {
     "labels": {},
+    "weights": {"weight": np.ones(5)},
     "weights of samples": {"sample_weight": np.linspace(0, 1, 40)},
     "a label to leave out": {"ignore_index": 1},
     "a sum": {"reduction": "sum"},
 }
 OPTIONS = PLAIN | {
-    "weights": {"weight": np.ones(5)},
+    "weights that z-loss does not have": {"weight": np.ones(5), "z_loss": 1e-4},
     "smoothing": {"label_smoothing": 0.1},
     "smoothing that leaves 1 − ε at 1": {"label_smoothing": 1e-17},
     "z-loss": {"z_loss": 1e-4},
@@ -221,6 +222,7 @@ SOME = {
     "scale": lambda n, c: {"logit_scale": 1.7},
     "a huge scale": lambda n, c: {"logit_scale": 1e30, "reduction": "none"},
     "z-loss": lambda n, c: {"z_loss": 0.02, "reduction": "none"},
+    "weights and z-loss": lambda n, c: {"weight": weights_of(c), "z_loss": 0.02},
     "all": lambda n, c: {
         "weight": weights_of(c),
         "sample_weight": np.linspace(0, 2, n),

@@ -204,6 +204,54 @@ def test_bfloat16_subtracts_1_before_rounding(backend):
 # ------------------------------------------------------------------------------------------- sums, means, upstream
 
 
+@pytest.mark.parametrize("odd", [INF, NAN])
+@pytest.mark.parametrize("classes", [3, 40, 400, 5000])
+def test_the_weight_of_a_class_that_no_row_has(backend, classes, odd):
+    """It is ∞ where weights are 1 ÷ how often there is a class; without smoothing it is not asked for."""
+    x, target, weight = logits((6, classes)), np.array([0, 1, -100, 1, 2, 0]), np.linspace(0.5, 1.5, classes)
+    target[4] = classes - 1
+    strange = weight.copy()
+    strange[1:-1][1 - classes % 2 :: 2] = odd
+    target[target == 1] = 0
+    for x_, axis in ((x, 1), (np.ascontiguousarray(x.T), 0)):
+        for given in ({}, {"reduction": "none"}, {"z_loss": 0.1}, {"softcap": 3.0}, {"logit_scale": 0.5}):
+            on = {**given, "axis": axis, "backend": backend}
+            found, true = (both(x_, target, weight=w, **on) for w in (strange, weight))
+            for a, b in zip(found, true):
+                assert_allclose(a, b, rtol=1e-6, atol=1e-9)
+            lse, upstream = true.lse, np.ones(6) if "reduction" in given else None
+            found = fastsce.cross_entropy_backward(x_, target, lse, upstream, weight=strange, **on)
+            assert_allclose(found, true.grad, rtol=1e-4, atol=1e-6)
+        on = {"axis": axis, "backend": backend}
+        for a, b in zip(*(fastsce.cross_entropy_grad_and_hess(x_, target, weight=w, **on) for w in (strange, weight))):
+            assert_allclose(a, b, rtol=1e-6, atol=1e-9)
+
+
+@pytest.mark.parametrize("axis", [0, 1])
+@pytest.mark.parametrize("classes", [4, 300])
+def test_a_weight_of_0_leaves_nothing_of_an_infinite_loss(backend, classes, axis):
+    x, target, weight = logits((3, classes)), np.array([0, 1, 2]), np.ones(classes)
+    x[1, 1], weight[1], weight[3:] = -INF, 0.0, INF
+    for reduction in ("none", "mean"):
+        given = {"reduction": reduction, "backend": backend, "axis": axis}
+        found = both(x if axis else np.ascontiguousarray(x.T), target, weight=weight, **given)
+        alone = both(x[::2], target[::2], reduction=reduction, backend=backend)
+        assert_allclose(found.loss, alone.loss if reduction == "mean" else [alone.loss[0], 0, alone.loss[1]], rtol=1e-6)
+        grad = found.grad if axis else found.grad.T
+        assert not grad[1].any()
+        assert_allclose(grad[::2], alone.grad, rtol=1e-5)
+
+
+def test_an_infinite_weight_is_of_its_rows_only(backend):
+    x, target, weight = logits((4, 5)), np.array([0, 1, 2, 1]), np.array([1, INF, 2, 1, 1.0])
+    for given in ({}, {"sample_weight": np.arange(1.0, 5)}):
+        loss, grad, _ = both(x, target, weight=weight, reduction="none", backend=backend, **given)
+        assert not np.isfinite(loss[[1, 3]]).any() and not np.isfinite(grad[[1, 3]]).any()
+        alone = both(x, target, weight=np.array([1, 1, 2, 1, 1.0]), reduction="none", backend=backend, **given)
+        assert_allclose(loss[[0, 2]], alone.loss[[0, 2]], rtol=1e-6)
+        assert_allclose(grad[[0, 2]], alone.grad[[0, 2]], rtol=1e-5)
+
+
 @pytest.mark.parametrize("name", ["plain", "weight", "sample_weight", "everything"])
 def test_mean_is_the_sum_over_its_denominator(backend, name):
     """Σ w_y·sample_weight of the rows that count; the number of rows for soft targets."""

@@ -14,16 +14,19 @@ from fastsce import host as chores
 from fastsce.spec import BFLOAT16, Spec
 
 
-def scan_labels(labels, classes, ignore_index, weight, sample_weight, summed=True, checked=None):
-    """The first bad row (or −1), and Σ w_y·sample_weight over the rows not ignored, whether asked for or not."""
+def scan_labels(spec, labels, classes, weight, sample_weight, summed=True, checked=None):
+    """The first bad row (or −1); Σ w_y·sample_weight over the rows not ignored, whether asked for or not; and the
+    weights of classes and of rows to go on with, in float64.
+    """
     flat = labels.reshape(-1)
-    valid = flat != ignore_index
+    valid = flat != spec.ignore_index
     bad = valid & ((flat < 0) | (flat >= classes))
     if bad.any():
-        return int(bad.argmax()), 0.0
+        return int(bad.argmax()), 0.0, None, None
     w = np.ones(classes) if weight is None else weight
-    s = np.broadcast_to(1.0 if sample_weight is None else sample_weight, labels.shape).reshape(-1)
-    return -1, float((w[flat[valid]] * s[valid]).sum())
+    s = None if sample_weight is None else chores.numbers(sample_weight)
+    each = np.broadcast_to(1.0 if s is None else s, labels.shape).reshape(-1)
+    return -1, float((w[flat[valid]] * each[valid]).sum()), weight, s
 
 
 def forward_backward(spec, logits, target, weight, row_scale, *, loss, lse, grad=None, hess=None, summed=False):
@@ -100,7 +103,7 @@ def target_mass(spec, target, weight, shape, k):
     if target is None:
         q = np.zeros(shape)
     elif target.ndim < len(shape):
-        q = np.broadcast_to(w * eps / classes, shape).copy()
+        q = np.broadcast_to(w * eps / classes if eps else 0.0, shape).copy()  # a weight that nobody asks for may be ∞
         y = np.where(target == spec.ignore_index, 0, target)
         put(q, y, take(q, y) + (1 - eps) * w[y])
     else:

@@ -13,7 +13,7 @@ import numpy as np
 from fastsce import host as chores
 from fastsce.backends.cpu import bands, columns, elementwise, few, room, rows, threads
 from fastsce.backends.cpu.coefficients import optionless
-from fastsce.backends.cpu.labels import in_order, scan_labels, sum_losses
+from fastsce.backends.cpu.labels import in_order, of_rows_alone, scan_labels, sum_losses, sum_weighted
 from fastsce.backends.cpu.parts import JOB_BYTES
 from fastsce.backends.cpu.plan import GRADIENT, HESSIAN, LOG_SOFTMAX, NOTHING, Block, Plan
 from fastsce.backends.cpu.small import small, small_bytes
@@ -75,7 +75,11 @@ NO_LABELS = np.zeros(1, np.int64)
 
 def forward_backward(spec, logits, target, weight, row_scale, *, loss, lse, grad=None, hess=None, summed=False):
     write = NOTHING if grad is None else GRADIENT if hess is None else HESSIAN
-    return run(spec, logits, target, weight, row_scale, loss, lse, grad, hess, write=write, saved=False, summed=summed)
+    how = {"write": write, "saved": False, "summed": summed}
+    total = run(spec, logits, target, weight, row_scale, loss, lse, grad, hess, **how)
+    if summed and total is None and row_scale.each is not None:
+        return sum_weighted(loss.reshape(-1), row_scale.each.reshape(-1))
+    return total
 
 
 def backward(spec, logits, target, weight, row_scale, *, lse, grad):
@@ -267,18 +271,25 @@ def small_call(spec, dtype, shape, gradient):
 
     @cache
     def entry(counted, weights):
-        arrays = (wide[0], NO_LABELS, (numbers, numbers) if counted else None, no_losses, numbers, wide[0])
+        arrays = (wide[0], NO_LABELS, (numbers, numbers, True) if counted else None, no_losses, numbers, wide[0])
         plan, _, address = alone(weights)
         args = (unweighted, spec.softcap, plan, equal, address, 1.0, *arrays, 0, False, memory)
         return small.entry((wide.dtype.char, spec.softcap is None, counted), args)
 
     def run(divisor, logits, labels, weight, sample_weight, losses, lse, grad):
-        law, w, counts, weights = unweighted, equal, None, weight is not None
-        how = weights or sample_weight is not None, weights
-        if any(how):
-            share = ones(classes, np.float64) if weight is None else copy_of(weight)
-            counts = share, ones(1, np.float64) if sample_weight is None else copy_of(sample_weight)
+        law, w, counts, weights = unweighted, equal, None, False
+        if weight is not None or sample_weight is not None:
+            share, each = ones(classes, np.float64), ones(1, np.float64)
+            if weight is not None:
+                share = copy_of(weight)
+                weights = not of_rows_alone(spec, share)
+            if sample_weight is not None:
+                each = copy_of(sample_weight)
+            counts = share, each, not weights
+        how = counts is not None, weights
         if weights:
+            if not (spec.label_smoothing or np.isfinite(share).all()):
+                return None  # classes that no row has may have such weights
             law, w = weighted(unweighted, share, dtype)
         if labels.dtype != np.int64:
             labels = copy_of(labels, np.int64)
@@ -290,7 +301,7 @@ def small_call(spec, dtype, shape, gradient):
             _, plan, scratch = planned(parts, weights)
         several = 1 if parts == 1 else min(plan.parts, thread_count())
         own = several * scratch
-        memory = borrow(small_bytes(rows, own))
+        memory = borrow(small_bytes(rows, own, counts is not None))
         given = (logits, labels, counts, no_losses if losses is None else losses, lse, grad, own)
         found = entry(*how)(law, spec.softcap, plan, w, address, divisor, *given, False, memory)
         if plan.parts > 1 and found is not None:

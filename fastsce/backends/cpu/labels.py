@@ -10,33 +10,59 @@ import numpy as np
 
 from fastsce.backends.cpu.jit import device, kernel
 from fastsce.backends.cpu.memory import gather, pointer, store
-from fastsce.backends.cpu.partial import load_part
+from fastsce.backends.cpu.partial import load_part, store_part
 from fastsce.backends.cpu.parts import hand_out, next_share
+from fastsce.backends.cpu.plan import Line
 from fastsce.backends.cpu.reductions import total as sum_of
 from fastsce.backends.cpu.threads import parts_of, run
 from fastsce.backends.cpu.tuning import LANES, PIECE
 from fastsce.backends.cpu.vectors import frozen, splat
-from fastsce.maths import where
+from fastsce.host import borrow, numbers
+from fastsce.maths import where, widen
 
 
-def scan_labels(labels, classes, ignore_index, weight, sample_weight, summed=True, checked=None):
-    """The first bad row (or −1), and Σ w_y·sample_weight over the rows not ignored, whether asked for or not."""
-    labels = labels if labels.ndim == 1 else labels.reshape(-1)
+def scan_labels(spec, labels, classes, weight, sample_weight, summed=True, checked=None):
+    """The first bad row (or −1); Σ w_y·sample_weight over the rows not ignored, whether asked for or not; and the
+    weights of classes and of rows to go on with, in float64, 0 for ignored rows.
+
+    Rows have the weight of their class, where it multiplies nothing else.
+    """
+    flat = labels if labels.ndim == 1 else labels.reshape(-1)
     plain = weight is None and sample_weight is None
-    kind = weight is None, sample_weight is None
-    if plain and labels.size <= PIECE:
-        args = (labels, classes, ignore_index)
-        return scan_few.entry(None, args)(*args)
+    if plain and flat.size <= PIECE:
+        args = (flat, classes, spec.ignore_index)
+        return *scan_few.entry(None, args)(*args), None, None
+    each = weights = kind = None
+    both = of_rows_alone(spec, weight)
     if not plain:
-        sample_weight = np.ones(1) if sample_weight is None else sample_weight.reshape(-1)
-    found = np.empty((-(-labels.size // PIECE), 2))
-    size = labels.nbytes // 8 if plain else labels.nbytes  # they are only read, some eight times as fast as logits
+        own = np.ones(1) if sample_weight is None else readable(sample_weight).reshape(-1)
+        each = borrow(labels, labels.shape) if both or sample_weight is not None else np.empty(0)
+        weights, kind = (weight, own, each.reshape(-1), both), (weight is None, own.dtype)
+    found = np.empty((-(-flat.size // PIECE), 2))
+    size = flat.nbytes // 8 if plain else flat.nbytes  # they are only read, some eight times as fast as logits
     parts = parts_of(size, found.shape[0])
-    run(scan, kind, (labels, classes, ignore_index, weight, sample_weight, found, parts), parts, 0, size)
+    run(scan, kind, (flat, classes, spec.ignore_index, weights, found, parts), parts, 0, size)
     bad, total = -1, 0.0
     for first, part in found.tolist():
         bad, total = int(first) if bad < 0 else bad, total + part
-    return bad, total
+    if both or plain:
+        return bad, total, None, each
+    each = None if sample_weight is None else each
+    if weight is not None and not spec.label_smoothing and np.isfinite(total):  # no row has a class that is odd
+        weight = np.where(np.isfinite(weight), weight, 0.0)
+    return bad, total, weight, each
+
+
+def of_rows_alone(spec, weight):
+    """Whether the weight of a class multiplies nothing but the losses of its rows, which may be ∞: none is 0 then."""
+    return not (spec.label_smoothing or spec.z_loss) and (weight is None or bool(weight.all()))
+
+
+def readable(sample_weight):
+    """As the kernel reads it."""
+    flags = sample_weight.flags
+    plain = sample_weight.dtype in (np.float32, np.float64) and flags.c_contiguous and flags.aligned
+    return sample_weight if plain else numbers(sample_weight)
 
 
 @kernel
@@ -45,12 +71,14 @@ def scan_few(labels, classes, ignore_index):
 
 
 @kernel
-def scan(labels, classes, ignore_index, weight, sample_weight, found, parts, memory):
-    """`found` gets the first bad row and the sum of each piece; each of weight and sample_weight may be None, but
-    for sample_weight beside a weight.
+def scan(labels, classes, ignore_index, weights, found, parts, memory):
+    """`found` gets the first bad row and the sum of each piece.
+
+    weights: None, or of classes (C,) or None, of rows (N,) or (1,), what is to go on of them (N,) or (0,), and whether
+    that is to be both.
     """
     job = Labels(pointer(labels), labels.shape[0], classes, ignore_index)
-    return hand_out(scan_share, parts, memory, (job, weights_of(weight, sample_weight), pointer(found), parts))
+    return hand_out(scan_share, parts, memory, (job, weights_of(weights), pointer(found), parts))
 
 
 class Labels(NamedTuple):
@@ -60,11 +88,23 @@ class Labels(NamedTuple):
     ignore_index: int
 
 
+class Weights(NamedTuple):
+    """What rows count."""
+
+    classes: Any  # pointer, (C,), or None
+    rows: Any  # pointer
+    step: int  # 0 if all rows share one number
+    each: Any  # pointer, (N,): what goes on of them, in float64
+    kept: bool  # whether any goes on
+    both: bool  # rows' own times those of their classes, not rows' own alone
+
+
 @device
-def weights_of(weight, sample_weight):
-    if sample_weight is None:
+def weights_of(given):
+    if given is None:
         return None
-    return pointer(weight), pointer(sample_weight), 0 if sample_weight.size == 1 else 1
+    classes, own, each, both = given
+    return Weights(pointer(classes), pointer(own), 0 if own.size == 1 else 1, pointer(each), each.size > 0, both)
 
 
 @device
@@ -89,17 +129,22 @@ def scan_piece(labels, weights, start):
 
 
 def sum_losses(losses, divisor, out):
-    """Σ losses ÷ divisor, added in an order of its own, whatever the number of threads."""
+    """Σ losses ÷ divisor."""
     if losses.size <= PIECE:
         args = (losses, divisor, out[None])
         sum_up.entry(out.dtype.char, args)(*args)
         return
+    with np.errstate(all="ignore"):
+        out[...] = sum_weighted(losses, np.empty(0)) / divisor
+
+
+def sum_weighted(losses, weights):
+    """Σ losses·weights, or Σ losses if there are none, added in an order of its own, whatever the number of threads."""
     found = np.empty(-(-losses.size // PIECE))
     size = losses.nbytes // 8  # as labels, they are only read
     parts = parts_of(size, found.size)
-    run(sum_pieces, None, (losses, found, parts), parts, 0, size)
-    with np.errstate(all="ignore"):
-        out[...] = in_order(found) / divisor
+    run(sum_pieces, None, (losses, weights, found, parts), parts, 0, size)
+    return in_order(found)
 
 
 def in_order(sums):
@@ -113,30 +158,35 @@ def in_order(sums):
 @kernel
 def sum_up(values, divisor, out):
     """Σ values ÷ divisor, of one piece."""
-    out[0] = add_up(pointer(values), 0, values.shape[0]) / divisor
+    out[0] = add_up(pointer(values), Line(pointer(values), 0), 0, values.shape[0]) / divisor
 
 
 @kernel
-def sum_pieces(values, found, parts, memory):
+def sum_pieces(values, weights, found, parts, memory):
     """`found` gets the sum of each piece."""
-    return hand_out(sum_share, parts, memory, (pointer(values), values.shape[0], pointer(found), parts))
+    share = Line(pointer(weights), min(weights.size, 1))
+    return hand_out(sum_share, parts, memory, (pointer(values), share, values.shape[0], pointer(found), parts))
 
 
 @device
-def sum_share(queue, scratch, p, n, found, parts):
+def sum_share(queue, scratch, p, share, n, found, parts):
     pieces = -(-n // PIECE)
     start, stop = next_share(queue, pieces, parts)
     while start < stop:
         for piece in range(start, stop):
-            store(found, piece, add_up(p, piece * PIECE, min((piece + 1) * PIECE, n)))
+            store(found, piece, add_up(p, share, piece * PIECE, min((piece + 1) * PIECE, n)))
         start, stop = next_share(queue, pieces, parts)
 
 
 @device
-def add_up(p, start, stop):
+def add_up(p, share, start, stop):
+    """Σ of numbers, times what each counts; a step of 0 stands for 1."""
     lanes = splat(0.0, LANES)
     for j in range(start, stop, LANES):
-        lanes = lanes + load_part(p, j, stop - j, 0.0, LANES)
+        v = load_part(p, j, stop - j, 0.0, LANES)
+        if share.step:
+            v = v * load_part(share.data, j, stop - j, 0.0, LANES)
+        lanes = lanes + v
     return sum_of(lanes)
 
 
@@ -161,13 +211,18 @@ def first_bad(p, start, stop, classes, ignore_index):
 
 @device
 def weigh(labels, start, stop, weights):
-    weight, sample_weight, step = weights
     sums = splat(0.0, LANES)
     for i in range(start, stop, LANES):
         y = frozen(load_part(labels.data, i, stop - i, labels.ignore_index, LANES))  # the caller may change it
         y = where(y == labels.ignore_index, -1, where(y < labels.classes, y, -1))
-        own = load_part(sample_weight, i, stop - i, 0.0, LANES) if step else splat(sample_weight[0], LANES)
-        sums = sums + where(y < 0, 0.0, with_class(own, weight, where(y < 0, 0, y)))
+        own = splat(np.float64(weights.rows[0]), LANES)
+        if weights.step:
+            own = widen(load_part(weights.rows, i, stop - i, 0.0, LANES))
+        own = where(y < 0, 0.0, own)
+        both = where(y < 0, 0.0, with_class(own, weights.classes, where(y < 0, 0, y)))
+        sums = sums + both
+        if weights.kept:
+            store_part(weights.each, i, stop - i, both if weights.both else own)
     return sum_of(sums)
 
 

@@ -13,17 +13,17 @@ from __future__ import annotations
 import numpy as np
 
 from fastsce.backends.cpu.jit import device, kernel
-from fastsce.backends.cpu.labels import Labels, add_up, scan_piece, weights_of
-from fastsce.backends.cpu.memory import View, address_of, adjoin, load, pointer, store, workspace
+from fastsce.backends.cpu.labels import Labels, Weights, add_up, scan_piece
+from fastsce.backends.cpu.memory import View, address_of, adjoin, load, pointer, workspace
 from fastsce.backends.cpu.parts import JOB_BYTES, leave, work_off
 from fastsce.backends.cpu.plan import Job, Line, Scale
 from fastsce.backends.cpu.tuning import PIECE
 from fastsce.backends.cpu.vectors import narrow
 
 
-def small_bytes(rows, own):
-    """Of memory: what a part has to know, what threads have to themselves, and rows' losses."""
-    return JOB_BYTES + own + 64 + 8 * rows
+def small_bytes(rows, own, weighted):
+    """Of memory: what a part has to know, what threads have to themselves, rows' losses, and what rows count."""
+    return JOB_BYTES + own + (1 + weighted) * (64 + 8 * rows)
 
 
 @kernel
@@ -32,68 +32,56 @@ def small(law, softcap, plan, weight, address, divisor, logits, labels, counts, 
     parts that are not done yet, the divisor. Where `losses` are wanted, a number that says nothing.
 
     logits, grad: (N, C), the same array if no gradient is wanted; labels, lse: (N,); counts: what a row counts, in
-    float64, by its class (C,) and by itself (N,) or (1,), or None; losses: (N,), or empty if their sum is wanted;
-    address: of what does a part; own: bytes of memory that threads have to themselves.
+    float64, by its class (C,) and by itself (N,) or (1,), and whether its loss is to have both, or None; losses: (N,),
+    or empty if their sum is wanted; address: of what does a part; own: bytes of memory that threads have to themselves.
     """
     rows, _ = logits.shape
     x, each = view_of(logits), workspace(pointer(memory), JOB_BYTES + own, lse)
+    weights = weights_in(counts, workspace(pointer(memory), JOB_BYTES + own + 64 + 8 * rows, lse))
+    share = line_of(weights, each)
     if not done:
         g, y = view_of(grad), pointer(labels)
-        plain, total = looked_through(x, g, labels, plan.ignore_index, factors_of(counts))
+        plain, total = looked_through(x, g, labels, plan.ignore_index, weights)
         if not plain:
             return None
         if divisor == 0.0:
             divisor = total
-        scale = scale_of(each, factors_of(counts), 1.0 / divisor)
+        scale = Scale(share, 1.0 / divisor)
         job = Job(x, Line(y, 1), x, pointer(weight), scale, each, pointer(lse), g, g, law, plan)
         leave(memory, (job, None, softcap))  # few.py asks for numbers in place of the softcap, and reads none of them
         if plan.parts > 1:
             return divisor
         work_off(address, memory, JOB_BYTES)
-    if counts is not None:
-        scale_losses(each, labels, plan.ignore_index, factors_of(counts))
     # no warning comes from here of what is too large for the logits' type
     if losses.size > 0:
         for i in range(rows):
-            losses[i] = narrow(each[i], load(x.data, 0, 0))
+            losses[i] = narrow(each[i] * share.data[i] if share.step else each[i], load(x.data, 0, 0))
         return 0.0
     total = 0.0
     for start in range(0, rows, PIECE):
-        total += add_up(each, start, min(start + PIECE, rows))
+        total += add_up(each, share, start, min(start + PIECE, rows))
     return np.float64(narrow(total / divisor, load(x.data, 0, 0)))
 
 
 @device
-def factors_of(counts):
-    """Pointers to what classes and rows count, and the step from a row to the next."""
+def weights_in(counts, memory):
+    """What rows count, written there."""
     if counts is None:
         return None
-    return weights_of(counts[0], counts[1])
+    classes, own, both = counts
+    return Weights(pointer(classes), pointer(own), 0 if own.size == 1 else 1, memory, True, both)
 
 
 @device
-def scale_of(like, factors, quotient):
-    """What rows count by themselves, times the quotient."""
-    if factors is None:
-        return Scale(Line(like, 0), quotient)
-    _, own, step = factors
-    return Scale(Line(own, step), quotient if step else quotient * own[0])
+def line_of(weights, like):
+    """The same, one a row; a step of 0 stands for none."""
+    if weights is None:
+        return Line(like, 0)
+    return Line(weights.each, 1)
 
 
 @device
-def scale_losses(losses, labels, ignore_index, factors):
-    """As `host.weigh` does it, to the sign of 0."""
-    _, own, step = factors
-    finite = True
-    for i in range(labels.size):
-        finite &= np.isfinite(own[i * step])
-    for i in range(labels.size):
-        ignored = not finite and labels[i] == ignore_index  # infinity times 0 is no number
-        store(losses, i, 0.0 if ignored else losses[i] * own[i * step])
-
-
-@device
-def looked_through(x, g, labels, ignore_index, factors):
+def looked_through(x, g, labels, ignore_index, weights):
     """Whether the call is a plain one, and what the rows that are not ignored count."""
     (_, rows, classes), y = x.shape, pointer(labels)
     here, there, beside, size = address_of(x.data), address_of(g.data), address_of(y), x.item * rows * classes
@@ -103,7 +91,7 @@ def looked_through(x, g, labels, ignore_index, factors):
         return False, 0.0  # the gradient would be written on other logits, or on labels
     total = 0.0
     for start in range(0, rows, PIECE):
-        bad, some = scan_piece(Labels(y, rows, classes, ignore_index), factors, start)
+        bad, some = scan_piece(Labels(y, rows, classes, ignore_index), weights, start)
         if bad >= 0:
             return False, 0.0
         total += some

@@ -37,13 +37,16 @@ FLOAT64 = np.dtype(np.float64)
 MOST_CLASSES = 2**31 - 2**20  # a thread counts them in 32 bits, some slots beyond the last
 
 
-def scan_labels(labels, classes, ignore_index, weight, sample_weight, summed=True, checked=None):
-    """−1 and what the mean divides by; the first bad row, where labels are checked before anything is written."""
+def scan_labels(spec, labels, classes, weight, sample_weight, summed=True, checked=None):
+    """−1, what the mean divides by, and the weights of classes and of rows, in float64; the first bad row, where labels
+    are checked before anything is written.
+    """
+    share = None if sample_weight is None else chores.numbers(sample_weight)
     if not labels.size or not (summed or checked):
-        return -1, math.nan
-    found = chores.scan(labels, classes, ignore_index, weight, sample_weight)
+        return -1, math.nan, weight, share
+    found = chores.scan(labels, classes, spec.ignore_index, weight, share)
     bad = int(read(pointer(found), found.home)) if checked else -1
-    return bad, chores.Normaliser(found[1:2], found[2:3])
+    return bad, chores.Normaliser(found[1:2], found[2:3]), weight, share
 
 
 def forward_backward(spec, logits, target, weight, row_scale, *, loss, lse, grad=None, hess=None, summed=False):

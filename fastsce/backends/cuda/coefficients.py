@@ -64,9 +64,9 @@ def value(line, i):
 
 @device
 def law_of(job):
-    """The law, with the weights' sum, which the host does not know."""
+    """The law, with the weights' sum, which the host does not know, where it is asked for: one that is not may be ∞."""
     law = job.law
-    total = law.total if job.total.step < 0 else load(job.total.data, 0)
+    total = law.total if job.total.step < 0 or law.off == 0.0 else load(job.total.data, 0)
     return Law(law.keep, law.off, total, law.z_loss, law.gain, law.inner, law.scale, law.near)
 
 
