@@ -26,6 +26,7 @@ from expect import same_bits
 from law import Law, epsilon, stored
 from test_agreement import agree, agree_hess, soft
 from test_agreement import test_backward as check_backward
+from test_semantics import test_the_weight_of_a_class_that_no_row_has as check_odd_weights
 from ulp import assert_within
 
 import fastsce
@@ -99,6 +100,11 @@ def test_long_columns(dtype):
     """More classes than the team's registers hold."""
     x = np.asfortranarray(logits((33, 150), dtype))
     agree("cuda", x, labels(33, 150, ignored=True), **options("weight_and_smoothing", 33, 150))
+
+
+@pytest.mark.parametrize("classes", [3, 40])
+def test_the_weight_of_a_class_that_no_row_has(classes):
+    check_odd_weights("cuda", classes, np.inf)
 
 
 @pytest.mark.parametrize("kind", ["index", "soft"])
