@@ -53,8 +53,7 @@ def cross_entropy(
         Class indices (any integer dtype, the logits' shape without the class axis) or class probabilities
         (floating, or one-hot integers, of the logits' shape; a row's sum need not be 1).
     weight : array, shape (C,), optional
-        A factor for each class. Without label smoothing it does not matter for a class that no label names, as ∞ does
-        not where weights are the inverse of counts.
+        A factor for each class. Without label smoothing it may be ∞ for classes that no label names, as 1 ÷ counts are.
     sample_weight : array, the logits' shape without the class axis, optional
         A factor for each row.
     ignore_index : int

@@ -136,7 +136,7 @@ class Problem(Call):
         """Run the backend; loss (without sample_weight) and lse of every row, and whether the caller will see them. In
         place of losses that nobody will see there may be their sum, sample_weight included.
         """
-        summed = self.reduced and not loss
+        summed = self.reduced and not loss and hess is None
         loss, lse, total = self.row_numbers(loss), self.row_numbers(lse), None
         if self.x.size:  # no backend is asked to work on nothing
             total = self.backend.forward_backward(

@@ -14,10 +14,13 @@ from typing import Any
 import numpy as np
 
 from fastsce import arrays, check, dispatch
-from fastsce.layout import STORAGE, compute_dtype
+from fastsce.layout import compute_dtype
+from fastsce.spec import BFLOAT16
 
 REAL = {np.dtype(np.float32), np.dtype(np.float64)}
-FLOATS = {*REAL, *STORAGE}
+PLAIN = {*REAL, np.dtype(np.float16)}
+FLOATS = {*PLAIN, BFLOAT16}
+SEEN = {arrays.NumPy, arrays.Torch, arrays.Jax}  # whose arrays may be viewed again on the long way
 LABELS = np.dtype(np.int64)
 INTEGERS = {np.dtype(kind) for kind in ("i1", "i2", "i4", "i8", "u1", "u2", "u4")}  # that become int64 as they are
 CONSTANTS = {int, float, str, type(None)}  # other numbers, torch's for one, may be looked up though they change
@@ -27,8 +30,41 @@ def attempt(
     gradient: bool, logits: Any, target: Any, out: Any, weight: Any, sample_weight: Any, *options: Any
 ) -> tuple[Any, Any, Any] | None:
     """(loss, gradient, lse), or None for the long way; options as `check.spec` takes them, and the class axis."""
-    if type(logits) is not np.ndarray or type(target) is not np.ndarray or logits.dtype not in FLOATS:
-        return of_other_arrays(gradient, logits, target, out, weight, sample_weight, *options)
+    if type(logits) is np.ndarray and type(target) is np.ndarray and logits.dtype in PLAIN:
+        return of_numpy(gradient, logits, target, out, weight, sample_weight, *options)
+    if out is not None and type(out) is not np.ndarray and arrays.library_of(out) is not arrays.Torch:
+        return None
+    library = arrays.library_of(logits)
+    try:
+        if library not in SEEN or library.device(logits) != "cpu" or target.shape != logits.shape[:-1]:
+            return None
+        x = seen(logits)
+        if x.dtype not in FLOATS or not x.flags.c_contiguous:
+            return None
+        found = of_numpy(gradient, x, *map(seen, (target, out, weight, sample_weight)), *options)
+    except (AttributeError, TypeError, ValueError, RuntimeError):  # of an array that is to be refused
+        return None
+    if found is None:
+        return None
+    loss, grad, lse = found
+    grad = library.wrap(grad, logits) if out is None else arrays.written(out)
+    return library.wrap(np.asarray(loss), logits), grad, library.wrap(lse, logits)
+
+
+def seen(a: Any) -> Any:
+    """An array as NumPy sees it; TypeError of others, of what has to be copied, and of what lies elsewhere."""
+    if a is None:
+        return a
+    library = arrays.library_of(a)
+    if library not in SEEN or library.device(a) != "cpu" or (library is arrays.NumPy and type(a) is not np.ndarray):
+        raise TypeError("not to be seen as it is")
+    return library.view(a)
+
+
+def of_numpy(
+    gradient: bool, logits: np.ndarray, target: np.ndarray, out: Any, weight: Any, sample_weight: Any, *options: Any
+) -> tuple[Any, Any, Any] | None:
+    """The same of NumPy's arrays, and of views in which a bfloat16 is `spec.BFLOAT16`."""
     *others, reduction, denominator, axis = options
     try:
         found = small_call(gradient, logits.dtype, logits.shape, target.dtype, target.shape, axis, reduction, *others)
@@ -59,35 +95,6 @@ def attempt(
         given = tuple(a if a is None or a is weight else a.reshape(-1, *a.shape[len(rows) :]) for a in given)
     loss = run(divisor, *given)
     return None if loss is None else (exact.type(loss) if losses is None else losses, grad, lse)
-
-
-def of_other_arrays(gradient: bool, logits: Any, target: Any, out: Any, *others: Any) -> tuple[Any, Any, Any] | None:
-    """The same of arrays of any library, as long as NumPy can see them."""
-    if getattr(target, "shape", ()) != getattr(logits, "shape", ())[:-1]:
-        return None
-    if out is not None and type(out) is not np.ndarray and arrays.library_of(out) is not arrays.Torch:
-        return None
-    weight, sample_weight, *options = others
-    try:
-        x, *rest = map(seen, (logits, target, out, weight, sample_weight))
-    except (TypeError, ValueError, RuntimeError):  # of an array that is to be refused
-        return None
-    found = attempt(gradient, x, *rest, *options) if x.dtype in FLOATS else None
-    if found is None:
-        return None
-    library, (loss, grad, lse) = arrays.library_of(logits), found
-    grad = library.wrap(grad, logits) if out is None else arrays.written(out)
-    return library.wrap(np.asarray(loss), logits), grad, library.wrap(lse, logits)
-
-
-def seen(a: Any) -> Any:
-    """An array as NumPy sees it; TypeError of what is none, or lies elsewhere than in the CPU's memory."""
-    if a is None:
-        return a
-    library = arrays.library_of(a)
-    if library.device(a) != "cpu" or (library is arrays.NumPy and type(a) is not np.ndarray):
-        raise TypeError("not to be seen as it is")
-    return library.view(a)
 
 
 def countable(numbers: Any, shape: tuple[int, ...]) -> bool:

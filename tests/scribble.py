@@ -101,7 +101,8 @@ class Board:
         self.slots = []
         self.x = self.fenced(np.moveaxis(logits((*rows, self.classes), dtype), -1, axis))
         self.out, self.hess = (self.fenced(np.zeros_like(self.x), gaps=(2,) * self.x.ndim) for _ in range(2))
-        self.weight = self.fenced(probabilities((self.classes,)), upper=False)
+        self.weight = self.fenced(0.5 + probabilities((self.classes,)), upper=False)
+        self.share = self.fenced(np.ones(rows, np.float32))
         self.lse = np.full(rows, 9.0)
         self.target = self.fenced(np.zeros(rows, label_dtype)) if labels is None else labels.reshape(rows)
 
@@ -114,11 +115,11 @@ class Board:
         self.slots.append((slot, slot.memory.copy(), array, values))
         return array
 
-    def call(self, name, weighted, reduction):
+    def call(self, name, weighted, smoothing, reduction):
         own = None if reduction == "mean" else "cpu"  # small calls have a way of their own, unless a backend is named
         given = {"axis": self.axis, "backend": own, "reduction": reduction}
         if weighted:
-            given |= {"weight": self.weight, "label_smoothing": 0.1}
+            given |= {"weight": self.weight, "sample_weight": self.share, "label_smoothing": smoothing}
         if name == "cross_entropy_backward":
             given["lse"] = self.lse
         if name != "cross_entropy":
@@ -135,12 +136,14 @@ class Board:
 
 def torment(board, turn, seconds) -> Counter:
     """Calls of every kind for so long."""
-    counts, kinds = Counter(), itertools.cycle(list(itertools.product(CALLS, (False, True), ("none", "mean"))))
+    options = ((False, 0.0), (True, 0.0), (True, 0.1))
+    counts, kinds = Counter(), itertools.cycle(list(itertools.product(CALLS, options, ("none", "mean"))))
     end = time.monotonic() + seconds
     while time.monotonic() < end:
         before = int(turn[0])
         try:
-            board.call(*next(kinds))
+            name, (weighted, smoothing), reduction = next(kinds)
+            board.call(name, weighted, smoothing, reduction)
             outcome = "accepted"
         except IndexError:
             outcome = "refused"

@@ -204,15 +204,13 @@ def test_bfloat16_subtracts_1_before_rounding(backend):
 # ------------------------------------------------------------------------------------------- sums, means, upstream
 
 
-@pytest.mark.parametrize("odd", [INF, NAN])
+@pytest.mark.parametrize("odd", [INF, NAN, 1e39])
 @pytest.mark.parametrize("classes", [3, 40, 400, 5000])
 def test_the_weight_of_a_class_that_no_row_has(backend, classes, odd):
     """It is ∞ where weights are 1 ÷ how often there is a class; without smoothing it is not asked for."""
-    x, target, weight = logits((6, classes)), np.array([0, 1, -100, 1, 2, 0]), np.linspace(0.5, 1.5, classes)
-    target[4] = classes - 1
-    strange = weight.copy()
-    strange[1:-1][1 - classes % 2 :: 2] = odd
-    target[target == 1] = 0
+    x, target, weight = logits((6, classes)), np.array([0, 2, -100, 2, classes - 1, 0]), np.ones(classes)
+    strange = np.full(classes, odd)
+    strange[[0, 2, classes - 1]] = 1.0
     for x_, axis in ((x, 1), (np.ascontiguousarray(x.T), 0)):
         for given in ({}, {"reduction": "none"}, {"z_loss": 0.1}, {"softcap": 3.0}, {"logit_scale": 0.5}):
             on = {**given, "axis": axis, "backend": backend}
@@ -242,31 +240,23 @@ def test_a_weight_of_0_leaves_nothing_of_an_infinite_loss(backend, classes, axis
         assert_allclose(grad[::2], alone.grad, rtol=1e-5)
 
 
-def test_an_infinite_weight_is_of_its_rows_only(backend):
-    x, target, weight = logits((4, 5)), np.array([0, 1, 2, 1]), np.array([1, INF, 2, 1, 1.0])
-    for given in ({}, {"sample_weight": np.arange(1.0, 5)}):
-        loss, grad, _ = both(x, target, weight=weight, reduction="none", backend=backend, **given)
-        assert not np.isfinite(loss[[1, 3]]).any() and not np.isfinite(grad[[1, 3]]).any()
-        alone = both(x, target, weight=np.array([1, 1, 2, 1, 1.0]), reduction="none", backend=backend, **given)
-        assert_allclose(loss[[0, 2]], alone.loss[[0, 2]], rtol=1e-6)
-        assert_allclose(grad[[0, 2]], alone.grad[[0, 2]], rtol=1e-5)
-
-
-@pytest.mark.parametrize("name", ["plain", "weight", "sample_weight", "everything"])
-def test_mean_is_the_sum_over_its_denominator(backend, name):
-    """Σ w_y·sample_weight of the rows that count; the number of rows for soft targets."""
-    x, target, soft = logits((20, 5), "float64"), labels(20, 5, ignored=True), probabilities((20, 5))
-    given = options(name, 20, 5)
-    valid = target >= 0
-    share = given.get("weight", np.ones(5))[target[valid]] * given.get("sample_weight", np.ones(20))[valid]
-    for t, count in ((target, share.sum()), (soft, 20)):
-        mean = both(x, t, backend=backend, **given)
-        total = both(x, t, reduction="sum", backend=backend, **given)
-        each = both(x, t, reduction="none", backend=backend, **given)
-        assert_allclose(mean.loss, total.loss / count, rtol=1e-14)
-        assert_allclose(mean.grad, total.grad / count, rtol=1e-13)
-        assert_allclose(each.loss.sum(), total.loss, rtol=1e-14)
-        assert same_bits(each.grad, total.grad)
+@pytest.mark.parametrize("axis", [0, 1])
+@pytest.mark.parametrize("classes", [4, 40, 400])
+@pytest.mark.parametrize("given", [{}, {"z_loss": 0.01}, {"sample_weight": np.array([1, 2, INF, 3])}], ids=str)
+def test_an_odd_weight_is_of_its_rows_only(backend, given, classes, axis):
+    """Whatever stands beside it, a weight of 0 for one."""
+    x, target, alike = logits((4, classes)), np.array([0, 1, 2, 1]), np.ones(classes)
+    x_ = x if axis else np.ascontiguousarray(x.T)
+    for zero in (0.0, 2.0):
+        weight = np.full(classes, NAN)
+        weight[:3] = 1, INF, zero
+        alike[2] = zero
+        on = {"reduction": "none", "axis": axis, "backend": backend, **given}
+        found, true = (both(x_, target, weight=w, **on) for w in (weight, alike))
+        grad, expected = (answer.grad if axis else answer.grad.T for answer in (found, true))
+        assert not np.isfinite(found.loss[[1, 3]]).any() and not np.isfinite(grad[[1, 3]]).all(1).any()
+        assert_allclose(found.loss[[0, 2]], true.loss[[0, 2]], rtol=1e-6)
+        assert_allclose(grad[[0, 2]], expected[[0, 2]], rtol=1e-5)
 
 
 def test_gradient_accumulation(backend):

@@ -26,7 +26,8 @@ def scan_labels(spec, labels, classes, weight, sample_weight, summed=True, check
     w = np.ones(classes) if weight is None else weight
     s = None if sample_weight is None else chores.numbers(sample_weight)
     each = np.broadcast_to(1.0 if s is None else s, labels.shape).reshape(-1)
-    return -1, float((w[flat[valid]] * each[valid]).sum()), weight, s
+    with np.errstate(all="ignore"):
+        return -1, float((w[flat[valid]] * each[valid]).sum()), weight, s
 
 
 def forward_backward(spec, logits, target, weight, row_scale, *, loss, lse, grad=None, hess=None, summed=False):

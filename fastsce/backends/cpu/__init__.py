@@ -230,7 +230,8 @@ def weighted(law, weight, dtype):
     """The law and the weights of classes, of those that are given in float64."""
     with np.errstate(all="ignore"):
         w = weight.astype(dtype)
-        return law._replace(total=float(w.sum(dtype=np.float64))), with_masses(w)
+        total = float(w.sum(dtype=np.float64)) if law.off else law.total  # that of a class that no row has may be ∞
+        return law._replace(total=total), with_masses(w)
 
 
 def with_masses(w):
@@ -288,8 +289,6 @@ def small_call(spec, dtype, shape, gradient):
             counts = share, each, not weights
         how = counts is not None, weights
         if weights:
-            if not (spec.label_smoothing or np.isfinite(share).all()):
-                return None  # classes that no row has may have such weights
             law, w = weighted(unweighted, share, dtype)
         if labels.dtype != np.int64:
             labels = copy_of(labels, np.int64)

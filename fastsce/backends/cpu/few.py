@@ -163,7 +163,7 @@ def work_on(i, n, there, job, classes, results, options):
             curved = maths.curvature(e * spread(narrow(to_p, m), classes)) * spread(down, classes)
             leave_sheet(h_at, maths.where(is_top, spread(bend, classes), curved), classes)
     else:
-        w = weights_at(job.weight, x, classes)
+        w = maths.where(splat(law.off, x) == 0.0, 0.0, weights_at(job.weight, x, classes))  # not asked for, it may be ∞
         g = maths.class_gradient(e, spread(push, classes), w, spread(pull, classes))
         g = maths.where(spread(ignored, classes), 0.0, g)  # a weight may be ∞
         leave_sheet(g_at, maths.where(is_label, spread(special, classes), g), classes)

@@ -23,21 +23,20 @@ from fastsce.maths import where, widen
 
 def scan_labels(spec, labels, classes, weight, sample_weight, summed=True, checked=None):
     """The first bad row (or −1); Σ w_y·sample_weight over the rows not ignored, whether asked for or not; and the
-    weights of classes and of rows to go on with, in float64, 0 for ignored rows.
-
-    Rows have the weight of their class, where it multiplies nothing else.
+    weights to go on with, in float64: of classes, or None where rows have theirs; of rows, 0 for ignored ones, or None.
     """
     flat = labels if labels.ndim == 1 else labels.reshape(-1)
     plain = weight is None and sample_weight is None
     if plain and flat.size <= PIECE:
         args = (flat, classes, spec.ignore_index)
         return *scan_few.entry(None, args)(*args), None, None
-    each = weights = kind = None
-    both = of_rows_alone(spec, weight)
+    both, weights, each, kind = of_rows_alone(spec, weight), None, None, None
     if not plain:
         own = np.ones(1) if sample_weight is None else readable(sample_weight).reshape(-1)
-        each = borrow(labels, labels.shape) if both or sample_weight is not None else np.empty(0)
-        weights, kind = (weight, own, each.reshape(-1), both), (weight is None, own.dtype)
+        if both or sample_weight is not None:
+            each = borrow(labels, labels.shape)
+        weights = weight, own, np.empty(0) if each is None else each.reshape(-1), both
+        kind = weight is None, own.dtype
     found = np.empty((-(-flat.size // PIECE), 2))
     size = flat.nbytes // 8 if plain else flat.nbytes  # they are only read, some eight times as fast as logits
     parts = parts_of(size, found.shape[0])
@@ -45,16 +44,13 @@ def scan_labels(spec, labels, classes, weight, sample_weight, summed=True, check
     bad, total = -1, 0.0
     for first, part in found.tolist():
         bad, total = int(first) if bad < 0 else bad, total + part
-    if both or plain:
-        return bad, total, None, each
-    each = None if sample_weight is None else each
-    if weight is not None and not spec.label_smoothing and np.isfinite(total):  # no row has a class that is odd
-        weight = np.where(np.isfinite(weight), weight, 0.0)
-    return bad, total, weight, each
+    return bad, total, None if both else weight, each
 
 
 def of_rows_alone(spec, weight):
-    """Whether the weight of a class multiplies nothing but the losses of its rows, which may be ∞: none is 0 then."""
+    """Whether the weight of a class multiplies nothing but the losses of its rows. Of an infinite loss 0 leaves 0 if it
+    is a class's, and NaN if it is a row's, so there must be none.
+    """
     return not (spec.label_smoothing or spec.z_loss) and (weight is None or bool(weight.all()))
 
 
