@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 from cases import DTYPES, INF, LAYOUTS, NAN, logits, rng
+from expect import same_bits
 from numpy.testing import assert_allclose
 from ulp import assert_within, spacing
 
@@ -76,6 +77,30 @@ def test_factors_are_multiplied_in_float64(backend, dtype):
     found = fastsce.binary_cross_entropy(x, np.ones(5), weight=factor, sample_weight=factor, backend=backend)
     expected = fastsce.binary_cross_entropy(x, np.ones(5), weight=factor.astype(float) ** 2, backend=backend)
     assert_allclose(found, expected, rtol=1e-14)
+
+
+@pytest.mark.parametrize("size", [1, 31, 32, 33, 1023, 1056, 5000, (4 << 20) + 77])
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_elements_that_count_alike(dtype, size):
+    """Where all count 1, and no more than the gradient is wanted, they have a loop of their own: the same bits."""
+    x, target = rng("alike").standard_normal(size).astype(np.float32) * 4, rng("target").random(size, np.float32)
+    places = np.linspace(0, size - 1, 5).astype(int)
+    for odd in ([120.0, -120.0, 90.0, -90.0, 0.0], [NAN, INF, -INF, NAN, -0.0]):
+        x[places] = odd
+        given = {"target": target.astype(DTYPES[dtype]), "reduction": "sum", "backend": "cpu"}
+        a = x.astype(DTYPES[dtype])
+        loss, grad, _ = fastsce.binary_cross_entropy_value_and_grad(a, **given)
+        for ones in ({"weight": np.ones(size)}, {"pos_weight": np.ones(size)}):
+            general = fastsce.binary_cross_entropy_value_and_grad(a, **given, **ones)
+            assert same_bits(grad, general.grad)
+            assert same_bits(loss, general.loss)
+        each = fastsce.binary_cross_entropy_value_and_grad(a, **given | {"reduction": "none"})
+        assert same_bits(grad, each.grad)
+        curved = fastsce.binary_cross_entropy_grad_and_hess(a, **given)
+        assert same_bits(grad, curved.grad)
+        assert same_bits(curved.hess, fastsce.binary_cross_entropy_grad_and_hess(a, **given, weight=np.ones(size)).hess)
+        fastsce.binary_cross_entropy_value_and_grad(a, **given, out=a)
+        assert same_bits(a, grad)
 
 
 @pytest.mark.parametrize("dtype", ["bool", "int64", "uint8", "int8", "float16", "bfloat16", "float64"])

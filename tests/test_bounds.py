@@ -65,6 +65,7 @@ for dtype, (rows, classes), at_end in itertools.product((np.float32, np.float64,
             lambda x, out: fastsce.cross_entropy_grad_and_hess(x, labels, out=out, **given),
             lambda x, out: fastsce.cross_entropy_value_and_grad(x, labels, softcap=3, out=out[0], **given),
             lambda x, out: fastsce.binary_cross_entropy_grad_and_hess(x, target, out=out, backend="cpu"),
+            lambda x, out: fastsce.binary_cross_entropy_value_and_grad(x, target, out=out[0], backend="cpu"),
             lambda x, out: (fastsce.log_softmax(x, **given), fastsce.softmax_vjp(x, target, **given)),
         ]
         for call in calls:

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 from fastsce import logistic, maths
 from fastsce.backends.cpu.ahead import prefetch_far
-from fastsce.backends.cpu.jit import device, kernel
+from fastsce.backends.cpu.jit import apart, device, kernel
 from fastsce.backends.cpu.memory import (
     View,
     address_of,
@@ -97,11 +97,15 @@ def binary_run(run, inputs, outputs, scratch, streams, turn, leaving_g, leaving_
     u, each = numbers(scratch, 13, logits), place_for(loss, run, scratch, 6, streams)
     g, later_g = place_and_next(grad, run, scratch, 7 + turn, streams, leaving_g)
     h, later_h = place_and_next(hess, run, scratch, 9 + turn, streams, leaving_h)
-    sums = splat(narrow(0.0, load(u, 0, 0)), LANES)
-    for j in range(0, n, LANES):
-        store(u, j, logistic.decay(some(x, j)))
-        prefetch_far(x.data, j + ELEMENTS_AHEAD, LANES)
-    for j in range(0, n, LANES):
+    sums, done = splat(narrow(0.0, load(u, 0, 0)), LANES), 0
+    decays(x, u, n)
+    if is_plain(share, pos, pull, loss, grad):
+        done = n - n % LANES
+        if wanted(hess):
+            sums = plain(x, t, u, load(pull.data, 0, LANES), g, h, done, leaving_g, leaving_h)
+        else:
+            sums = plain(x, t, u, load(pull.data, 0, LANES), g, None, done, leaving_g, None)
+    for j in range(done, n, LANES):
         v, positive = some(x, j), some(t, j)
         right, wrong = logistic.sides(v, positive * some(pos, j), 1.0 - positive)
         large, small, log_u = logistic.sigmoid(load(u, j, LANES))
@@ -128,6 +132,40 @@ def binary_run(run, inputs, outputs, scratch, streams, turn, leaving_g, leaving_
     if later_h.n == 0:
         send(h, hess, run, streams)
     return total(sums), begun(later_g), begun(later_h)
+
+
+@apart
+def decays(x, u, n):
+    for j in range(0, n, LANES):
+        store(u, j, logistic.decay(some(x, j)))
+        prefetch_far(x.data, j + ELEMENTS_AHEAD, LANES)
+
+
+@device
+def is_plain(share, pos, pull, loss, grad):
+    """Whether elements count alike, and a gradient is wanted of them, but no losses."""
+    alike = share.step == 0 and pos.step == 0 and pull.step == 0 and share.data[0] == 1.0 and pos.data[0] == 1.0
+    return alike and wanted(grad) and not wanted(loss)
+
+
+@apart
+def plain(x, t, u, pull, g, h, n, leaving_g, leaving_h):
+    """What the loop over elements does with factors of 1, of whole vectors; h may be None. The losses' sums."""
+    sums = splat(narrow(0.0, load(u, 0, 0)), LANES)
+    for j in range(0, n, LANES):
+        v, positive = some(x, j), some(t, j)
+        right, wrong = logistic.sides(v, positive, 1.0 - positive)
+        large, small, log_u = logistic.sigmoid(load(u, j, LANES))
+        store(g, j, pull * logistic.gradient(v, right, wrong, large, small))
+        sums = sums + logistic.loss(v, right, wrong, log_u)
+        prefetch_far(t.data, j + ELEMENTS_AHEAD, LANES)
+        if j + LANES <= leaving_g.n:
+            send_lines_at(leaving_g, j)
+        if h is not None:
+            store(h, j, pull * logistic.curvature(right, wrong, large, small))
+            if j + LANES <= leaving_h.n:
+                send_lines_at(leaving_h, j)
+    return sums
 
 
 # --- results that leave while the next run is worked on ---------------------------------------------------------------
