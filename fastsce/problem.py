@@ -103,7 +103,7 @@ class Problem(Call):
     target: np.ndarray | None = None  # labels (*rows), probabilities (*rows, C), or None
     taken: np.ndarray | None = None  # the caller's own target, of which `target` may be a copy
     weight: np.ndarray | None = None  # (C,) float64
-    sample_weight: np.ndarray | None = None  # (*rows) float64; of a backend's making, may be that of classes as well
+    sample_weight: np.ndarray | None = None  # (*rows) float64, times their classes' where a backend has put it there
     normaliser: Any = 1.0  # what the mean divides by, as the backend knows it; 1 for the other reductions
 
     def __post_init__(self):
