@@ -14,7 +14,6 @@ from typing import Any
 import numpy as np
 
 from fastsce import arrays, check, dispatch
-from fastsce.layout import compute_dtype
 from fastsce.spec import BFLOAT16
 
 REAL = {np.dtype(np.float32), np.dtype(np.float64)}
@@ -94,7 +93,7 @@ def of_numpy(
             return None
         given = tuple(a if a is None or a is weight else a.reshape(-1, *a.shape[len(rows) :]) for a in given)
     loss = run(divisor, *given)
-    return None if loss is None else (exact.type(loss) if losses is None else losses, grad, lse)
+    return None if loss is None else (exact(loss) if losses is None else losses, grad, lse)
 
 
 def countable(numbers: Any, shape: tuple[int, ...]) -> bool:
@@ -104,7 +103,7 @@ def countable(numbers: Any, shape: tuple[int, ...]) -> bool:
 
 @lru_cache(maxsize=256, typed=True)  # True is no label_smoothing, though 1.0 is
 def small_call(gradient, dtype, shape, target_dtype, target_shape, axis, reduction, *others: Any) -> Any:
-    """The backend's function for calls of this kind and the losses' dtype, or None if it has no such function; others:
+    """The backend's function for calls of this kind and the losses' type, or None if it has no such function; others:
     the first options of a Spec.
     """
     if not CONSTANTS.issuperset(map(type, (axis, reduction, *others))):
@@ -115,7 +114,6 @@ def small_call(gradient, dtype, shape, target_dtype, target_shape, axis, reducti
         return None
     if target_shape != shape[:-1] or len(shape) < 2 or 0 in shape:
         return None
-    example = np.empty(0, dtype)
-    check.computable(spec, example)
+    check.computable(spec, np.empty(0, dtype))
     run = dispatch.load("cpu").small_call(spec, dtype, (math.prod(shape[:-1]), shape[-1]), gradient)
-    return run and (run, compute_dtype(example))
+    return run and (run, np.float64 if dtype == np.float64 else np.float32)

@@ -36,7 +36,7 @@ ARROWS = {
     "check": {"spec"},
     "arrays": {"device", "spec"},
     "dispatch": {"arrays", "forks", "interrupts"},
-    "small": {"check", "dispatch"},
+    "small": {"arrays", "check", "dispatch", "spec"},
     "problem": {"arrays", "check", "dispatch", "spec"},
     "api": FRONT | {"small"},
     "probabilities": FRONT,
