@@ -26,7 +26,7 @@ from expect import same_bits
 from law import Law, epsilon, stored
 from test_agreement import agree, agree_hess, soft
 from test_agreement import test_backward as check_backward
-from test_semantics import test_the_weight_of_a_class_that_no_row_has as check_odd_weights
+from test_odd_weights import test_the_weight_of_a_class_that_no_row_has as check_odd_weights
 from ulp import assert_within
 
 import fastsce
