@@ -13,7 +13,7 @@ from fastsce.arrays import view_of
 from fastsce.backends import cpu
 
 SHAPES = [(1, 2), (1, 10), (32, 10), (33, 63), (17, 64), (40, 100), (3, 512), (3, 513), (9000, 5), (1, 65536)]
-SHAPES += [(200, 1000), (40000, 5), (16385, 12), (2, 300000), (1, 100000)]  # for several threads
+SHAPES += [(200, 1000), (40000, 5), (16385, 10), (2, 300000), (1, 100000)]  # for several threads
 OPTIONS = {
     "plain": {},
     "sum": {"reduction": "sum"},
@@ -75,7 +75,7 @@ def test_the_same_bits(shape, name, dtype):
 
 @pytest.mark.parametrize("options", [{}, {"label_smoothing": 0.1}, {"reduction": "none", "softcap": 3.0}])
 @pytest.mark.parametrize("name", WEIGHTS)
-@pytest.mark.parametrize("shape", [(1, 10), (32, 10), (17, 64), (9000, 5), (200, 1000), (16385, 12), (2, 300000)])
+@pytest.mark.parametrize("shape", [(1, 10), (32, 10), (17, 64), (9000, 5), (200, 1000), (16385, 10), (2, 300000)])
 def test_the_same_bits_with_weights(shape, name, options):
     target = labels(*shape, ignored=True)
     compare(logits(shape), target, **weights(name, *shape, target), **options)
