@@ -82,13 +82,16 @@ class Scale(NamedTuple):
 
 
 def scale(upstream, normaliser, sample_weight):
-    """upstream × sample_weight ÷ normaliser; None stands for 1."""
+    """upstream × sample_weight ÷ normaliser; None stands for 1. What has a number for each loss is divided by nothing."""
     if upstream is None:
         return Scale(1.0 / normaliser if normaliser else float("inf"), sample_weight)
-    quotient = applied(np.divide, upstream, normaliser)
-    if not quotient.ndim:
-        return Scale(float(quotient), sample_weight)
-    return Scale(1.0, quotient if sample_weight is None else applied(np.multiply, quotient, sample_weight))
+    if not upstream.ndim:
+        with np.errstate(all="ignore"):
+            return Scale(float(np.divide(upstream, normaliser, dtype=FLOAT64)), sample_weight)
+    each = numbers(upstream)
+    if sample_weight is not None:
+        multiply(each, sample_weight)
+    return Scale(1.0, each)
 
 
 def scaled(factors):
@@ -100,21 +103,25 @@ def scaled(factors):
 
 def weigh(losses, sample_weight, labels, ignore_index):
     """Multiply losses by their rows' weights; `labels` is None where there are none. An ignored row stays 0."""
-    with np.errstate(all="ignore"):
+    multiply(losses, sample_weight)
+    if labels is not None:
         for piece in pieces(losses.shape):
-            np.multiply(losses[piece], sample_weight[piece], out=losses[piece])
-            if labels is not None and not np.isfinite(sample_weight[piece]).all():
+            if not np.isfinite(sample_weight[piece]).all():
                 losses[piece][labels[piece] == ignore_index] = 0.0
 
 
-def applied(operation, a, b):
-    """operation(a, b) in float64, which the caller does not see."""
-    a, b = np.broadcast_arrays(a, b)
-    out = borrow(a, a.shape)
+def multiply(a, b):
+    """a times b, in its place."""
     with np.errstate(all="ignore"):
-        for piece in pieces(out.shape):
-            operation(a[piece], b[piece], out=out[piece], dtype=FLOAT64)
-    return out
+        for piece in pieces(a.shape):
+            np.multiply(a[piece], b[piece], out=a[piece])
+
+
+def finished(losses, sample_weight, labels, ignore_index, dtype):
+    """What the caller gets of losses, one a row."""
+    if sample_weight is not None:
+        weigh(losses, sample_weight, labels, ignore_index)
+    return as_dtype(losses, dtype)
 
 
 def mend(logits, lse):

@@ -84,8 +84,9 @@ class Call:
     def loss_dtype(self) -> np.dtype:
         return FLOAT64 if self.x.dtype == FLOAT64 else FLOAT32
 
-    def wrap_loss(self, loss: Any) -> Any:
-        return self.wrap(self.backend.chores.as_dtype(loss, self.loss_dtype))
+    def wrap_loss(self, loss: Any, sample_weight: Any = None, labels: Any = None, ignore_index: int = 0) -> Any:
+        """One a row, times their rows' weights."""
+        return self.wrap(self.backend.finished(loss, sample_weight, labels, ignore_index, self.loss_dtype))
 
     def wrap_sum(self, losses: np.ndarray | float, normaliser: Any) -> Any:
         """Their sum ÷ normaliser."""
@@ -155,11 +156,11 @@ class Problem(Call):
 
     def reduce(self, loss: np.ndarray | float) -> Any:
         """The loss to return, from one loss a row, or from their sum."""
-        if self.sample_weight is not None and not isinstance(loss, float):
-            labels = self.target if self.labelled else None
-            self.backend.chores.weigh(loss, self.sample_weight, labels, self.spec.ignore_index)
+        how = self.sample_weight, self.target if self.labelled else None, self.spec.ignore_index
         if not self.reduced:
-            return self.wrap_loss(loss)
+            return self.wrap_loss(loss, *how)
+        if self.sample_weight is not None and not isinstance(loss, float):
+            self.backend.chores.weigh(loss, *how)
         return self.wrap_sum(loss, self.normaliser)
 
     def row_numbers(self, seen: bool) -> np.ndarray:

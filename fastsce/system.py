@@ -182,6 +182,7 @@ def calls(dtype: np.dtype, classes: Iterable[int], backend: str | None) -> Itera
     weights = {"weight": np.ones(shape[axis]), "sample_weight": np.ones(labels.size)}
     for name, value in weights.items():
         yield name, partial(loss_and_gradient, x, labels, **{name: value}, **on)
+    yield "losses", partial(cross_entropy, x, labels, reduction="none", sample_weight=weights["sample_weight"], **on)
     for count in classes:
         few = np.zeros((64, count), dtype), labels[:64]
         yield f"classes: {count}", partial(loss_and_gradient, *few, backend=backend)

@@ -15,6 +15,8 @@ from law import Law, stored
 from ulp import assert_within
 
 import fastsce
+from fastsce.backends import cpu
+from fastsce.backends.cpu.tuning import PIECE
 from fastsce.spec import Spec
 
 SHAPES = [(1000, 5), (1000, 16), (301, 100), (64, 1003), (9, 20000)]
@@ -28,8 +30,6 @@ def batch(shape, dtype, kind):
 
 def test_labels_with_any_number_of_threads(monkeypatch):
     import numba
-
-    from fastsce.backends import cpu
 
     monkeypatch.setattr("fastsce.backends.cpu.threads.ALONE", 0)
     target = labels(100_000, 10, ignored=True)
@@ -56,11 +56,44 @@ def test_labels_with_any_number_of_threads(monkeypatch):
     assert len(found) == 1 and found.pop() == (-1, pytest.approx(true, rel=1e-13))
 
 
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("n", [0, 1, 17, PIECE, 5 * PIECE + 3])
+def test_losses_times_their_weights(monkeypatch, n, dtype):
+    """By all threads, rounded once; what has no weights and keeps its dtype is not copied."""
+    monkeypatch.setattr("fastsce.backends.cpu.threads.ALONE", 0)
+    rng, dtype = np.random.default_rng(n), np.dtype(dtype)
+    losses, weights = rng.exponential(3, n), rng.uniform(0, 2, n)
+    losses[1::7], weights[2::7], weights[3::7] = np.inf, 0.0, np.nan
+    expected = np.multiply(losses, weights).astype(dtype)
+    assert same_bits(cpu.finished(losses.copy(), None, None, -100, dtype), losses.astype(dtype))
+    assert cpu.finished(losses, None, None, -100, np.dtype(np.float64)) is losses
+    found = cpu.finished(losses.copy(), weights, None, -100, dtype)
+    np.testing.assert_array_equal(found, expected)
+    assert found.dtype == dtype
+
+
+@pytest.mark.parametrize("kind", ["index", "soft"])
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_losses_of_many_rows_with_weights(dtype, kind):
+    """Those of rows to leave out are 0, whatever their weights; the others' are as in a small call."""
+    n = 3 * PIECE + 5
+    x, target = batch((n, 3), dtype, kind)
+    s = np.random.default_rng(1).uniform(0, 2, n)
+    if kind == "index":
+        s[target == -100] = np.inf
+    given = {"reduction": "none", "backend": "cpu"}
+    found = fastsce.cross_entropy(x, target, sample_weight=s, **given)
+    some = fastsce.cross_entropy(x[-100:], target[-100:], sample_weight=s[-100:], **given)
+    assert same_bits(found[-100:], some)
+    true = fastsce.cross_entropy(x, target, sample_weight=s, reduction="none", backend="reference")
+    np.testing.assert_allclose(found, true, rtol=1e-14 if dtype == "float64" else 2e-6)
+    assert kind == "soft" or not found[target == -100].any()
+
+
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_losses_are_summed_by_any_number_of_threads(monkeypatch, dtype):
     import numba
 
-    from fastsce.backends import cpu
     from fastsce.backends.cpu import threads
 
     losses, out = np.random.default_rng(0).exponential(1, (7, 20_001)), np.empty((), dtype)

@@ -123,6 +123,11 @@ def gradient(spec, mass, lse, p, q, others, k, top):
     return g
 
 
+def finished(losses, sample_weight, labels, ignore_index, dtype):
+    """Losses times their rows' weights, where they have any, in another dtype."""
+    return chores.finished(losses, sample_weight, labels, ignore_index, dtype)
+
+
 def reduce(losses, divisor, *, out):
     """Write Σ losses ÷ divisor."""
     with np.errstate(all="ignore"):

@@ -13,7 +13,7 @@ import numpy as np
 from fastsce import host as chores
 from fastsce.backends.cpu import bands, columns, elementwise, few, room, rows, threads
 from fastsce.backends.cpu.coefficients import optionless
-from fastsce.backends.cpu.labels import in_order, of_rows_alone, scan_labels, sum_losses, sum_weighted
+from fastsce.backends.cpu.labels import finished, in_order, of_rows_alone, scan_labels, sum_losses, sum_weighted
 from fastsce.backends.cpu.parts import JOB_BYTES
 from fastsce.backends.cpu.plan import GRADIENT, HESSIAN, LOG_SOFTMAX, NOTHING, Block, Plan
 from fastsce.backends.cpu.small import small, small_bytes
@@ -60,6 +60,7 @@ __all__ = [
     "binary",
     "cache_directory",
     "chores",
+    "finished",
     "forward_backward",
     "log_softmax",
     "reduce",

@@ -1,5 +1,5 @@
 """Numbers of rows: the pass over the labels that comes first, which refuses bad ones and finds what the mean divides
-by; and the sum of the losses, which comes last.
+by; and the sum of the losses, or what the caller gets of each, which comes last.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from fastsce.backends.cpu.jit import device, kernel
-from fastsce.backends.cpu.memory import gather, pointer, store
+from fastsce.backends.cpu.memory import gather, load, pointer, store
 from fastsce.backends.cpu.partial import load_part, store_part
 from fastsce.backends.cpu.parts import hand_out, next_share
 from fastsce.backends.cpu.plan import Line
@@ -17,8 +17,8 @@ from fastsce.backends.cpu.reductions import total as sum_of
 from fastsce.backends.cpu.threads import parts_of, run
 from fastsce.backends.cpu.tuning import LANES, PIECE
 from fastsce.backends.cpu.vectors import frozen, splat
-from fastsce.host import borrow, numbers
-from fastsce.maths import where, widen
+from fastsce.host import borrow, empty, numbers
+from fastsce.maths import narrow, where, widen
 
 
 def scan_labels(spec, labels, classes, weight, sample_weight, summed=True, checked=None):
@@ -124,6 +124,20 @@ def scan_piece(labels, weights, start):
     return -1, np.float64(valid) if weights is None else weigh(labels, start, stop, weights)
 
 
+def finished(losses, sample_weight, labels, ignore_index, dtype):
+    """Losses times their rows' weights, in another dtype. What `scan_labels` leaves of ignored rows' weights is 0."""
+    exact = losses.dtype == dtype
+    if sample_weight is None and exact:
+        return losses
+    out = losses if exact else empty(losses, losses.shape, dtype)
+    weights = np.empty(0) if sample_weight is None else sample_weight.reshape(-1)
+    size = losses.nbytes // 4  # there is less to do than for as many bytes of logits
+    parts = parts_of(size, -(-losses.size // PIECE))
+    if losses.size:
+        run(finish, dtype.char, (losses.reshape(-1), weights, out.reshape(-1), parts), parts, 0, size)
+    return out
+
+
 def sum_losses(losses, divisor, out):
     """Σ losses ÷ divisor."""
     if losses.size <= PIECE:
@@ -164,6 +178,32 @@ def sum_pieces(values, weights, found, parts, memory):
     return hand_out(sum_share, parts, memory, (pointer(values), share, values.shape[0], pointer(found), parts))
 
 
+@kernel
+def finish(values, weights, out, parts, memory):
+    """out = values·weights, or values if there are none."""
+    share = Line(pointer(weights), min(weights.size, 1))
+    return hand_out(finish_share, parts, memory, (pointer(values), share, values.shape[0], pointer(out), parts))
+
+
+@device
+def finish_share(queue, scratch, p, share, n, out, parts):
+    start, stop = next_share(queue, -(-n // PIECE), parts)
+    while start < stop:
+        end = min(stop * PIECE, n)
+        for j in range(start * PIECE, end, LANES):
+            store_part(out, j, end - j, narrow(weighed(p, share, j, end), load(out, 0, 0)))
+        start, stop = next_share(queue, -(-n // PIECE), parts)
+
+
+@device
+def weighed(p, share, j, stop):
+    """Numbers from j on, times what each counts; a step of 0 stands for 1."""
+    v = load_part(p, j, stop - j, 0.0, LANES)
+    if share.step:
+        v = v * load_part(share.data, j, stop - j, 0.0, LANES)
+    return v
+
+
 @device
 def sum_share(queue, scratch, p, share, n, found, parts):
     pieces = -(-n // PIECE)
@@ -176,13 +216,10 @@ def sum_share(queue, scratch, p, share, n, found, parts):
 
 @device
 def add_up(p, share, start, stop):
-    """Σ of numbers, times what each counts; a step of 0 stands for 1."""
+    """Their sum."""
     lanes = splat(0.0, LANES)
     for j in range(start, stop, LANES):
-        v = load_part(p, j, stop - j, 0.0, LANES)
-        if share.step:
-            v = v * load_part(share.data, j, stop - j, 0.0, LANES)
-        lanes = lanes + v
+        lanes = lanes + weighed(p, share, j, stop)
     return sum_of(lanes)
 
 

@@ -137,6 +137,12 @@ def weigh(losses: Any, sample_weight: Any, labels: Any, ignore_index: int) -> No
         run(kernels.weigh, job, blocks_for(losses.size), (THREADS, 1), losses.home)
 
 
+def finished(losses: Any, sample_weight: Any, labels: Any, ignore_index: int, dtype: Any) -> Any:
+    if sample_weight is not None:
+        weigh(losses, sample_weight, labels, ignore_index)
+    return as_dtype(losses, dtype)
+
+
 def mend(logits: Any, lse: Any) -> None:
     if logits.size:
         for (x,), (rows,) in blocks([logits], [lse]):
