@@ -82,7 +82,7 @@ class Scale(NamedTuple):
 
 
 def scale(upstream, normaliser, sample_weight):
-    """upstream × sample_weight ÷ normaliser; None stands for 1. What has a number for each loss is divided by nothing."""
+    """upstream × sample_weight ÷ normaliser; None stands for 1. What has one for each loss is divided by nothing."""
     if upstream is None:
         return Scale(1.0 / normaliser if normaliser else float("inf"), sample_weight)
     if not upstream.ndim:
