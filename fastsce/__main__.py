@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import gc
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -81,7 +80,6 @@ def run_demo(options: argparse.Namespace) -> None:
 
 
 def run_warmup(options: argparse.Namespace) -> None:
-    gc.disable()  # little is garbage of what numba makes, and there is much to look through
     system.warmup(
         options.dtypes, classes=options.classes, backend=options.backend, progress=lambda line: print(line, flush=True)
     )

@@ -179,10 +179,13 @@ def calls(dtype: np.dtype, classes: Iterable[int], backend: str | None) -> Itera
     for name, smoothing in (("", 0.0), (", smoothing", 0.1)):
         first = partial(loss_and_gradient, np.zeros((512, 64), dtype), labels[:64], label_smoothing=smoothing)
         yield f"many classes first, labels{name}", partial(first, **on)
-    weights = {"weight": np.ones(shape[axis]), "sample_weight": np.ones(labels.size)}
-    for name, value in weights.items():
-        yield name, partial(loss_and_gradient, x, labels, **{name: value}, **on)
-    yield "losses", partial(cross_entropy, x, labels, reduction="none", sample_weight=weights["sample_weight"], **on)
+    weight, shares = {"weight": np.ones(shape[axis])}, np.ones(labels.size)
+    yield "weight", partial(loss_and_gradient, x, labels, **weight, **on)
+    for precision in ("float64", "float32"):
+        given = {"sample_weight": shares.astype(precision)}
+        yield f"{precision} sample_weight", partial(loss_and_gradient, x, labels, **given, **on)
+        yield f"{precision} sample_weight, weight", partial(loss_and_gradient, x, labels, **given, **weight, **on)
+    yield "losses", partial(cross_entropy, x, labels, reduction="none", sample_weight=shares, **on)
     for count in classes:
         few = np.zeros((64, count), dtype), labels[:64]
         yield f"classes: {count}", partial(loss_and_gradient, *few, backend=backend)

@@ -31,7 +31,6 @@ from fastsce.backends.cpu.coefficients import (
 from fastsce.backends.cpu.columns import before_boundary
 from fastsce.backends.cpu.exchange import (
     COUNTS,
-    EDGES,
     FACTORS,
     FOUR,
     LIFTS,
@@ -216,7 +215,8 @@ def add_block(place, n, c, classes, mass, moving, memory, job, smooth):
     """
     own, width, law, w = memory.own, job.plan.width, job.law, moved(job.weight, c)
     for j in range(0, n, LANES):
-        edge, before = load(place, EDGES * width + j, LANES), load(own, TOPS * width + j, LANES)
+        x, before = class_in(moved(place, j), 0, job.plan), load(own, TOPS * width + j, LANES)
+        edge = largest_of(x, classes, width)
         m, at, ties = load(own, MS * width + j, LANES), frame_at(own, j, width), load(own, COUNTS * width + j, LANES)
         higher = edge > before  # then terms of what was the largest are added to the others
         rest = maths.where(higher, widen(ties * term_of(before, at, law.inner, None)), 0.0)
@@ -227,7 +227,7 @@ def add_block(place, n, c, classes, mass, moving, memory, job, smooth):
             m, at = load(own, MS * width + j, LANES), frame_at(own, j, width)
         store(own, TOPS * width + j, top)
         store(place, FACTORS * width + j, m)
-        x, z_top = class_in(moved(place, j), 0, job.plan), maths.where(top == -np.inf, 0.0, top)
+        z_top = maths.where(top == -np.inf, 0.0, top)
         (part, ties, far), moving = add_strip(x, w, classes, top, z_top, at, ties, moving, memory, job, smooth)
         store(own, COUNTS * width + j, ties)
         store(memory.sums, j, rest + part)
@@ -237,6 +237,18 @@ def add_block(place, n, c, classes, mass, moving, memory, job, smooth):
             further = frame.distance_to(z_top, at, widen(far), splat(mass[1], LANES), law)
             store(memory.far, j, load(memory.far, j, LANES) + rise + further)
     finish_moving(moving, memory, job, smooth)
+
+
+@device
+def largest_of(x, classes, width):
+    """Of each of LANES samples. A maximum waits for the one before, so two of them take turns."""
+    u = splat(narrow(-np.inf, load(x, 0, 0)), LANES)
+    v, pairs = u, classes // 2 * 2
+    for k in range(0, pairs, 2):
+        u, v = maths.maximum(load(x, k * width, LANES), u), maths.maximum(load(x, (k + 1) * width, LANES), v)
+    if pairs < classes:
+        u = maths.maximum(load(x, pairs * width, LANES), u)
+    return maths.maximum(u, v)
 
 
 @device

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-import numpy as np
-
 from fastsce import maths
 from fastsce.backends.cpu.ahead import prefetch
 from fastsce.backends.cpu.coefficients import FACTS_BYTES
@@ -26,15 +24,15 @@ from fastsce.backends.cpu.partial import load_part, store_part
 from fastsce.backends.cpu.plan import IGNORED, NOTHING
 from fastsce.backends.cpu.tiles import past_line
 from fastsce.backends.cpu.tuning import CLASSES_AHEAD, GROUP, LANES, LINE, PAGE
-from fastsce.backends.cpu.vectors import frozen, lane_numbers, narrow, splat
+from fastsce.backends.cpu.vectors import lane_numbers, splat
 
 FOUR = 4  # classes
 
 # Rows of numbers, one of each sample. Of a band: the largest logit so far, how often it occurs, m, the power of two and
 # the frame of terms; the label, its gradient, and what multiplies the weights that smoothing takes off.
 TOPS, COUNTS, MS, POWERS, RATES, OFFSETS, LIFTS, PLACES, SPECIALS, PULLS, BAND_ROWS = range(11)
-# Of a block, before its classes: m, and then what multiplies its terms; the largest logit.
-FACTORS, EDGES, BLOCK_ROWS = range(3)
+# Of a block, before its classes: m, and then what multiplies its terms.
+FACTORS, BLOCK_ROWS = range(2)
 
 
 class Band(NamedTuple):
@@ -126,9 +124,6 @@ def moving_of(place, band_in, first_in, band_out, first_out, memory, job, smooth
         place, source, jump, first_in, count_in, band_in, target, first_out, count_out, band_out, 0, 0, 0, -GROUP
     )
     send_edges(moving, memory, job, smooth)
-    edge = splat(narrow(-np.inf, load(place, 0, 0)), LANES)
-    for j in range(0, band_in.n, LANES):
-        store(place, EDGES * plan.width + j, edge)
     return moving
 
 
@@ -172,27 +167,18 @@ def finish_moving(moving, memory, job, smooth):
     for r in range(moving.count_in if n % GROUP > 0 else 0):
         p, row = moved_bytes(moving.source, r * job.logits.strides[2]), class_in(moving.place, r, job.plan)
         for j in range(n // GROUP * GROUP, n, LANES):
-            take_in(moving.place, row, j, load_part(p, j, n - j, 0.0, LANES), job)
+            store(row, j, load_part(p, j, n - j, 0.0, LANES))
 
 
 @device
 def bring_group(moving, job):
-    place, r, start, step = moving.place, moving.r_in, moving.j_in, job.logits.strides[2]
-    p, row = moved_bytes(moving.source, r * step), class_in(place, r, job.plan)
+    r, start, step = moving.r_in, moving.j_in, job.logits.strides[2]
+    p, row = moved_bytes(moving.source, r * step), class_in(moving.place, r, job.plan)
     jump = moving.jump if moving.first_in + r + CLASSES_AHEAD >= job.logits.shape[2] else 0
     later = moved_bytes(p, CLASSES_AHEAD * step + jump)
     for j in range(start, start + GROUP, LANES):
-        v = load(p, j, LANES)
+        store(row, j, load(p, j, LANES))
         prefetch(later, j, LANES)
-        take_in(place, row, j, v, job)
-
-
-@device
-def take_in(place, row, j, v, job):
-    """What is there is frozen, lest a masked store be made of the larger: with AVX2 that takes 13 cycles."""
-    store(row, j, v)
-    edges = moved(place, EDGES * job.plan.width)
-    store(edges, j, maths.maximum(v, frozen(load(edges, j, LANES))))
 
 
 @device
