@@ -72,6 +72,16 @@ def test_many_classes(shape, dtype, kernels):
     assert set(kernels) == {bands.bands}
 
 
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("classes", [5, 9, 16, 19, 403])
+def test_the_largest_logit_of_any_class(classes, dtype, banded, kernels):
+    """Confident samples, whose losses are next to nothing: one for each class."""
+    x, y = logits((classes, classes), dtype), np.arange(classes)
+    x[y, y] += 40
+    agree("cpu", np.asfortranarray(x), y, reduction="none")
+    assert set(kernels) == {bands.bands}
+
+
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("step", [-90.0, -7.0, 7.0, 25.0, 90.0])
 @pytest.mark.parametrize("name", ["plain", "smoothing", "scale", "weight_and_smoothing"])
