@@ -60,7 +60,7 @@ def test_labels_with_any_number_of_threads(monkeypatch):
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 @pytest.mark.parametrize("n", [0, 1, 17, PIECE, 5 * PIECE + 3])
 def test_losses_times_their_weights(monkeypatch, n, dtype):
-    """In as many parts as there are pieces, rounded once; what has no weights and keeps its dtype is not copied."""
+    """By as many threads as have a piece each, rounded once; what has no weights and keeps its dtype is not copied."""
     parts, run = [], of_labels.run
     monkeypatch.setattr("fastsce.backends.cpu.threads.ALONE", 0)
     monkeypatch.setattr(of_labels, "run", lambda *args: (parts.append(args[3]), run(*args)))

@@ -191,12 +191,12 @@ def finish_share(queue, scratch, p, share, n, out, parts):
     while start < stop:
         end = min(stop * PIECE, n)
         for j in range(start * PIECE, end, LANES):
-            store_part(out, j, end - j, narrow(weighed(p, share, j, end), load(out, 0, 0)))
+            store_part(out, j, end - j, narrow(with_share(p, share, j, end), load(out, 0, 0)))
         start, stop = next_share(queue, -(-n // PIECE), parts)
 
 
 @device
-def weighed(p, share, j, stop):
+def with_share(p, share, j, stop):
     """Numbers from j on, times what each counts; a step of 0 stands for 1."""
     v = load_part(p, j, stop - j, 0.0, LANES)
     if share.step:
@@ -219,7 +219,7 @@ def add_up(p, share, start, stop):
     """Their sum."""
     lanes = splat(0.0, LANES)
     for j in range(start, stop, LANES):
-        lanes = lanes + weighed(p, share, j, stop)
+        lanes = lanes + with_share(p, share, j, stop)
     return sum_of(lanes)
 
 
