@@ -14,7 +14,7 @@ DTYPES = {
 IGNORE = -100
 
 # Around every vector width, powers of two, odd vocabularies; at most about a million logits each.
-SMALL = [(n, c) for c in (1, 2, 3, 4, 10, 15, 16, 17, 31, 32, 33) for n in (0, 1, 2, 17)]
+SMALL = [(n, c) for c in (1, 2, 3, 4, 7, 10, 15, 16, 17, 31, 32, 33) for n in (0, 1, 2, 17)]
 # Rows of 2 and of 3 classes are brought by shuffles; around 64 and 80 classes there have been other kernels.
 FEW = [(1000, 2), (1000, 3), (77, 64), (77, 79), (77, 80)]
 MIDDLE = [(1000, 10), (1000, 33), (1000, 100), (17, 100), (1000, 1000), (17, 1003), (2, 1003)]
