@@ -189,7 +189,7 @@ def test_in_place(backend):
 @pytest.mark.parametrize("shape", [(700, 3), (90, 80), (40, 1023), (40, 1024), (9, 3000)])
 @pytest.mark.parametrize("dtype", ["float16", "float32", "float64"])
 def test_streamed_products_are_those_of_the_caches(dtype, shape, gap, offset, monkeypatch):
-    """`softmax_vjp` into rows as above."""
+    """`softmax_vjp` into rows as above; test_vjp.py has more of short ones."""
     from fastsce.backends import cpu
 
     (n, c), v = shape, logits(shape, dtype, 8)

@@ -11,7 +11,7 @@ from functools import cache, lru_cache
 import numpy as np
 
 from fastsce import host as chores
-from fastsce.backends.cpu import bands, columns, elementwise, few, room, rows, threads
+from fastsce.backends.cpu import bands, columns, elementwise, few, room, rows, threads, vjp
 from fastsce.backends.cpu.coefficients import optionless
 from fastsce.backends.cpu.labels import finished, in_order, of_rows_alone, scan_labels, sum_losses, sum_weighted
 from fastsce.backends.cpu.parts import JOB_BYTES
@@ -336,8 +336,12 @@ def softmax_vjp(p, v, *, out):
         arrays = [stored(a) for a in (p, v, out)]
         streams = p.nbytes >= STREAM_BYTES and arrays[2].flags.aligned
         for views, _ in blocks(arrays, []):
-            args = (*views, streams, parts)
-            threads.run(elementwise.softmax_vjp, views[0].dtype.char, args, parts, elementwise.SCRATCH, size)
+            if vjp.suits(views):
+                plan, scratch = vjp.planned(views, compute_dtype(p).itemsize, parts, streams)
+                threads.run(vjp.vjp, views[0].dtype.char, (*views, plan), plan.parts, scratch, size)
+            else:
+                args = (*views, streams, parts)
+                threads.run(elementwise.softmax_vjp, views[0].dtype.char, args, parts, elementwise.SCRATCH, size)
 
 
 def binary(logits, target, weight, sample_weight, pos_weight, upstream, *, loss=None, grad=None, hess=None):

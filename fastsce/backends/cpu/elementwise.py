@@ -1,4 +1,5 @@
-"""What has no maximum to find first: binary cross-entropy, and the product of a vector with softmax's Jacobian.
+"""What has no maximum to find first: binary cross-entropy, and the product of a vector with softmax's Jacobian but for
+what vjp.py has: short rows, and classes that are not last.
 
 Both work on runs of a row. An operand is read where it lies, if its run fills whole vectors side by side; else from a
 copy in scratch memory. So are results written if they are not streamed; else they are left in scratch, which stays in

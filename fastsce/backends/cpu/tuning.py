@@ -115,6 +115,11 @@ BAND_LANES, BAND_BYTES = 256, 1 << 20
 BLOCK_CLASSES = 32  # with 8 500 and 1000 classes take 1.25 of the time, with 16 1.07, with 24 and 48 1.0
 BANDS = 16  # in a part: 1000 classes take 1.0 with 64, 0.95 with 128, 1.0 to 1.2 with 1
 
+# vjp.py
+# Rows of fewer classes: side by side 8 take 0.2 of the time, 16 0.5, 20 0.73, 24 0.7, 31 1.05 to 1.1, 32 1.15, 48 1.4
+# (20 and 64 MB, two cores, Zen 4).
+SHORT_VJP = 28
+
 # elementwise.py
 RUN = 1024  # elements read, worked out and written while they are in L1; 512 take 1.1 to 1.25, 2048 as long (Zen 4)
 ELEMENTS_AHEAD = 2048  # so far ahead L2 is asked for; 1024 and 4096 as fast, L1 256 to 1024 ahead 1.05 to 1.3
