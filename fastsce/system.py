@@ -105,9 +105,9 @@ def warmup(
 ) -> None:
     """Compile the kernels into the cache, by small calls of the public functions, so that no later call waits for them.
 
-    Of few classes (up to 16, 8 of float64, and half as many without AVX-512) calls with labels have kernels for each
-    number of them: of loss, gradient and Hessian without options, and of the gradient with any but a softcap, each of
-    which takes a second. Of these only those named are compiled.
+    Of few classes (up to 16, 8 of float64, and half as many without AVX-512) calls with labels, softmax and logsumexp
+    have kernels for each number of them, on whatever axis they are: of loss, gradient and Hessian without options, and
+    of the gradient with any but a softcap, each of which takes a second. Of these only those named are compiled.
 
     Parameters
     ----------

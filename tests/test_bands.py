@@ -33,6 +33,7 @@ def kernels(monkeypatch):
 @pytest.fixture
 def banded(monkeypatch):
     """All classes first go by bands, in blocks of eight."""
+    monkeypatch.setattr(cpu, "FEW_BYTES", 0)
     monkeypatch.setattr(bands, "BANDED_BYTES", 0)
     monkeypatch.setattr(bands, "BLOCK_CLASSES", 8)
 

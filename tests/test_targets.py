@@ -227,19 +227,22 @@ def sheets(target, tmp_path_factory):
 
 
 def test_sheets_are_of_whole_registers(sheets, register):
-    """But for the scale that all rows share. Whole sheets and the last rows have code of their own."""
+    """But for the scale that all rows share."""
     found = products(sheets)
     others = [one for one in found if one[1:] != ("p", register)]
-    assert len(re.findall(SHIFT, sheets)) >= 2 * 3
-    assert len(found) >= 2 * 3 * 10
+    assert len(re.findall(SHIFT, sheets)) >= 3
+    assert len(found) >= 3 * 10
     assert {one[1:] for one in others} <= {("s", "x")}
     assert len(others) <= 4
 
 
 def test_sheets_call_nothing_else(sheets):
+    """But what copies rows that fill none."""
     assert all(re.fullmatch(PARTIAL, name) for name in targets.outside(sheets))
     taken = re.findall(rf"^\s+(?:movabsq\s+\$|leaq\s+|callq?\s+)(_\w+|{PARTIAL})", sheets, re.MULTILINE)
-    assert all(re.fullmatch(PARTIAL, name) for name in taken)
+    others = {name for name in taken if not re.fullmatch(PARTIAL, name)}
+    assert len(others) == 1
+    assert re.fullmatch(r"_ZN7fastsce8backends3cpu3few4copy\w+", others.pop())
 
 
 def test_these_tests_can_fail():

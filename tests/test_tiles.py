@@ -1,4 +1,6 @@
-"""Tiles of columns.py: gradients of samples that lie side by side leave in whole lines, while others are worked on."""
+"""Tiles of columns.py: gradients of samples that lie side by side leave in whole lines, while others are worked on; and
+sheets of few.py, which leave in whole lines or not past the caches.
+"""
 
 import ml_dtypes
 import numpy as np
@@ -8,7 +10,7 @@ from expect import same_bits
 import fastsce
 from fastsce.backends import cpu
 from fastsce.backends.cpu import columns, threads
-from fastsce.backends.cpu.tuning import GROUP, LANES
+from fastsce.backends.cpu.tuning import FEW_BYTES, GROUP, LANES
 
 CANARY = 77
 DTYPES = [np.float32, np.float64, np.float16, ml_dtypes.bfloat16]
@@ -107,6 +109,7 @@ def test_wherever_classes_begin(blocks, classes, samples, way, dtype, streamed, 
     """The same bits as of tiles of LANES samples, which are sent at once; and nothing is written beside the result."""
     x, y = batch(dtype, blocks, classes, samples)
     expected = [x.copy() for _ in range(2 if way is hessian else 1)]
+    monkeypatch.setattr(cpu, "FEW_BYTES", 0)
     monkeypatch.setattr(threads, "ALONE", 1 << 40)
     monkeypatch.setattr(columns, "TILE_LANES", LANES)
     monkeypatch.setattr(columns, "GROUP_COLUMN_BYTES", 0)
@@ -114,7 +117,10 @@ def test_wherever_classes_begin(blocks, classes, samples, way, dtype, streamed, 
     monkeypatch.setattr(columns, "TILE_LANES", lanes)
     monkeypatch.setattr(columns, "GROUP_COLUMN_BYTES", 1 << 40)
     monkeypatch.setattr(cpu, "STREAM_BYTES", 0 if streamed else 1 << 40)
-    for alone, tiles in ((1 << 40, 16), (0, 1), (0, 3)):
+    for alone, tiles, few in ((1 << 40, 16, 0), (0, 1, 0), (0, 3, 0), (1 << 40, 16, FEW_BYTES), (0, 1, FEW_BYTES)):
+        if few and classes * 4 > few:
+            break
+        monkeypatch.setattr(cpu, "FEW_BYTES", few)
         monkeypatch.setattr(threads, "ALONE", alone)
         monkeypatch.setattr(threads, "PART", 1000)
         monkeypatch.setattr(columns, "TILES", tiles)
@@ -123,6 +129,6 @@ def test_wherever_classes_begin(blocks, classes, samples, way, dtype, streamed, 
             placed = [between_canaries(x, gap, offset + i) for i in range(len(expected))]
             way(x, y, *(out for out, _ in placed))
             for (out, memory), result in zip(placed, expected, strict=True):
-                assert same_bits(out, result), (alone, tiles, gap, offset)
+                assert same_bits(out, result), (alone, tiles, few, gap, offset)
                 out.view(np.uint8)[...] = CANARY
-                assert (memory == CANARY).all(), (alone, tiles, gap, offset)
+                assert (memory == CANARY).all(), (alone, tiles, few, gap, offset)

@@ -37,7 +37,7 @@ from fastsce.backends.cpu.tuning import (
     TOGETHER,
     TOGETHER_SAVED,
 )
-from fastsce.backends.cpu.ways import line_by_line, line_shared, way_out
+from fastsce.backends.cpu.ways import line_by_line, line_shared, sheets_side_by_side, way_out
 from fastsce.law import law_of
 from fastsce.layout import (
     STORAGE,
@@ -131,13 +131,20 @@ def run(spec, logits, target, weight, row_scale, loss, lse, grad, hess, *, write
     narrow = (row_scale.each, loss, lse, None if soft else target)
     for arrays, (scales, losses, sums, labels) in blocks(wide, narrow):
         x, g, h, q = arrays
-        given = [a for a in arrays if a is not None]
+        given, results = [a for a in arrays if a is not None], [a for a in (g, h) if a is not None]
         contiguous_rows, aligned = all(map(contiguous, given)), all(a.flags.aligned for a in given)
         stream = large and aligned
         if contiguous_rows and write == GRADIENT:
             stream = stream and classes * x.itemsize >= STREAM_ROW_BYTES
         plain = optionless(law, weight is not None)
-        simple = not (soft or saved or spec.softcap is not None or target is None) and (plain or write == GRADIENT)
+        simple = not (soft or saved or spec.softcap is not None or write == LOG_SOFTMAX)
+        simple = simple and (plain or write == GRADIENT)
+        side_by_side = not contiguous_rows and all(a.strides[1] == a.itemsize for a in given)
+        few_classes, few_stream, whole = FEW_BYTES // dtype.itemsize if simple else 0, False, True
+        if side_by_side:
+            few_classes, few_stream, whole = sheets_side_by_side(x, results, few_classes, stream)
+        elif not (contiguous_rows and all(map(adjoins, given))):
+            few_classes = 0
         banded = write in (NOTHING, GRADIENT) and not (contiguous_rows or soft or saved or spec.softcap is not None)
         behind, desk = way_out(g, stream and write == GRADIENT, not saved and is_scaled(spec, law, soft, weight))
         block = Block(
@@ -146,10 +153,11 @@ def run(spec, logits, target, weight, row_scale, loss, lse, grad, hess, *, write
             contiguous=contiguous_rows,
             either=contiguous_rows or all(contiguous(a) or a.strides[1] == a.itemsize for a in given),
             aligned=aligned,
-            simple=simple and contiguous_rows and all(map(adjoins, given)),
-            banded=banded and all(a.strides[1] == a.itemsize for a in given),
+            few_classes=few_classes,
+            few_stream=few_stream,
+            banded=banded and side_by_side,
             apart=soft or spec.softcap is not None,
-            summed=summed and sums.size == lse.size,
+            summed=summed and whole and target is not None and sums.size == lse.size,
             line=line_shared(g),
             stream_rows=stream and (write == GRADIENT or (line_by_line(g) and line_by_line(h))),
             behind=behind,
@@ -182,11 +190,12 @@ def run(spec, logits, target, weight, row_scale, loss, lse, grad, hess, *, write
 def plan_of(block, asked, workers):
     """The kernel for a block of rows, its plan, and the bytes of memory that each thread needs to itself."""
     (a, b, classes), size = block.shape, block.shape[2] * block.itemsize
-    if block.simple and a == 1 and 2 <= classes <= FEW_BYTES // block.itemsize:
-        pieces = -(-b // PIECE)
+    if 2 <= classes <= block.few_classes and (a == 1 or not block.contiguous):
+        pieces = -(-a * b // PIECE)
         summed = block.summed and pieces >= 4 * workers  # a part has whole pieces
         parts = min(asked.parts, pieces) if summed else asked.parts
-        return few.few, asked._replace(parts=parts, summed=summed), few.scratch_bytes(classes, block.itemsize)
+        plan = asked._replace(parts=parts, summed=summed, stream=block.few_stream, side=not block.contiguous)
+        return few.few, plan, few.scratch_bytes(classes, block.itemsize)
     if size < 4 * (SHORT if block.contiguous else SHORT_APART) or (
         block.either and not block.contiguous and classes <= LONGEST_COLUMN
     ):
@@ -214,7 +223,8 @@ def plan_of(block, asked, workers):
 def choice(kernel, dtype, classes, write, spec, plain, soft=""):
     """From which the types of arguments follow, and what chooses code: `known`, `smooth` or the softcap."""
     if kernel is few.few:
-        return (dtype.char, classes, write, plain), ((0,) * classes, (0,) * write, None if plain else True)
+        known = (0,) * classes, (0,) * write, None if plain else True
+        return (dtype.char, classes, write, plain), known
     if kernel is bands.bands:
         return (dtype.char, spec.label_smoothing > 0.0), True if spec.label_smoothing > 0.0 else None
     return (dtype.char, soft, spec.softcap is None), spec.softcap
@@ -256,7 +266,8 @@ def small_call(spec, dtype, shape, gradient):
 
     def planned(parts, weights):
         simple = spec.softcap is None and (gradient or optionless(unweighted, weights))
-        block = Block((1, rows, classes), dtype.itemsize, simple=simple, apart=spec.softcap is not None)
+        few_classes = FEW_BYTES // dtype.itemsize if simple else 0
+        block = Block((1, rows, classes), dtype.itemsize, few_classes=few_classes, apart=spec.softcap is not None)
         return plan_of(block, Plan(parts, write, False, False, weights, False, spec.ignore_index), parts)
 
     numbers, memory = np.empty(1), np.empty(JOB_BYTES, np.uint8)

@@ -1,19 +1,21 @@
-"""Rows of few classes that adjoin, with labels: a sheet of them at a time, from logits to gradient.
+"""Rows of few classes, with labels: a sheet of them at a time, from logits to gradient.
 
-How many classes there are is known when this is compiled, for each number of them anew: no loop goes over them, and
-what is worked out stays in registers.
+They adjoin, or the rows of a class lie side by side, as in images. How many classes there are is known when this is
+compiled, for each number of them anew: no loop goes over them, and what is worked out stays in registers.
 """
 
 from __future__ import annotations
+
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from fastsce import frame, maths
 from fastsce.backends.cpu.ahead import ask_for_group
 from fastsce.backends.cpu.coefficients import labels_at, plain, scales, values
-from fastsce.backends.cpu.jit import device, kernel
+from fastsce.backends.cpu.jit import apart, device, kernel
 from fastsce.backends.cpu.makings import term_of
-from fastsce.backends.cpu.memory import load, moved, spare, store
+from fastsce.backends.cpu.memory import at, fence, load, moved_bytes, past_boundary, spare, store
 from fastsce.backends.cpu.partial import store_part
 from fastsce.backends.cpu.parts import hand_out, next_share
 from fastsce.backends.cpu.plain import gradient, plain_factors, plain_row
@@ -24,25 +26,26 @@ from fastsce.backends.cpu.sheets import (
     added,
     ask_for_sheet,
     chosen,
-    class_numbers,
-    how_many,
+    class_is,
+    each,
     largest_of,
+    leave_lines,
     leave_sheet,
+    lines_at,
     row_numbers,
     sheet_at,
     sheet_rows,
-    spread,
+    stream_lines,
     sum_in_turns,
-    sum_of_others,
+    terms_of,
     weights_at,
 )
 from fastsce.backends.cpu.tuning import LANES, PIECE, ROWS_AHEAD, TALL_SHEET
 from fastsce.backends.cpu.vectors import narrow, same_integer, splat, widen
-from fastsce.frame import At
 
 
 def scratch_bytes(classes, itemsize):
-    """For the last rows, if they fill no sheet: their logits, gradient and Hessian."""
+    """For rows that fill no sheet: their logits, gradient and Hessian."""
     return 3 * desk_bytes(TALL_SHEET * classes, itemsize)
 
 
@@ -55,8 +58,9 @@ def desk_bytes(numbers, itemsize):
 def few(logits, target, weight, row_scale, loss, lse, grad, hess, law, known, plan, memory):
     """Each part takes an equal share of the sheets; arguments as for `rows.rows`, but `known`: a tuple of as many
     numbers as there are classes, and one of as many as there are results for each class, of which nothing but the
-    lengths counts; and None where there are no options: with them there is but a gradient. There is one block. If the
-    losses are to be summed, `loss` gets the sum of each PIECE of them, multiplied by what `row_scale` has for each row.
+    lengths counts; and None where there are no options: with them there is but a gradient. Rows that adjoin have one
+    block. If the losses are to be summed, `loss` gets the sum of each PIECE of them, multiplied by what `row_scale`
+    has for each row; then all sheets are whole but the last.
     """
     job = job_of(logits, target, weight, row_scale, loss, lse, grad, hess, law, plan)
     return hand_out(share, plan.parts, memory, (job, None, known))
@@ -65,113 +69,212 @@ def few(logits, target, weight, row_scale, loss, lse, grad, hess, law, known, pl
 @device
 def share(queue, scratch, job, soft, known):
     """Whole sheets, or whole pieces of losses that are to be summed. No target is `soft` here."""
-    classes, results, options = known
-    rows, unit = job.logits.shape[1], PIECE if job.plan.summed else sheet_rows(classes)
-    units = -(-rows // unit)
+    tall = sheet_rows(known[0])
+    missing, piece = before_line(job, tall), PIECE // tall
+    sheets = -(-(job.logits.shape[1] + missing) // tall)
+    count, unit = job.logits.shape[0] * sheets, piece if job.plan.summed else 1
+    units = -(-count // unit)
     start, stop = next_share(queue, units, job.plan.parts)
     while start < stop:
-        end = min(stop * unit, rows)
-        for i in range(start * unit, end, PIECE):
-            total = work_through(i, min(i + PIECE, end), scratch, job, classes, results, options)
+        end = min(stop * unit, count)
+        for i in range(start * unit, end, piece):
+            total = work_through(i, min(i + piece, end), sheets, missing, scratch, job, known)
             if job.plan.summed:
-                store(job.loss, i // PIECE, total)
+                store(job.loss, i // piece, total)
         start, stop = next_share(queue, units, job.plan.parts)
+    fence()
 
 
 @device
-def work_through(start, stop, scratch, job, classes, results, options):
-    """Rows, and the sum of their losses, as `labels.add_up` has it."""
-    count, tall, losses = len(classes), sheet_rows(classes), splat(0.0, LANES)
-    for i in range(start, stop, tall):
-        there = moved(job.logits.data, i * count), moved(job.grad.data, i * count), moved(job.hess.data, i * count)
-        if i + tall <= stop:
-            ask_ahead(there, i, job, classes, results)
-            losses = added(losses, work_on(i, tall, there, job, classes, results, options))
-        else:
-            losses = added(losses, work_on_last(i, stop - i, there, scratch, job, classes, results, options))
+def before_line(job, tall):
+    """How many rows the first sheet of a block is short of, so that others begin with a cache line of what is streamed,
+    or half of one: all classes begin alike (`ways.alike_in_lines`).
+    """
+    if not job.plan.stream:
+        return 0
+    return -past_boundary(job.grad.data, 0) % tall
+
+
+@device
+def work_through(start, stop, sheets, missing, scratch, job, known):
+    """Sheets, and the sum of their losses, as `labels.add_up` has it."""
+    v, (classes, results, options) = job.logits, known
+    tall, losses, a = sheet_rows(classes), splat(0.0, LANES), start // sheets
+    first_row = (start - a * sheets) * tall - missing
+    for _ in range(start, stop):
+        b = max(first_row, 0)
+        n = min(first_row + tall, v.shape[1]) - b
+        i, there = a * v.shape[1] + b, (place_of(v, a, b), place_of(job.grad, a, b), place_of(job.hess, a, b))
+        ask_ahead(i, there, job, classes, results)
+        here = there
+        if n < tall:
+            here = to_desks(there, n, scratch, job, classes)
+        losses = added(losses, work_on(i, n, here, job, classes, results, options, job.plan.stream and n == tall))
+        if n < tall:
+            back(here, there, n, job, classes, results)
+        first_row += tall
+        if first_row >= v.shape[1]:
+            a, first_row = a + 1, -missing
     return sum_of(losses)
 
 
+class Place(NamedTuple):
+    """Where rows are: the first class of the first one, and the bytes from a class to the next where rows lie side by
+    side.
+    """
+
+    data: Any
+    step: Any
+
+
 @device
-def work_on_last(i, n, there, scratch, job, classes, results, options):
-    """Rows that fill no sheet, at a desk."""
-    size, desk = n * len(classes), desk_bytes(sheet_rows(classes) * len(classes), job.logits.item)
-    x, g, h = there
-    here = spare(scratch, 0, x), spare(scratch, desk, x), spare(scratch, 2 * desk, x)
-    copy(x, here[0], size)
-    losses = work_on(i, n, here, job, classes, results, options)
+def place_of(v, a, b):
+    return Place(at(v, a, b, 0), v.strides[2])
+
+
+@device
+def to_desks(there, n, scratch, job, classes):
+    """Where rows that fill no sheet are worked on, logits, gradient and Hessian."""
+    x, count, tall = there[0], len(classes), sheet_rows(classes)
+    size, step = desk_bytes(tall * count, job.logits.item), tall * job.logits.item
+    here = (
+        Place(spare(scratch, 0, x.data), step),
+        Place(spare(scratch, size, x.data), step),
+        Place(spare(scratch, 2 * size, x.data), step),
+    )
+    copy(x, here[0], n, count, job.plan.side)
+    return here
+
+
+@device
+def back(here, there, n, job, classes, results):
+    """Results of theirs."""
     if len(results) > 0:
-        copy(here[1], g, size)
+        copy(here[1], there[1], n, len(classes), job.plan.side)
     if len(results) > 1:
-        copy(here[2], h, size)
-    return losses
+        copy(here[2], there[2], n, len(classes), job.plan.side)
+
+
+@apart
+def copy(source, target, n, count, side):
+    """n rows of so many classes."""
+    for c in range(count if side else 1):
+        x, y = moved_bytes(source.data, c * source.step), moved_bytes(target.data, c * target.step)
+        for i in range(n if side else n * count):
+            y[i] = x[i]
 
 
 @device
-def copy(source, target, n):
-    for i in range(n):
-        target[i] = source[i]
-
-
-@device
-def ask_ahead(there, i, job, classes, results):
+def ask_ahead(i, there, job, classes, results):
+    """Rows side by side the machine foresees by itself."""
     (x, g, h), later = there, ROWS_AHEAD * len(classes)
-    ask_for_sheet(x, later, classes)
-    if len(results) > 0:
-        ask_for_sheet(g, later, classes)
-    if len(results) > 1:
-        ask_for_sheet(h, later, classes)
+    if not job.plan.side:
+        ask_for_sheet(x.data, later, classes)
+        if len(results) > 0:
+            ask_for_sheet(g.data, later, classes)
+        if len(results) > 1:
+            ask_for_sheet(h.data, later, classes)
     for k in range(0, sheet_rows(classes), LANES):
         ask_for_group(job, i + k)
 
 
 @device
-def work_on(i, n, there, job, classes, results, options):
+def read(place, side, classes):
+    return lines_at(place.data, place.step, classes) if side else sheet_at(place.data, classes)
+
+
+@device
+def leave(place, sheet, side, streaming, classes):
+    if not side:
+        leave_sheet(place.data, sheet, classes)
+    elif streaming:
+        stream_lines(place.data, place.step, sheet, classes)
+    else:
+        leave_lines(place.data, place.step, sheet, classes)
+
+
+@device
+def work_on(i, n, there, job, classes, results, options, streaming):
     """A sheet, of which n rows are there, from row i on; the others are as if ignored. Returns their losses.
 
-    Nothing branches from logits to results but where rows are ignored, or they would not stay in registers.
+    Between logits and results nothing branches but where rows are ignored, or they would not stay in registers.
     """
-    (x_at, g_at, h_at), law, rows = there, law_for(job, options), row_numbers(classes)
+    (x_at, g_at, h_at), law, rows, side = there, law_for(job, options), row_numbers(classes), job.plan.side
     y = labels_at(job.labels, i, n, len(classes), job.plan, rows)
-    scale, down, power = scales(job.row_scale, i, n, narrow(rows, load(x_at, 0, 0)), law)
+    scale, down, power = scales(job.row_scale, i, n, narrow(rows, load(x_at.data, 0, 0)), law)
     ignored = y == IGNORED
     scale, down = maths.where(ignored, 0.0, scale), maths.where(ignored, 0.0, down)
-    x = maths.where(spread(ignored, classes), 0.0, sheet_at(x_at, classes))  # nobody is to see what is there
-    is_label = class_numbers(x, classes) == spread(same_integer(y, class_numbers(x, classes)), classes)
-    x_top, x_y = largest_of(x, classes), chosen(x, is_label, classes)
+    x = read(x_at, side, classes)
+    if first(ignored) < sheet_rows(classes):  # nobody is to see what is there
+        x = each(unless, (x,), (ignored,))
+    is_label = class_is(same_integer(y, maths.bits(down)), classes)
+    x_top, x_y = largest_of(x), chosen(x, is_label)
     m = maths.where(x_top == -np.inf, 0.0, x_top)  # −∞ − (−∞) would be NaN
     at = frame.about(m, power, law)
-    e = term_of(x, At(spread(at.rate, classes), spread(at.offset, classes), spread(at.lift, classes)), law.inner, None)
-    is_top = x == spread(x_top, classes)
-    rest, ties = sum_of_others(maths.where(is_top, 0.0, e), classes), widen(how_many(is_top, m, classes))
+    e, rest, ties = terms_of(term, x, (x_top, at, law.inner))
+    ties = widen(ties)
 
     row = x_top, x_y, m, at, rest, ties, scale
     if options is None:
         lse, loss, p_top, p_top_minus_1, to_p = plain_row(x_top, x_y, m, at, power, rest, ties)
         push, (a, b) = plain_factors(scale, down, x_top, x_y, p_top_minus_1, to_p)
     else:
-        lse, loss, push, pull, special = with_options(x, is_label, row, job.weight, law, classes)
+        lse, loss, push, pull, special = with_options(x, is_label, row, job.weight, law)
+    if job.plan.untargeted:
+        loss = lse
     if first(ignored) < sheet_rows(classes):
         lse, loss = maths.where(ignored, 0.0, lse), maths.where(ignored, 0.0, loss)
     store_part(job.lse, i, n, lse)
     if options is None:
         if len(results) > 0:
-            here = spread(a, classes), spread(b, classes)
-            leave_sheet(g_at, gradient(e, is_label, here, spread(push, classes)), classes)
+            g = each(gradient, (e, is_label), ((a, b), push))
+            leave(g_at, g, side, streaming, classes)
         if len(results) > 1:
             bend = narrow(scale * maths.top_curvature(p_top, p_top_minus_1), m)
-            curved = maths.curvature(e * spread(narrow(to_p, m), classes)) * spread(down, classes)
-            leave_sheet(h_at, maths.where(is_top, spread(bend, classes), curved), classes)
+            h = each(hessian, (e, x), (x_top, narrow(to_p, m), down, bend))
+            leave(h_at, h, side, streaming, classes)
     else:
-        w = maths.where(splat(law.off, x) == 0.0, 0.0, weights_at(job.weight, x, classes))  # not asked for, it may be ∞
-        g = maths.class_gradient(e, spread(push, classes), w, spread(pull, classes))
-        g = maths.where(spread(ignored, classes), 0.0, g)  # a weight may be ∞
-        leave_sheet(g_at, maths.where(is_label, spread(special, classes), g), classes)
+        w = weights_asked_for(job.weight, x, law)
+        g = each(place_gradient, (e, w, is_label), (push, pull, special, ignored))
+        leave(g_at, g, side, streaming, classes)
     if not job.plan.summed:
         store_part(job.loss, i, n, loss)
     elif job.row_scale.rows.step != 0:
         loss = maths.where(ignored, 0.0, loss * values(job.row_scale.rows, i, n, 0.0, rows))
     return loss
+
+
+@device
+def unless(x, ignored):
+    return maths.where(ignored, 0.0, x)
+
+
+@device
+def term(x, x_top, at, inner):
+    t, is_top = term_of(x, at, inner, None), x == x_top
+    return t, maths.where(is_top, 0.0, t), is_top
+
+
+@device
+def hessian(t, x, x_top, to_p, scale, bend):
+    return maths.where(x == x_top, bend, maths.curvature(t * to_p) * scale)
+
+
+@device
+def weights_asked_for(weight, x, law):
+    """Where they are not, they may be ∞."""
+    return each(unless, (weights_at(weight, x),), (splat(law.off, x[0]) == 0.0,))
+
+
+@device
+def place_gradient(t, w, is_label, push, pull, special, ignored):
+    g = maths.where(ignored, 0.0, maths.class_gradient(t, push, w, pull))  # a weight may be ∞
+    return maths.where(is_label, special, g)
+
+
+@device
+def weighed(w, x, at, m, inner):
+    return maths.share(w, frame.exponent(x, at.rate, at.rate * m, inner, None))
 
 
 @device
@@ -182,21 +285,22 @@ def law_for(job, options):
 
 
 @device
-def with_options(x, is_label, row, weight, law, classes):
+def with_options(x, is_label, row, weight, law):
     """lse and loss under any law but one with a softcap, and what makes terms the gradient: push·term − pull·w, and
     `special` at the label.
     """
     x_top, x_y, m, at, rest, ties, scale = row
-    w, total, off = weights_at(weight, x, classes), splat(law.total, m), splat(law.off, m)
-    below = frame.exponent(x, spread(at.rate, classes), spread(at.rate * m, classes), law.inner, None)
-    distance = frame.distance_to(m, at, -widen(sum_in_turns(maths.share(w, below), classes)), total, law)
+    w, total, off = weights_at(weight, x), splat(law.total, m), splat(law.off, m)
+    far = -widen(sum_in_turns(each(weighed, (w, x), (at, m, law.inner))))
+    distance = frame.distance_to(m, at, far, total, law)
     distance = maths.where(off == 0.0, 0.0, distance)  # of a row of −∞, or of what is not asked for
     unit, z_top, z_y = frame.inverse(widen(x_top), at, law), maths.logit(x_top, law, None), maths.logit(x_y, law, None)
     log_s, p_top, p_top_minus_1, to_p = maths.row_sums(unit, rest, ties, m)
     p, p_minus_1 = maths.label_chance(z_top - z_y, p_top, p_top_minus_1, m)
-    w_y, lse = widen(chosen(w, is_label, classes)), z_top + log_s
+    w_y, lse = widen(chosen(w, is_label)), z_top + log_s
     q, mass, others, distance = maths.label_terms(law, w_y, z_top - z_y, distance)
     push = maths.row_factor(scale, mass, lse, law.z_loss, to_p)
     special = scale * maths.place_gradient(mass, q, others, lse, law.z_loss, p, p_minus_1)
     loss = maths.row_loss(mass, log_s, distance, lse, law.z_loss)
-    return lse, loss, narrow(push, m), narrow(scale * off, m), narrow(special, m)
+    pull = maths.where(off == 0.0, 0.0, scale * off)  # −0 would change signs of zeros
+    return lse, loss, narrow(push, m), narrow(pull, m), narrow(special, m)

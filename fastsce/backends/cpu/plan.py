@@ -22,7 +22,8 @@ class Block(NamedTuple):
     contiguous: bool = True  # the classes of a row lie side by side
     either: bool = True  # those, or the rows' numbers of a class
     aligned: bool = True
-    simple: bool = False  # few.py has what is asked for
+    few_classes: int = 0  # few.py has what is asked for, for up to so many
+    few_stream: bool = False  # and streams results
     banded: bool = False  # bands.py has, for as many classes as suit it
     apart: bool = False  # columns.py: a tile has what it is made of apart, as soft targets and softcaps ask for
     summed: bool = False  # no more is wanted of the losses than their sum
@@ -49,6 +50,7 @@ class Plan(NamedTuple):
     group: int = 1  # rows.py: rows that are worked on together
     desk: int = 0  # rows.py: rows that are put together before they are streamed; 0: each is written where it belongs
     summed: bool = False  # few.py: losses are added up, not written
+    side: bool = False  # few.py: rows of a class lie side by side, and not classes of a row
     lanes: int = 0  # columns.py, bands.py: samples in a tile, or in a band
     width: int = 0  # from a class to the next in there
     block: int = 0  # bands.py: classes of a block

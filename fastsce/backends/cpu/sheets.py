@@ -1,8 +1,7 @@
-"""Sheets: some rows of a few classes as one vector, all rows of a class and then of the next.
+"""Sheets: some rows of a few classes, as a tuple of vectors: each has all rows of a class.
 
-How many classes there are is known when a kernel is compiled, from the length of a tuple. LLVM cuts a sheet into
-registers and works on all of them side by side, which no loop over classes would do. It has a power of two of classes;
-what is in those that no row has may be anything, and LLVM sees that nobody asks for it.
+How many classes there are is known when a kernel is compiled, from the length of a tuple. What is done to a sheet is
+written down for each class (`each`), one after the other, so that LLVM can keep it in registers; no loop would do.
 """
 
 from __future__ import annotations
@@ -11,21 +10,21 @@ import functools
 
 from llvmlite import ir
 from numba import types
+from numba.core import cgutils
 from numba.extending import intrinsic
 
-from fastsce.backends.cpu.memory import joined, moved_by, size_of
-from fastsce.backends.cpu.storage import compute_type
+from fastsce.backends.cpu.memory import joined, moved_by, place, size_of
+from fastsce.backends.cpu.storage import compute_type, decode, encode
 from fastsce.backends.cpu.transpose import (
     QUAD,
     ROWS,
-    end_to_end,
     lines_of_quads,
     lines_of_rows,
     quads_of_lines,
     rows_of_lines,
 )
 from fastsce.backends.cpu.tuning import SHEET, TALL, TALL_SHEET
-from fastsce.backends.cpu.vectors import I8, I32, I64, INTEGER, Vector, call, cast_value, shuffle, splat_value
+from fastsce.backends.cpu.vectors import I8, I32, I64, Vector, call, cast_value, shuffle, splat_value
 
 
 def rows_of(classes):
@@ -46,12 +45,15 @@ def sheet_rows(typing, classes):
 
 
 def sheet_type(dtype, classes):
-    return Vector(dtype, rows_of(classes) << (classes.count - 1).bit_length())
+    return types.UniTuple(Vector(dtype, rows_of(classes)), classes.count)
 
 
-def lines_of(b, sheet, classes):
-    rows = rows_of(classes)
-    return [shuffle(b, sheet, sheet, range(i * rows, (i + 1) * rows)) for i in range(classes.count)]
+def packed(context, b, sheet, lines):
+    return context.make_tuple(b, sheet, lines)
+
+
+def lines_of(b, sheet):
+    return cgutils.unpack_tuple(b, sheet)
 
 
 def squares(p, classes):
@@ -80,7 +82,7 @@ def sheet_at(typing, p, classes):
                 for c, across in quads:
                     lines[c : c + QUAD] = lines_of_quads(context, b, moved_by(b, here, I64(across)), I64(step), p)
             strips.append(lines)
-        return end_to_end(b, [joined(b, list(line)) for line in zip(*strips)])
+        return packed(context, b, result, [joined(b, list(line)) for line in zip(*strips)])
 
     return result(p, classes), build
 
@@ -95,7 +97,7 @@ def leave_sheet(typing, p, sheet, classes):
         for i, (offset, quads) in enumerate(parts):
             here = moved_by(b, args[0], I64(offset))
             strip = range(ROWS * i, ROWS * i + ROWS)
-            lines = [shuffle(b, line, line, strip) for line in lines_of(b, args[1], classes)]
+            lines = [shuffle(b, line, line, strip) for line in lines_of(b, args[1])]
             if count < QUAD:
                 rows_of_lines(context, b, lines, here, p)
             else:
@@ -104,6 +106,50 @@ def leave_sheet(typing, p, sheet, classes):
         return context.get_dummy_value()
 
     return types.void(p, sheet, classes), build
+
+
+@intrinsic
+def lines_at(typing, p, step, classes):
+    """The rows that lie side by side from p on, the next class `step` bytes further on."""
+    result, rows = sheet_type(compute_type(p.dtype), classes), rows_of(classes)
+
+    def build(context, b, signature, args):
+        lines = []
+        for here in places(b, args[0], args[1], classes):
+            line = b.load(place(b, here, I64(0), rows), align=size_of(p))
+            lines.append(decode(context, b, line, p.dtype, rows))
+        return packed(context, b, result, lines)
+
+    return result(p, types.int64, classes), build
+
+
+def define_leave_lines(doc, nontemporal=False):
+    @intrinsic
+    def leave_lines_as(typing, p, step, sheet, classes):
+        rows = rows_of(classes)
+        align = min(64, rows * size_of(p)) if nontemporal else size_of(p)
+
+        def build(context, b, signature, args):
+            for here, line in zip(places(b, args[0], args[1], classes), lines_of(b, args[2])):
+                encoded = encode(context, b, line, p.dtype, rows)
+                instruction = b.store(encoded, place(b, here, I64(0), rows), align=align)
+                if nontemporal:
+                    instruction.set_metadata("nontemporal", b.module.add_metadata([I32(1)]))
+            return context.get_dummy_value()
+
+        return types.void(p, types.int64, sheet, classes), build
+
+    leave_lines_as.__doc__ = doc
+    return leave_lines_as
+
+
+leave_lines = define_leave_lines("The way back of `lines_at`.")
+stream_lines = define_leave_lines("The same past the caches: whole cache lines, or halves.", nontemporal=True)
+
+
+def places(b, p, step, classes):
+    """Where each class begins."""
+    return [moved_by(b, p, b.mul(step, I64(c))) for c in range(classes.count)]
 
 
 @intrinsic
@@ -120,91 +166,46 @@ def ask_for_sheet(typing, p, index, classes):
 
 
 @intrinsic
-def spread(typing, v, classes):
-    """What each row has, for every class."""
-    result = sheet_type(v.dtype, classes)
+def each(typing, function, sheets, common):
+    """A sheet: function(…, *common) of what each class has in the sheets."""
+    one = function.get_call_type(typing, (*[sheet.dtype for sheet in sheets.types], *common.types), {})
+    result = types.UniTuple(one.return_type, sheets.types[0].count)
 
     def build(context, b, signature, args):
-        return shuffle(b, args[0], args[0], list(range(v.lanes)) * (result.lanes // v.lanes))
+        work, rest = context.get_function(function, one), cgutils.unpack_tuple(b, args[2])
+        lines = zip(*[lines_of(b, sheet) for sheet in cgutils.unpack_tuple(b, args[1])])
+        return packed(context, b, result, [work(b, [*line, *rest]) for line in lines])
 
-    return result(v, classes), build
-
-
-@intrinsic
-def weights_at(typing, p, sheet, classes):
-    """p[class], for every row."""
-
-    def build(context, b, signature, args):
-        lines = []
-        for i in range(classes.count):
-            number = b.load(moved_by(b, args[0], I64(i * size_of(p))))
-            lines.append(splat_value(b, Vector(sheet.dtype, rows_of(classes)), number))
-        return end_to_end(b, lines)
-
-    return sheet(p, sheet, classes), build
+    return result(function, sheets, common), build
 
 
 @intrinsic
-def class_numbers(typing, sheet, classes):
-    """0, 1, 2, … for every row, as integers of the size of the sheet's numbers."""
-    result = Vector(INTEGER[sheet.dtype], sheet.lanes)
-    numbers = [i // rows_of(classes) for i in range(sheet.lanes)]
-    return result(sheet, classes), lambda context, b, signature, args: ir.Constant(result.llvm, numbers)
-
-
-@intrinsic
-def largest_of(typing, sheet, classes):
-    """Each row's largest number, NaN left out."""
-    result = Vector(sheet.dtype, rows_of(classes))
-
-    def build(context, b, signature, args):
-        m = ir.Constant(result.llvm, [float("-inf")] * result.lanes)
-        for line in lines_of(b, args[0], classes):
-            m = b.select(b.fcmp_ordered(">", line, m), line, m)
-        return m
-
-    return result(sheet, classes), build
-
-
-@intrinsic
-def chosen(typing, sheet, mask, classes):
-    """Of each row the number where the mask is true; where it nowhere is, any."""
-    result = Vector(sheet.dtype, rows_of(classes))
-
-    def build(context, b, signature, args):
-        v, *lines = lines_of(b, args[0], classes)
-        for line, here in zip(lines, lines_of(b, args[1], classes)[1:]):
-            v = b.select(here, line, v)
-        return v
-
-    return result(sheet, mask, classes), build
-
-
-@intrinsic
-def sum_of_others(typing, sheet, classes):
-    """Each row's sum, in float64, of numbers of which one at least is 0; but as in `strips.terms` four are added up in
-    the working precision, and two, which is exact.
+def terms_of(typing, function, sheet, common):
+    """(term, the same or 0 for the largest, whether it is that) = function(logit, *common) of every class: the terms;
+    each row's sum of others than the largest, in float64, but as in `strips.terms` four are added up in the working
+    precision, and two, which is exact; how many are the largest, in that precision.
     """
-    result, count = Vector(types.float64, rows_of(classes)), classes.count
+    one = function.get_call_type(typing, (sheet.dtype, *common.types), {})
+    count, line = sheet.count, sheet.dtype
+    size = 2 if count == 2 else 4
+    result = types.Tuple([sheet, Vector(types.float64, line.lanes), line])
 
     def build(context, b, signature, args):
-        lines, size = lines_of(b, args[0], classes), 2 if count == 2 else 4
-        sums = [summed(b, lines[i : i + size]) for i in range(0, count - count % size, size)]
-        wide = [cast_value(b, v, sheet.dtype, types.float64) for v in sums + lines[count - count % size :]]
-        return functools.reduce(b.fadd, wide)
+        work, rest = context.get_function(function, one), cgutils.unpack_tuple(b, args[2])
+        ties, unit = (ir.Constant(line.llvm, [value] * line.lanes) for value in (0.0, 1.0))
+        terms, sums, waiting = [], [], []
+        for logits in lines_of(b, args[1]):
+            term, other, is_top = cgutils.unpack_tuple(b, work(b, [logits, *rest]))
+            ties = b.select(is_top, b.fadd(ties, unit), ties)
+            terms.append(term)
+            waiting.append(other)
+            if len(waiting) == size:
+                sums.append(summed(b, waiting))
+                waiting = []
+        wide = [cast_value(b, v, line.dtype, types.float64) for v in sums + waiting]
+        return packed(context, b, result, [packed(context, b, sheet, terms), functools.reduce(b.fadd, wide), ties])
 
-    return result(sheet, classes), build
-
-
-@intrinsic
-def sum_in_turns(typing, sheet, classes):
-    """Each row's sum in the working precision: of every other class, and then of both."""
-
-    def build(context, b, signature, args):
-        lines = lines_of(b, args[0], classes)
-        return b.fadd(functools.reduce(b.fadd, lines[::2]), functools.reduce(b.fadd, lines[1::2]))
-
-    return Vector(sheet.dtype, rows_of(classes))(sheet, classes), build
+    return result(function, sheet, common), build
 
 
 def summed(b, vectors):
@@ -215,18 +216,67 @@ def summed(b, vectors):
 
 
 @intrinsic
-def how_many(typing, mask, like, classes):
-    """For how many classes it is true, in the precision of `like`."""
-    result = Vector(like.dtype, rows_of(classes))
+def weights_at(typing, p, sheet):
+    """p[class], for every row."""
 
     def build(context, b, signature, args):
-        zero, one = (ir.Constant(result.llvm, [value] * result.lanes) for value in (0.0, 1.0))
-        count = zero
-        for here in lines_of(b, args[0], classes):
-            count = b.select(here, b.fadd(count, one), count)
-        return count
+        lines = []
+        for i in range(sheet.count):
+            number = b.load(moved_by(b, args[0], I64(i * size_of(p))))
+            lines.append(splat_value(b, sheet.dtype, number))
+        return packed(context, b, sheet, lines)
 
-    return result(mask, like, classes), build
+    return sheet(p, sheet), build
+
+
+@intrinsic
+def class_is(typing, y, classes):
+    """Whether a row's number is that of the class."""
+    result = types.UniTuple(Vector(types.boolean, y.lanes), classes.count)
+
+    def build(context, b, signature, args):
+        numbers = [ir.Constant(y.llvm, [c] * y.lanes) for c in range(classes.count)]
+        return packed(context, b, result, [b.icmp_signed("==", args[0], number) for number in numbers])
+
+    return result(y, classes), build
+
+
+@intrinsic
+def largest_of(typing, sheet):
+    """Each row's largest number, NaN left out."""
+    line = sheet.dtype
+
+    def build(context, b, signature, args):
+        m = ir.Constant(line.llvm, [float("-inf")] * line.lanes)
+        for v in lines_of(b, args[0]):
+            m = b.select(b.fcmp_ordered(">", v, m), v, m)
+        return m
+
+    return line(sheet), build
+
+
+@intrinsic
+def chosen(typing, sheet, mask):
+    """Of each row the number where the mask is true; where it nowhere is, any."""
+
+    def build(context, b, signature, args):
+        v, *lines = lines_of(b, args[0])
+        for line, here in zip(lines, lines_of(b, args[1])[1:]):
+            v = b.select(here, line, v)
+        return v
+
+    return sheet.dtype(sheet, mask), build
+
+
+@intrinsic
+def sum_in_turns(typing, sheet):
+    """Each row's sum in the working precision: of every other class, and then of both."""
+
+    def build(context, b, signature, args):
+        lines = lines_of(b, args[0])
+        return b.fadd(functools.reduce(b.fadd, lines[::2]), functools.reduce(b.fadd, lines[1::2]))
+
+    return sheet.dtype(sheet), build
 
 
 @intrinsic

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from fastsce.backends.cpu.tuning import BEHIND_BYTES, BEHIND_BYTES_16, DESK_BYTES, SHARED_BYTES
+from fastsce.backends.cpu.tuning import BEHIND_BYTES, BEHIND_BYTES_16, DESK_BYTES, SHARED_BYTES, TALL_SHEET
 
 
 def line_shared(grad):
@@ -30,3 +30,21 @@ def line_by_line(result):
     never are, are much of them.
     """
     return result is None or result.shape[-1] * result.itemsize >= SHARED_BYTES or shares_none(result)
+
+
+def sheets_side_by_side(logits, results, most, streamed):
+    """Of rows that lie side by side: how many classes they may have for few.py, if those that adjoin may have so many;
+    whether they are streamed there; and whether no sheet of them is short but the last.
+    """
+    if len(results) == 2 or logits.itemsize < 4:
+        most //= 2
+    if streamed and not alike_in_lines(results):
+        most, streamed = most // 4, False
+    whole = logits.shape[0] == 1 or logits.shape[1] % TALL_SHEET == 0
+    return most, streamed, whole and not (streamed and results[0].ctypes.data % 64)  # see `few.before_line`
+
+
+def alike_in_lines(results):
+    """Whether all classes of all results begin alike in a cache line."""
+    steps = [step for a in results for step in (a.strides[2], a.strides[0] if a.shape[0] > 1 else 0)]
+    return not any(step % 64 for step in steps) and len({a.ctypes.data % 64 for a in results}) == 1
