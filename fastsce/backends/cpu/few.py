@@ -1,4 +1,4 @@
-"""Rows of few classes, with labels: a sheet of them at a time, from logits to gradient.
+"""Rows of few classes, with labels or no target: a sheet of them at a time, from logits to gradient.
 
 They adjoin, or the rows of a class lie side by side, as in images. How many classes there are is known when this is
 compiled, for each number of them anew: no loop goes over them, and what is worked out stays in registers.

@@ -20,8 +20,8 @@ GROUP = 64  # samples of a tile or a band worked on together; not compared. Fact
 # Bytes of a row in the working precision: 20 MB of 16 float32 classes take 0.86 of the time, 10 0.88, with 256-bit
 # registers 5 0.86, 8 0.96, 10 1.15; float64 5 0.90, 10 1.01 (two cores, Granite Rapids). On Zen 4 16 0.85, 10 0.79.
 # Where rows lie side by side (images of 64 MB, Zen 4) 14 classes take 0.9, 16 1.0; half as many of 16 bits (8 0.9, 10
-# 1.08, 16 1.37) or with a Hessian (8 and 12 1.05, 16 1.1); where classes begin differently in cache lines, so that they
-# are not streamed, a quarter of that (2 to 4 0.74 to 1.0, 6 to 8 0.93 to 1.3).
+# 1.08, 16 1.37) or with a Hessian (8 0.85 to 1.04, 12 1.07, 16 1.12); where classes begin differently in cache lines,
+# so that they are not streamed, a quarter of that (2 to 4 0.74 to 1.0, 6 to 8 0.93 to 1.3).
 FEW_BYTES = 64 if wide_registers() else 32
 # Rows in a sheet, and in one of up to TALL classes: 2 and 3 take 0.91 and 0.85 of the time that they take with 16, 5
 # 0.96 to 1.02; 64 rows of 2 take 0.95 to 1.0. With 256-bit registers 3 take 1.08 with 32 (20 and 128 MB, same Xeon). On
