@@ -52,6 +52,21 @@ def test_rows_side_by_side(dtype, c, n, blocks, streamed, by_columns, chosen, mo
         assert kernels(chosen) == {few.few}
 
 
+@pytest.mark.parametrize("options", [{}, {"label_smoothing": 0.1, "z_loss": 0.02}])
+@pytest.mark.parametrize(("dtype", "c"), [("float32", 2), ("float32", 5), ("float64", 3), ("float16", 3)])
+def test_a_softcap(dtype, c, options, by_columns, chosen, monkeypatch):
+    monkeypatch.setattr(cpu, "STREAM_BYTES", 0)
+    x, y = batch(3 * 64, c, dtype)
+    x, y = images(x, 3), y.reshape(3, -1)
+    given = {"axis": 1, "softcap": 2.0, "backend": "cpu"} | options
+    expected = by_columns(fastsce.cross_entropy_value_and_grad, x, y, **given)
+    chosen.clear()
+    out, _ = between_canaries(np.zeros_like(x), 0)
+    assert all(map(alike, fastsce.cross_entropy_value_and_grad(x, y, out=out, **given), expected))
+    if 2 * c <= FEW_BYTES // max(4, x.itemsize):
+        assert kernels(chosen) == {few.few}
+
+
 @pytest.mark.parametrize("c", [2, 5])
 def test_images_that_begin_differently_in_lines(c, by_columns, monkeypatch):
     monkeypatch.setattr(cpu, "STREAM_BYTES", 0)

@@ -136,9 +136,9 @@ def run(spec, logits, target, weight, row_scale, loss, lse, grad, hess, *, write
         stream = large and aligned
         if contiguous_rows and write == GRADIENT:
             stream = stream and classes * x.itemsize >= STREAM_ROW_BYTES
-        plain = optionless(law, weight is not None)
-        simple = not (soft or saved or spec.softcap is not None or write == LOG_SOFTMAX)
-        simple = simple and (plain or write == GRADIENT)
+        plain = nothing_else(spec, law, weight is not None)
+        simple = not (soft or saved or write == LOG_SOFTMAX)
+        simple = simple and (write == GRADIENT or (plain and spec.softcap is None))
         side_by_side = not contiguous_rows and all(a.strides[1] == a.itemsize for a in given)
         few_classes, few_stream, whole = FEW_BYTES // dtype.itemsize if simple else 0, False, True
         if side_by_side:
@@ -223,11 +223,17 @@ def plan_of(block, asked, workers):
 def choice(kernel, dtype, classes, write, spec, plain, soft=""):
     """From which the types of arguments follow, and what chooses code: `known`, `smooth` or the softcap."""
     if kernel is few.few:
-        known = (0,) * classes, (0,) * write, None if plain else True
-        return (dtype.char, classes, write, plain), known
+        softcap = None if spec.softcap is None else True
+        known = (0,) * classes, (0,) * write, None if plain else True, softcap
+        return (dtype.char, classes, write, *known[2:]), known
     if kernel is bands.bands:
         return (dtype.char, spec.label_smoothing > 0.0), True if spec.label_smoothing > 0.0 else None
     return (dtype.char, soft, spec.softcap is None), spec.softcap
+
+
+def nothing_else(spec, law, weighted):
+    """Whether there are no options, or a softcap alone."""
+    return optionless(law if spec.softcap is None else law._replace(gain=1.0), weighted)
 
 
 def is_scaled(spec, law, soft, weight):
@@ -265,7 +271,7 @@ def small_call(spec, dtype, shape, gradient):
     equal = nothing(dtype, 1) if optionless(unweighted, False) else equal_weights(classes, dtype)
 
     def planned(parts, weights):
-        simple = spec.softcap is None and (gradient or optionless(unweighted, weights))
+        simple = gradient or (spec.softcap is None and nothing_else(spec, unweighted, weights))
         few_classes = FEW_BYTES // dtype.itemsize if simple else 0
         block = Block((1, rows, classes), dtype.itemsize, few_classes=few_classes, apart=spec.softcap is not None)
         return plan_of(block, Plan(parts, write, False, False, weights, False, spec.ignore_index), parts)
@@ -277,7 +283,7 @@ def small_call(spec, dtype, shape, gradient):
     def alone(weights):
         """The plan, the memory that a thread needs, and where the code is, which the kernel says."""
         kernel, plan, scratch = planned(1, weights)
-        form, chosen = choice(kernel, wide.dtype, classes, write, spec, optionless(unweighted, weights))
+        form, chosen = choice(kernel, wide.dtype, classes, write, spec, nothing_else(spec, unweighted, weights))
         rest = (unweighted, chosen, plan._replace(parts=2), memory)
         args = (wide, NO_LABELS, equal, (numbers, 1.0), numbers, numbers, wide, wide, *rest)
         return plan, scratch, kernel.entry(form, args)(*args)

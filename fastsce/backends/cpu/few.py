@@ -42,6 +42,7 @@ from fastsce.backends.cpu.sheets import (
 )
 from fastsce.backends.cpu.tuning import LANES, PIECE, ROWS_AHEAD, TALL_SHEET
 from fastsce.backends.cpu.vectors import narrow, same_integer, splat, widen
+from fastsce.law import Law
 
 
 def scratch_bytes(classes, itemsize):
@@ -58,9 +59,9 @@ def desk_bytes(numbers, itemsize):
 def few(logits, target, weight, row_scale, loss, lse, grad, hess, law, known, plan, memory):
     """Each part takes an equal share of the sheets; arguments as for `rows.rows`, but `known`: a tuple of as many
     numbers as there are classes, and one of as many as there are results for each class, of which nothing but the
-    lengths counts; and None where there are no options: with them there is but a gradient. Rows that adjoin have one
-    block. If the losses are to be summed, `loss` gets the sum of each PIECE of them, multiplied by what `row_scale`
-    has for each row; then all sheets are whole but the last.
+    lengths counts; None where there are no options, or a softcap alone; and None where there is no softcap. With either
+    there is but a gradient. Rows that adjoin have one block. If the losses are to be summed, `loss` gets the sum of
+    each PIECE of them, multiplied by what `row_scale` has for each row; then all sheets are whole but the last.
     """
     job = job_of(logits, target, weight, row_scale, loss, lse, grad, hess, law, plan)
     return hand_out(share, plan.parts, memory, (job, None, known))
@@ -98,7 +99,7 @@ def before_line(job, tall):
 @device
 def work_through(start, stop, sheets, missing, scratch, job, known):
     """Sheets, and the sum of their losses, as `labels.add_up` has it."""
-    v, (classes, results, options) = job.logits, known
+    v, (classes, results, options, softcap) = job.logits, known
     tall, losses, a = sheet_rows(classes), splat(0.0, LANES), start // sheets
     first_row = (start - a * sheets) * tall - missing
     for _ in range(start, stop):
@@ -109,7 +110,8 @@ def work_through(start, stop, sheets, missing, scratch, job, known):
         here = there
         if n < tall:
             here = to_desks(there, n, scratch, job, classes)
-        losses = added(losses, work_on(i, n, here, job, classes, results, options, job.plan.stream and n == tall))
+        streaming = job.plan.stream and n == tall
+        losses = added(losses, work_on(i, n, here, job, classes, results, options, softcap, streaming))
         if n < tall:
             back(here, there, n, job, classes, results)
         first_row += tall
@@ -194,12 +196,12 @@ def leave(place, sheet, side, streaming, classes):
 
 
 @device
-def work_on(i, n, there, job, classes, results, options, streaming):
+def work_on(i, n, there, job, classes, results, options, softcap, streaming):
     """A sheet, of which n rows are there, from row i on; the others are as if ignored. Returns their losses.
 
     Between logits and results nothing branches but where rows are ignored, or they would not stay in registers.
     """
-    (x_at, g_at, h_at), law, rows, side = there, law_for(job, options), row_numbers(classes), job.plan.side
+    (x_at, g_at, h_at), law, rows, side = there, law_for(job, options, softcap), row_numbers(classes), job.plan.side
     y = labels_at(job.labels, i, n, len(classes), job.plan, rows)
     scale, down, power = scales(job.row_scale, i, n, narrow(rows, load(x_at.data, 0, 0)), law)
     ignored = y == IGNORED
@@ -208,24 +210,27 @@ def work_on(i, n, there, job, classes, results, options, streaming):
     if first(ignored) < sheet_rows(classes):  # nobody is to see what is there
         x = each(unless, (x,), (ignored,))
     is_label = class_is(same_integer(y, maths.bits(down)), classes)
-    x_top, x_y = largest_of(x), chosen(x, is_label)
-    m = maths.where(x_top == -np.inf, 0.0, x_top)  # −∞ − (−∞) would be NaN
+    x_top = largest_of(x)
+    u, slopes = units(x, law.inner, softcap), slopes_of(x, law.inner, softcap)
+    u_top, u_y = unit_of(u, x, x_top, softcap), chosen(u, is_label)
+    m = maths.where(u_top == -np.inf, 0.0, u_top)  # −∞ − (−∞) would be NaN
     at = frame.about(m, power, law)
-    e, rest, ties = terms_of(term, x, (x_top, at, law.inner))
+    e, rest, ties = terms_of(term, (x, u), (x_top, at))
     ties = widen(ties)
 
-    row = x_top, x_y, m, at, rest, ties, scale
-    if options is None:
-        lse, loss, p_top, p_top_minus_1, to_p = plain_row(x_top, x_y, m, at, power, rest, ties)
-        push, (a, b) = plain_factors(scale, down, x_top, x_y, p_top_minus_1, to_p)
+    w = weights_for(job.weight, u, options)
+    if options is None and softcap is None:
+        lse, loss, p_top, p_top_minus_1, to_p = plain_row(u_top, u_y, m, at, power, rest, ties)
+        push, (a, b) = plain_factors(scale, down, u_top, u_y, p_top_minus_1, to_p)
     else:
-        lse, loss, push, pull, special = with_options(x, is_label, row, job.weight, law)
+        row = u_top, u_y, m, at, rest, ties, scale
+        lse, loss, push, pull, special = with_options(u, w, is_label, row, law)
     if job.plan.untargeted:
         loss = lse
     if first(ignored) < sheet_rows(classes):
         lse, loss = maths.where(ignored, 0.0, lse), maths.where(ignored, 0.0, loss)
     store_part(job.lse, i, n, lse)
-    if options is None:
+    if options is None and softcap is None:
         if len(results) > 0:
             g = each(gradient, (e, is_label), ((a, b), push))
             leave(g_at, g, side, streaming, classes)
@@ -234,7 +239,9 @@ def work_on(i, n, there, job, classes, results, options, streaming):
             h = each(hessian, (e, x), (x_top, narrow(to_p, m), down, bend))
             leave(h_at, h, side, streaming, classes)
     else:
-        w = weights_asked_for(job.weight, x, law)
+        w = each(unless, (w,), (splat(law.off, m) == 0.0,))  # where they are not asked for, they may be ∞
+        e, w = sloped(e, slopes, softcap), sloped(w, slopes, softcap)
+        special = sloped_at(special, slopes, is_label, softcap)
         g = each(place_gradient, (e, w, is_label), (push, pull, special, ignored))
         leave(g_at, g, side, streaming, classes)
     if not job.plan.summed:
@@ -245,14 +252,68 @@ def work_on(i, n, there, job, classes, results, options, streaming):
 
 
 @device
-def unless(x, ignored):
-    return maths.where(ignored, 0.0, x)
+def unless(x, out):
+    return maths.where(out, 0.0, x)
 
 
 @device
-def term(x, x_top, at, inner):
-    t, is_top = term_of(x, at, inner, None), x == x_top
+def units(x, inner, softcap):
+    """u of all logits."""
+    if softcap is None:
+        return x
+    return each(unit, (x,), (inner,))
+
+
+@device
+def unit(x, inner):
+    return maths.capped(x, inner)[0]
+
+
+@device
+def slopes_of(x, inner, softcap):
+    """Those of the softcap; without one they are not asked for."""
+    if softcap is None:
+        return x
+    return each(maths.slope, (x,), (inner,))
+
+
+@device
+def unit_of(u, x, number, softcap):
+    """u of a logit of each row."""
+    if softcap is None:
+        return number
+    return chosen(u, each(equal, (x,), (number,)))
+
+
+@device
+def equal(x, y):
+    return x == y
+
+
+@device
+def term(x, u, x_top, at):
+    t, is_top = term_of(u, at, 0.0, None), x == x_top
     return t, maths.where(is_top, 0.0, t), is_top
+
+
+@device
+def sloped(sheet, slopes, softcap):
+    if softcap is None:
+        return sheet
+    return each(product, (sheet, slopes), ())
+
+
+@device
+def sloped_at(number, slopes, is_label, softcap):
+    """At the label."""
+    if softcap is None:
+        return number
+    return number * chosen(slopes, is_label)
+
+
+@device
+def product(x, y):
+    return x * y
 
 
 @device
@@ -261,9 +322,15 @@ def hessian(t, x, x_top, to_p, scale, bend):
 
 
 @device
-def weights_asked_for(weight, x, law):
-    """Where they are not, they may be ∞."""
-    return each(unless, (weights_at(weight, x),), (splat(law.off, x[0]) == 0.0,))
+def weights_for(weight, u, options):
+    if options is None:
+        return each(one, (u,), ())
+    return weights_at(weight, u)
+
+
+@device
+def one(u):
+    return splat(narrow(1.0, u), u)
 
 
 @device
@@ -273,29 +340,33 @@ def place_gradient(t, w, is_label, push, pull, special, ignored):
 
 
 @device
-def weighed(w, x, at, m, inner):
-    return maths.share(w, frame.exponent(x, at.rate, at.rate * m, inner, None))
+def weighed(w, u, at, m):
+    return maths.share(w, frame.exponent(u, at.rate, at.rate * m, 0.0, None))
 
 
 @device
-def law_for(job, options):
-    if options is None:
-        job = plain(job)
-    return job.law
+def law_for(job, options, softcap):
+    """Of what is not asked for the compiler knows that it is not."""
+    law = job.law
+    if options is not None:
+        return law
+    if softcap is None:
+        return plain(job).law
+    return Law(1.0, 0.0, law.total, 0.0, law.gain, law.inner, 1.0, 0.0)
 
 
 @device
-def with_options(x, is_label, row, weight, law):
-    """lse and loss under any law but one with a softcap, and what makes terms the gradient: push·term − pull·w, and
-    `special` at the label.
+def with_options(u, w, is_label, row, law):
+    """lse and loss under any law, and what makes terms the gradient, but for slopes of a softcap: push·term − pull·w,
+    and `special` at the label.
     """
-    x_top, x_y, m, at, rest, ties, scale = row
-    w, total, off = weights_at(weight, x), splat(law.total, m), splat(law.off, m)
-    far = -widen(sum_in_turns(each(weighed, (w, x), (at, m, law.inner))))
+    u_top, u_y, m, at, rest, ties, scale = row
+    total, off = splat(law.total, m), splat(law.off, m)
+    far = -widen(sum_in_turns(each(weighed, (w, u), (at, m))))
     distance = frame.distance_to(m, at, far, total, law)
     distance = maths.where(off == 0.0, 0.0, distance)  # of a row of −∞, or of what is not asked for
-    unit, z_top, z_y = frame.inverse(widen(x_top), at, law), maths.logit(x_top, law, None), maths.logit(x_y, law, None)
-    log_s, p_top, p_top_minus_1, to_p = maths.row_sums(unit, rest, ties, m)
+    inverse, z_top, z_y = frame.inverse(widen(u_top), at, law), law.gain * widen(u_top), law.gain * widen(u_y)
+    log_s, p_top, p_top_minus_1, to_p = maths.row_sums(inverse, rest, ties, m)
     p, p_minus_1 = maths.label_chance(z_top - z_y, p_top, p_top_minus_1, m)
     w_y, lse = widen(chosen(w, is_label)), z_top + log_s
     q, mass, others, distance = maths.label_terms(law, w_y, z_top - z_y, distance)

@@ -168,34 +168,42 @@ def ask_for_sheet(typing, p, index, classes):
 @intrinsic
 def each(typing, function, sheets, common):
     """A sheet: function(…, *common) of what each class has in the sheets."""
-    one = function.get_call_type(typing, (*[sheet.dtype for sheet in sheets.types], *common.types), {})
+    one = called(typing, function, sheets, common)
     result = types.UniTuple(one.return_type, sheets.types[0].count)
 
     def build(context, b, signature, args):
-        work, rest = context.get_function(function, one), cgutils.unpack_tuple(b, args[2])
-        lines = zip(*[lines_of(b, sheet) for sheet in cgutils.unpack_tuple(b, args[1])])
-        return packed(context, b, result, [work(b, [*line, *rest]) for line in lines])
+        return packed(context, b, result, calls(context, b, function, one, args))
 
     return result(function, sheets, common), build
 
 
+def called(typing, function, sheets, common):
+    return function.get_call_type(typing, (*[sheet.dtype for sheet in sheets.types], *common.types), {})
+
+
+def calls(context, b, function, one, args):
+    """What the function is of each class."""
+    work, rest = context.get_function(function, one), cgutils.unpack_tuple(b, args[2])
+    lines = zip(*[lines_of(b, sheet) for sheet in cgutils.unpack_tuple(b, args[1])])
+    return [work(b, [*line, *rest]) for line in lines]
+
+
 @intrinsic
-def terms_of(typing, function, sheet, common):
-    """(term, the same or 0 for the largest, whether it is that) = function(logit, *common) of every class: the terms;
-    each row's sum of others than the largest, in float64, but as in `strips.terms` four are added up in the working
+def terms_of(typing, function, sheets, common):
+    """(term, the same or 0 for the largest, whether it is that) = function(…, *common) as in `each`: the terms; each
+    row's sum of others than the largest, in float64, but as in `strips.terms` four are added up in the working
     precision, and two, which is exact; how many are the largest, in that precision.
     """
-    one = function.get_call_type(typing, (sheet.dtype, *common.types), {})
+    one, sheet = called(typing, function, sheets, common), sheets.types[0]
     count, line = sheet.count, sheet.dtype
     size = 2 if count == 2 else 4
     result = types.Tuple([sheet, Vector(types.float64, line.lanes), line])
 
     def build(context, b, signature, args):
-        work, rest = context.get_function(function, one), cgutils.unpack_tuple(b, args[2])
         ties, unit = (ir.Constant(line.llvm, [value] * line.lanes) for value in (0.0, 1.0))
         terms, sums, waiting = [], [], []
-        for logits in lines_of(b, args[1]):
-            term, other, is_top = cgutils.unpack_tuple(b, work(b, [logits, *rest]))
+        for made in calls(context, b, function, one, args):
+            term, other, is_top = cgutils.unpack_tuple(b, made)
             ties = b.select(is_top, b.fadd(ties, unit), ties)
             terms.append(term)
             waiting.append(other)
@@ -205,7 +213,7 @@ def terms_of(typing, function, sheet, common):
         wide = [cast_value(b, v, line.dtype, types.float64) for v in sums + waiting]
         return packed(context, b, result, [packed(context, b, sheet, terms), functools.reduce(b.fadd, wide), ties])
 
-    return result(function, sheet, common), build
+    return result(function, sheets, common), build
 
 
 def summed(b, vectors):
