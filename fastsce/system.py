@@ -107,7 +107,8 @@ def warmup(
 
     Of few classes (up to 16, 8 of float64, and half as many without AVX-512) calls with labels, softmax and logsumexp
     have kernels for each number of them, on whatever axis they are: of loss, gradient and Hessian without options, and
-    of the gradient with any but a softcap, each of which takes a second. Of these only those named are compiled.
+    of the gradient with a softcap, with any other options, and with both, each of which takes a second or two. Of these
+    only those named are compiled, and those with a softcap and other options when they are called.
 
     Parameters
     ----------
@@ -190,6 +191,7 @@ def calls(dtype: np.dtype, classes: Iterable[int], backend: str | None) -> Itera
         few = np.zeros((64, count), dtype), labels[:64]
         yield f"classes: {count}", partial(loss_and_gradient, *few, backend=backend)
         yield f"classes: {count}, options", partial(loss_and_gradient, *few, label_smoothing=0.1, backend=backend)
+        yield f"classes: {count}, softcap", partial(loss_and_gradient, *few, softcap=30.0, backend=backend)
         yield f"classes: {count}, Hessian", partial(cross_entropy_grad_and_hess, *few, backend=backend)
     short = partial(
         loss_and_gradient, np.zeros((4, 17), dtype), labels[:4], backend=None if backend == "cpu" else backend

@@ -218,13 +218,12 @@ def work_on(i, n, there, job, classes, results, options, softcap, streaming):
     e, rest, ties = terms_of(term, (x, u), (x_top, at))
     ties = widen(ties)
 
-    w = weights_for(job.weight, u, options)
     if options is None and softcap is None:
         lse, loss, p_top, p_top_minus_1, to_p = plain_row(u_top, u_y, m, at, power, rest, ties)
         push, (a, b) = plain_factors(scale, down, u_top, u_y, p_top_minus_1, to_p)
     else:
         row = u_top, u_y, m, at, rest, ties, scale
-        lse, loss, push, pull, special = with_options(u, w, is_label, row, law)
+        lse, loss, push, pull, special = with_options(u, weights_for(job.weight, u, options), is_label, row, law)
     if job.plan.untargeted:
         loss = lse
     if first(ignored) < sheet_rows(classes):
@@ -239,6 +238,7 @@ def work_on(i, n, there, job, classes, results, options, softcap, streaming):
             h = each(hessian, (e, x), (x_top, narrow(to_p, m), down, bend))
             leave(h_at, h, side, streaming, classes)
     else:
+        w = weights_for(job.weight, u, options)  # fetched again, for they would not stay in registers
         w = each(unless, (w,), (splat(law.off, m) == 0.0,))  # where they are not asked for, they may be ∞
         e, w = sloped(e, slopes, softcap), sloped(w, slopes, softcap)
         special = sloped_at(special, slopes, is_label, softcap)
