@@ -108,7 +108,7 @@ def cross_entropy(
     1.04019057
     """
     options = (ignore_index, label_smoothing, z_loss, softcap, logit_scale, reduction, denominator)
-    if backend is None and (found := small.attempt(False, logits, target, None, weight, sample_weight, *options, axis)):
+    if backend is None and (found := small.attempt(False, logits, target, None, weight, sample_weight, options, axis)):
         return found[0]
     spec = check.spec(*options)
     problem = prepare(spec, logits, target, weight, sample_weight, axis, backend, check_targets)
@@ -170,7 +170,7 @@ denominator, axis, backend, check_targets
     options = (ignore_index, label_smoothing, z_loss, softcap, logit_scale, reduction, denominator)
     found = None
     if backend is None and grad_output is None:
-        found = small.attempt(True, logits, target, out, weight, sample_weight, *options, axis)
+        found = small.attempt(True, logits, target, out, weight, sample_weight, options, axis)
     if found:
         return ValueAndGrad(*found)
     spec = check.spec(*options)

@@ -78,6 +78,9 @@ def floats(shape: tuple[int, ...]) -> np.ndarray:
 def copy_of(a: np.ndarray, dtype: Any = np.float64) -> np.ndarray:
     """Numbers of 64 bits, in such memory, of an array whose own they hold."""
     made = floats(a.shape).view(dtype)
-    with np.errstate(invalid="ignore"):  # of a NaN that signals
+    if a.dtype == np.float32:  # a NaN may signal
+        with np.errstate(invalid="ignore"):
+            made[...] = a
+    else:
         made[...] = a
     return made

@@ -26,11 +26,11 @@ CONSTANTS = {int, float, str, type(None)}  # other numbers, torch's for one, may
 
 
 def attempt(
-    gradient: bool, logits: Any, target: Any, out: Any, weight: Any, sample_weight: Any, *options: Any
+    gradient: bool, logits: Any, target: Any, out: Any, weight: Any, sample_weight: Any, options: tuple, axis: Any
 ) -> tuple[Any, Any, Any] | None:
-    """(loss, gradient, lse), or None for the long way; options as `check.spec` takes them, and the class axis."""
+    """(loss, gradient, lse), or None for the long way; options as `check.spec` takes them."""
     if type(logits) is np.ndarray and type(target) is np.ndarray and logits.dtype in PLAIN:
-        return of_numpy(gradient, logits, target, out, weight, sample_weight, *options)
+        return of_numpy(gradient, logits, target, out, weight, sample_weight, options, axis)
     if out is not None and type(out) is not np.ndarray and arrays.library_of(out) is not arrays.Torch:
         return None
     library = arrays.library_of(logits)
@@ -40,7 +40,7 @@ def attempt(
         x = seen(logits)
         if x.dtype not in FLOATS or not x.flags.c_contiguous:
             return None
-        found = of_numpy(gradient, x, *map(seen, (target, out, weight, sample_weight)), *options)
+        found = of_numpy(gradient, x, seen(target), seen(out), seen(weight), seen(sample_weight), options, axis)
     except (AttributeError, TypeError, ValueError, RuntimeError):  # of an array that is to be refused
         return None
     if found is None:
@@ -61,31 +61,36 @@ def seen(a: Any) -> Any:
 
 
 def of_numpy(
-    gradient: bool, logits: np.ndarray, target: np.ndarray, out: Any, weight: Any, sample_weight: Any, *options: Any
+    gradient: bool, logits: Any, target: Any, out: Any, weight: Any, sample_weight: Any, options: tuple, axis: Any
 ) -> tuple[Any, Any, Any] | None:
     """The same of NumPy's arrays, and of views in which a bfloat16 is `spec.BFLOAT16`."""
-    *others, reduction, denominator, axis = options
+    dtype, shape, kind = logits.dtype, logits.shape, target.dtype
+    ignored, smoothing, zeta, cap, scale, reduction, denominator = options  # one by one: faster than as a list
     try:
-        found = small_call(gradient, logits.dtype, logits.shape, target.dtype, target.shape, axis, reduction, *others)
+        found = small_call(
+            gradient, dtype, shape, kind, target.shape, axis, reduction, ignored, smoothing, zeta, cap, scale
+        )
     except (TypeError, ValueError):  # of an option that cannot be remembered, or is to be refused
         return None
-    if found is None or not (countable(weight, logits.shape[-1:]) and countable(sample_weight, logits.shape[:-1])):
+    if found is None:
+        return None
+    run, exact, rows, divisor = found
+    if not (weight is None or countable(weight, shape[-1:])):
+        return None
+    if not (sample_weight is None or countable(sample_weight, rows)):
         return None
     if not gradient:
         grad = logits
     elif out is None:
-        grad = np.empty(logits.shape, logits.dtype)
-    elif type(out) is np.ndarray and out.dtype is logits.dtype and out.shape == logits.shape and out.flags.writeable:
+        grad = np.empty(shape, dtype)
+    elif type(out) is np.ndarray and out.dtype is dtype and out.shape == shape and out.flags.writeable:
+        if kind is not LABELS and np.may_share_memory(target, out):
+            return None  # for the kernel sees a copy of such labels
         grad = out
     else:
         return None
-    if out is not None and target.dtype is not LABELS and np.may_share_memory(target, out):
-        return None  # for the kernel sees a copy of such labels
-    divisor = 0.0 if reduction == "mean" else 1.0  # 0 stands for what rows that are not ignored count
     if denominator is not None:
         divisor = check.reducing(reduction, denominator)[1]
-    rows = logits.shape[:-1]
-    run, exact = found
     lse, losses = np.empty(rows), np.empty(rows, exact) if reduction == "none" else None
     given: tuple[Any, ...] = logits, target, weight, sample_weight, losses, lse, grad
     if len(rows) != 1:
@@ -97,14 +102,14 @@ def of_numpy(
 
 
 def countable(numbers: Any, shape: tuple[int, ...]) -> bool:
-    """Whether a kernel may be given a copy of them, if they are given."""
-    return numbers is None or (type(numbers) is np.ndarray and numbers.dtype in REAL and numbers.shape == shape)
+    """Whether a kernel may be given a copy of them."""
+    return type(numbers) is np.ndarray and numbers.dtype in REAL and numbers.shape == shape
 
 
 @lru_cache(maxsize=256, typed=True)  # True is no label_smoothing, though 1.0 is
 def small_call(gradient, dtype, shape, target_dtype, target_shape, axis, reduction, *others: Any) -> Any:
-    """The backend's function for calls of this kind and the losses' type, or None if it has no such function; others:
-    the first options of a Spec.
+    """The backend's function for calls of this kind, the losses' type and shape, and what it is to divide by, where 0
+    stands for what rows that are not ignored count; None if there is no such function. Others: a Spec's first options.
     """
     if not CONSTANTS.issuperset(map(type, (axis, reduction, *others))):
         raise TypeError("not to be remembered")
@@ -116,4 +121,5 @@ def small_call(gradient, dtype, shape, target_dtype, target_shape, axis, reducti
         return None
     check.computable(spec, np.empty(0, dtype))
     run = dispatch.load("cpu").small_call(spec, dtype, (math.prod(shape[:-1]), shape[-1]), gradient)
-    return run and (run, np.float64 if dtype == np.float64 else np.float32)
+    exact = np.float64 if dtype == np.float64 else np.float32
+    return run and (run, exact, shape[:-1], 0.0 if reduction == "mean" else 1.0)

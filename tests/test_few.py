@@ -272,6 +272,7 @@ SOME = {
         "label_smoothing": 0.1,
         "reduction": "none",
     },
+    "softcap and scale": lambda n, c: {"softcap": 2.0, "logit_scale": 0.7},
     "softcap and all": lambda n, c: SOME["all"](n, c) | {"softcap": 2.0},
 }
 

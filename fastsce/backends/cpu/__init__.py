@@ -289,11 +289,18 @@ def small_call(spec, dtype, shape, gradient):
         return plan, scratch, kernel.entry(form, args)(*args)
 
     @cache
-    def entry(counted, weights):
+    def ready(counted, weights, parts, workers):
+        """All that need not be found out for each call: of several parts, how many threads they are for, too."""
+        _, scratch, address = alone(weights)
+        plan, several = alone(weights)[0], 1
+        if parts > 1:
+            _, plan, scratch = planned(parts, weights)
+            several = min(plan.parts, workers)
+        own = several * scratch
         arrays = (wide[0], NO_LABELS, (numbers, numbers, True) if counted else None, no_losses, numbers, wide[0])
-        plan, _, address = alone(weights)
         args = (unweighted, spec.softcap, plan, equal, address, 1.0, *arrays, 0, False, memory)
-        return small.entry((wide.dtype.char, spec.softcap is None, counted), args)
+        code = small.entry((wide.dtype.char, spec.softcap is None, counted), args)
+        return code, plan, scratch, address, several, own, small_bytes(rows, own, counted)
 
     def run(divisor, logits, labels, weight, sample_weight, losses, lse, grad):
         law, w, counts, weights = unweighted, equal, None, False
@@ -305,25 +312,20 @@ def small_call(spec, dtype, shape, gradient):
             if sample_weight is not None:
                 each = copy_of(sample_weight)
             counts = share, each, not weights
-        how = counts is not None, weights
         if weights:
             law, w = weighted(unweighted, share, dtype)
         if labels.dtype != np.int64:
             labels = copy_of(labels, np.int64)
         if wide is not example:
             logits, grad = stored(logits), stored(grad)
-        parts = 1 if size <= ALONE else parts_of(size, rows)
-        plan, scratch, address = alone(weights)
-        if parts > 1:
-            _, plan, scratch = planned(parts, weights)
-        several = 1 if parts == 1 else min(plan.parts, thread_count())
-        own = several * scratch
-        memory = borrow(small_bytes(rows, own, counts is not None))
+        parts, workers = (1, 1) if size <= ALONE else (parts_of(size, rows), thread_count())
+        code, plan, scratch, address, several, own, needed = ready(counts is not None, weights, parts, workers)
+        memory = borrow(needed)
         given = (logits, labels, counts, no_losses if losses is None else losses, lse, grad, own)
-        found = entry(*how)(law, spec.softcap, plan, w, address, divisor, *given, False, memory)
+        found = code(law, spec.softcap, plan, w, address, divisor, *given, False, memory)
         if plan.parts > 1 and found is not None:
             threads.drive(address, memory, scratch, 0, plan.parts, several)
-            found = entry(*how)(law, spec.softcap, plan, w, address, found, *given, True, memory)
+            found = code(law, spec.softcap, plan, w, address, found, *given, True, memory)
         give_back(memory)
         return found
 

@@ -51,7 +51,7 @@ def of_rows_alone(spec, weight):
     """Whether the weight of a class multiplies nothing but the losses of its rows. Of an infinite loss 0 leaves 0 if it
     is a class's, and NaN if it is a row's, so there must be none.
     """
-    return not (spec.label_smoothing or spec.z_loss) and (weight is None or bool(weight.all()))
+    return not (spec.label_smoothing or spec.z_loss) and (weight is None or np.count_nonzero(weight) == weight.size)
 
 
 def readable(sample_weight):
