@@ -265,6 +265,17 @@ def soft_mass(w, t, keep, off):
     return w * fma(t, keep, off)
 
 
+def in_two_parts(total, like):
+    """A float64 as numbers that are computed with: a rounded one, and the rest of it."""
+    near = narrow(total, like)
+    return near, narrow(total - widen(near), near)
+
+
+def jacobian_product(p, v, mean, rest):
+    """p·(v − ⟨p, v⟩), of ⟨p, v⟩ in two parts, or it would be rounded."""
+    return p * ((v - mean) - rest)
+
+
 def unit(x, inner, softcap):
     """u, from which z = gain·u; `softcap` is None where there is none."""
     if softcap is None:
@@ -359,6 +370,7 @@ def share(q, z):
 FORMULAS = (
     exp_parts_f32, exp_parts_f64, exp_series_f32, exp_series_f64, exp, exp_of, expm1, whole_f32, whole_f64,
     log_parts_f32, log_parts_f64, log1p, tanh_parts, tanh_of, carried,
-    capped, capped_of, slope, class_gradient, curvature, top_curvature, soft_mass, unit, sloped, logit, row_sums,
-    label_chance, saved_chance, label_terms, row_loss, row_factor, place_gradient, label_gradient, share,
+    capped, capped_of, slope, class_gradient, curvature, top_curvature, soft_mass, in_two_parts, jacobian_product,
+    unit, sloped, logit, row_sums, label_chance, saved_chance, label_terms, row_loss, row_factor, place_gradient,
+    label_gradient, share,
 )  # fmt: skip

@@ -285,8 +285,7 @@ def vjp_row(i, p, v, out, scratch, streams, leaving):
                 send_lines_at(leaving, j)
         leaving = sent(leaving, n)
         dot += total(sums)
-    near = narrow(dot, load(numbers(scratch, 2, p), 0, 0))
-    rest = narrow(dot - widen(near), near)
+    mean, rest = maths.in_two_parts(dot, load(numbers(scratch, 2, p), 0, 0))
     for start in range(0, classes, RUN):
         n = min(RUN, classes - start)
         run = a, b, start, n
@@ -295,7 +294,7 @@ def vjp_row(i, p, v, out, scratch, streams, leaving):
         turn = (i * -(-classes // RUN) + start // RUN) % 2
         result, later = place_and_next(out, run, scratch, 7 + turn, streams, leaving)
         for j in range(0, n, LANES):
-            store(result, j, some(x, j) * ((some(y, j) - near) - rest))
+            store(result, j, maths.jacobian_product(some(x, j), some(y, j), mean, rest))
             if j + LANES <= leaving.n:
                 send_lines_at(leaving, j)
         sent(leaving, n)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
+from fastsce import maths
 from fastsce.backends.cpu.coefficients import FACTS_BYTES
 from fastsce.backends.cpu.columns import scratch_bytes, tile_lanes
 from fastsce.backends.cpu.jit import device, kernel
@@ -16,7 +17,7 @@ from fastsce.backends.cpu.parts import hand_out, next_share
 from fastsce.backends.cpu.plan import GRADIENT, Plan
 from fastsce.backends.cpu.tiles import bring, send_groups, take, tile_at, tile_width, unshared
 from fastsce.backends.cpu.tuning import LANES, LONGEST_COLUMN, SHORT_VJP
-from fastsce.backends.cpu.vectors import narrow, splat, widen
+from fastsce.backends.cpu.vectors import splat, widen
 from fastsce.layout import contiguous
 
 
@@ -75,11 +76,11 @@ def share(queue, scratch, job):
 
 @device
 def multiply(p, v, width, classes):
-    """LANES rows; the product takes p's place. ⟨p, v⟩ is subtracted in two parts, or it would be rounded."""
+    """LANES rows; the product takes p's place."""
     dot = splat(0.0, LANES)
     for c in range(classes):
-        dot = dot + widen(load(p, c * width, LANES)) * widen(load(v, c * width, LANES))
-    near = narrow(dot, load(p, 0, 0))
-    rest = narrow(dot - widen(near), near)
+        dot = maths.fma(widen(load(p, c * width, LANES)), widen(load(v, c * width, LANES)), dot)
+    mean, rest = maths.in_two_parts(dot, load(p, 0, 0))
     for c in range(classes):
-        store(p, c * width, load(p, c * width, LANES) * ((load(v, c * width, LANES) - near) - rest))
+        product = maths.jacobian_product(load(p, c * width, LANES), load(v, c * width, LANES), mean, rest)
+        store(p, c * width, product)

@@ -330,12 +330,12 @@ def softmax_vjp(job):
             dot = maths.fma(maths.widen(x), maths.widen(y), dot)
             c += threads()
         dot = agree_sum(dot, at, 0, False)
-        near = maths.narrow(dot, number(0.0, job.p.data))
-        rest = maths.narrow(dot - maths.widen(near), near)
+        mean, rest = maths.in_two_parts(dot, number(0.0, job.p.data))
         c = thread()
         while c < job.classes:
             x, y = load(job.p.data, p + c * job.p.c), load(job.v.data, v + c * job.v.c)
-            store(job.out.data, a * job.out.a + b * job.out.b + c * job.out.c, x * ((y - near) - rest))
+            product = maths.jacobian_product(x, y, mean, rest)
+            store(job.out.data, a * job.out.a + b * job.out.b + c * job.out.c, product)
             c += threads()
         agree_sum(0.0, at, 1, False)  # the next row may not begin before all have read this one's sum
         row += blocks()
