@@ -203,7 +203,7 @@ def prepare(spec: Spec, logits, target, weight, sample_weight, axis, backend, ch
     if kind == "index":
         if t.dtype.kind == "u" and t.dtype.itemsize == 8:  # of either byte order
             check.labels(t)
-        problem.target = problem.backend.chores.labels(t)
+        problem.target = problem.backend.int64_labels(t)
         summed = spec.reduction == "mean" and spec.denominator is None
         bad, total, problem.weight, problem.sample_weight = problem.backend.scan_labels(
             spec, problem.target, classes, problem.weight, share, summed, check_targets

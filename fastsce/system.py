@@ -187,6 +187,9 @@ def calls(dtype: np.dtype, classes: Iterable[int], backend: str | None) -> Itera
         yield f"{precision} sample_weight", partial(loss_and_gradient, x, labels, **given, **on)
         yield f"{precision} sample_weight, weight", partial(loss_and_gradient, x, labels, **given, **weight, **on)
     yield "losses", partial(cross_entropy, x, labels, reduction="none", sample_weight=shares, **on)
+    many = np.zeros((32768, 17), dtype)
+    for integer in ("int32", "uint8"):
+        yield f"{integer} labels", partial(cross_entropy, many, np.zeros(len(many), integer), backend=backend)
     for count in classes:
         few = np.zeros((64, count), dtype), labels[:64]
         yield f"classes: {count}", partial(loss_and_gradient, *few, backend=backend)

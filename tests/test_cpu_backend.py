@@ -29,6 +29,25 @@ def batch(shape, dtype, kind):
     return logits(shape, dtype), target
 
 
+@pytest.mark.parametrize("kind", ["i1", "i2", "i4", "u1", "u2", "u4"])
+def test_narrow_labels_become_wide(kind, monkeypatch):
+    """Many of them by as many threads as have a piece each, if they lie as a kernel reads them."""
+    parts, run, limits = [], of_labels.run, np.iinfo(kind)
+    monkeypatch.setattr("fastsce.backends.cpu.threads.ALONE", 0)
+    monkeypatch.setattr(of_labels, "run", lambda *args: (parts.append(args[3]), run(*args)))
+    many = np.linspace(limits.min, limits.max, 3 * PIECE + 5).astype(kind)
+    plain, odd = [many, many[: 3 * PIECE].reshape(3, -1)], [many[:PIECE], many[::2], unaligned(many)]
+    for target in (*plain, *odd, many.astype(many.dtype.newbyteorder())):
+        wide, before = cpu.int64_labels(target), target.copy()
+        assert wide.dtype == np.int64
+        assert wide.flags.c_contiguous
+        assert np.array_equal(wide, target)
+        assert same_bits(target, before)
+    one_byte = np.dtype(kind).itemsize == 1  # which is never out of place, nor in another order
+    most = fastsce.backends.cpu.thread_count()
+    assert parts == [min(4, most), min(3, most), *[min(4, most)] * (2 * one_byte)]
+
+
 def test_labels_with_any_number_of_threads(monkeypatch):
     import numba
 

@@ -14,6 +14,11 @@ from fastsce import host as chores
 from fastsce.spec import BFLOAT16, Spec
 
 
+def int64_labels(target):
+    """Labels as int64, side by side; those that do not fit have been refused."""
+    return chores.labels(target)
+
+
 def scan_labels(spec, labels, classes, weight, sample_weight, summed=True, checked=None):
     """The first bad row (or −1); Σ w_y·sample_weight over the rows not ignored, whether asked for or not; and the
     weights of classes and of rows to go on with, in float64.

@@ -13,14 +13,21 @@ import numpy as np
 from fastsce import host as chores
 from fastsce.backends.cpu import bands, columns, elementwise, few, room, rows, threads, vjp
 from fastsce.backends.cpu.coefficients import optionless
-from fastsce.backends.cpu.labels import finished, in_order, of_rows_alone, scan_labels, sum_losses, sum_weighted
+from fastsce.backends.cpu.labels import (
+    finished,
+    in_order,
+    int64_labels,
+    of_rows_alone,
+    scan_labels,
+    sum_losses,
+    sum_weighted,
+)
 from fastsce.backends.cpu.parts import JOB_BYTES
 from fastsce.backends.cpu.plan import GRADIENT, HESSIAN, LOG_SOFTMAX, NOTHING, Block, Plan
 from fastsce.backends.cpu.small import small, small_bytes
 from fastsce.backends.cpu.threads import cache_directory, parts_of, thread_count, threading_layer
 from fastsce.backends.cpu.tuning import (
     ALONE,
-    BLOCK,
     COPIES,
     DESK_CLASSES,
     FEW_BYTES,
@@ -38,6 +45,7 @@ from fastsce.backends.cpu.tuning import (
     TOGETHER_SAVED,
 )
 from fastsce.backends.cpu.ways import line_by_line, line_shared, sheets_side_by_side, way_out
+from fastsce.backends.cpu.weights import equal_weights, ones, weighted
 from fastsce.law import law_of
 from fastsce.layout import (
     STORAGE,
@@ -62,6 +70,7 @@ __all__ = [
     "chores",
     "finished",
     "forward_backward",
+    "int64_labels",
     "log_softmax",
     "reduce",
     "scan_labels",
@@ -243,21 +252,6 @@ def is_scaled(spec, law, soft, weight):
     return law.off == 0.0 or spec.softcap is None
 
 
-def weighted(law, weight, dtype):
-    """The law and the weights of classes, of those that are given in float64."""
-    with np.errstate(all="ignore"):
-        w = weight.astype(dtype)
-        total = float(w.sum(dtype=np.float64)) if law.off else law.total  # that of a class that no row has may be ∞
-        return law._replace(total=total), with_masses(w)
-
-
-def with_masses(w):
-    """And then, if rows have several blocks, as rows.py goes through long ones, the sum of each ÷ BLOCK."""
-    if w.size <= BLOCK:
-        return w
-    return np.append(w, (np.add.reduceat(w.astype(np.float64), range(0, w.size, BLOCK)) / BLOCK).astype(w.dtype))
-
-
 def small_call(spec, dtype, shape, gradient):
     """A function of (divisor, logits, labels, weight, sample_weight, losses, lse, grad) for calls of this kind; None if
     they are too large.
@@ -336,16 +330,6 @@ def small_call(spec, dtype, shape, gradient):
 def nothing(dtype, ndim):
     """Stands for what is not given or not asked for."""
     return np.empty((0,) * ndim, dtype)
-
-
-@lru_cache(maxsize=8)
-def ones(size, dtype):
-    return np.ones(size, dtype)
-
-
-@lru_cache(maxsize=8)
-def equal_weights(classes, dtype):
-    return with_masses(np.ones(classes, dtype))
 
 
 def softmax_vjp(p, v, *, out):

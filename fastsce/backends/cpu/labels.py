@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from fastsce import host
 from fastsce.backends.cpu.jit import device, kernel
 from fastsce.backends.cpu.memory import gather, load, pointer, store
 from fastsce.backends.cpu.partial import load_part, store_part
@@ -17,8 +18,36 @@ from fastsce.backends.cpu.reductions import total as sum_of
 from fastsce.backends.cpu.threads import parts_of, run
 from fastsce.backends.cpu.tuning import LANES, PIECE
 from fastsce.backends.cpu.vectors import frozen, splat
-from fastsce.host import borrow, empty, numbers
+from fastsce.host import INT64, borrow, empty, numbers
 from fastsce.maths import narrow, where, widen
+
+NARROW = {np.dtype(kind) for kind in ("i1", "i2", "i4", "u1", "u2", "u4")}
+
+
+def int64_labels(target):
+    """Labels as int64, side by side, which all threads make of many."""
+    flags = target.flags
+    if target.size <= PIECE or target.dtype not in NARROW or not (flags.c_contiguous and flags.aligned):
+        return host.labels(target)
+    wide = borrow(target, target.shape).view(INT64)
+    size = wide.nbytes // 4  # there is less to do than for as many bytes of logits
+    parts = parts_of(size, -(-wide.size // PIECE))
+    run(widened, target.dtype.char, (target.reshape(-1), wide.reshape(-1), parts), parts, 0, size)
+    return wide
+
+
+@kernel
+def widened(target, wide, parts, memory):
+    return hand_out(widen_share, parts, memory, (pointer(target), pointer(wide), wide.shape[0], parts))
+
+
+@device
+def widen_share(queue, scratch, p, wide, n, parts):
+    start, stop = next_share(queue, -(-n // PIECE), parts)
+    while start < stop:
+        for i in range(start * PIECE, min(stop * PIECE, n)):
+            wide[i] = p[i]
+        start, stop = next_share(queue, -(-n // PIECE), parts)
 
 
 def scan_labels(spec, labels, classes, weight, sample_weight, summed=True, checked=None):

@@ -13,6 +13,7 @@ import numpy as np
 from fastsce.backends.cuda import chores
 from fastsce.backends.cuda import elementwise as kernels
 from fastsce.backends.cuda.chores import finished, line, nothing, pointer, view
+from fastsce.backends.cuda.chores import labels as int64_labels
 from fastsce.backends.cuda.geometry import SHORT, WORD, arrange, kernel, most_threads
 from fastsce.backends.cuda.job import GRADIENT, HESSIAN, LOG_SOFTMAX, NOTHING, Job, Plan, View
 from fastsce.backends.cuda.launch import gpus, limits, read, run
@@ -27,6 +28,7 @@ __all__ = [
     "finished",
     "forward_backward",
     "gpus",
+    "int64_labels",
     "log_softmax",
     "reduce",
     "scan_labels",
