@@ -285,8 +285,7 @@ def small_call(spec, dtype, shape, gradient):
     @cache
     def ready(counted, weights, parts, workers):
         """All that need not be found out for each call: of several parts, how many threads they are for, too."""
-        _, scratch, address = alone(weights)
-        plan, several = alone(weights)[0], 1
+        (plan, scratch, address), several = alone(weights), 1
         if parts > 1:
             _, plan, scratch = planned(parts, weights)
             several = min(plan.parts, workers)
