@@ -208,6 +208,15 @@ def test_tensors_that_are_refused():
 
 
 @pytest.mark.usefixtures("the_long_way_fails")
+def test_all_threads_work_on_what_is_not_the_smallest(monkeypatch):
+    threads, drive, most = [], cpu.threads.drive, cpu.thread_count()
+    monkeypatch.setattr(cpu.threads, "drive", lambda *args: (threads.append(args[-1]), drive(*args)))
+    for rows in (32, 200, 200):
+        cross_entropy_value_and_grad(logits((rows, 1000)), labels(rows, 1000))
+    assert threads == ([min(most, 200)] * 2 if most > 1 else [])
+
+
+@pytest.mark.usefixtures("the_long_way_fails")
 def test_other_calls_do_not():
     x, target, wide = logits((4, 6)), labels(4, 6), np.zeros((4, 12), np.float32)
     read_only = np.zeros_like(x)
